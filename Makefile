@@ -1,0 +1,53 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+export DAGSTER_HOME ?= $(CURDIR)/.dagster
+PORT ?= 3000
+
+.PHONY: help demo test check fix ui lock browser clean
+
+help: ## This list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+demo: $(INSTALLED) ## Export a sample organization to a sample S3, through Dagster
+	$(BIN)/m3ter-dagster demo
+
+test: $(INSTALLED) ## All tests (those in a browser need `make browser` once)
+	$(BIN)/pytest -n 2 --dist loadfile
+
+check: $(INSTALLED) ## Lint, format, types, layers, definitions
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/ty check
+	$(BIN)/lint-imports
+	$(BIN)/m3ter-dagster check --without-environment
+	$(BIN)/dagster definitions validate
+
+fix: $(INSTALLED) ## Repair what ruff can repair
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+ui: $(INSTALLED) $(DAGSTER_HOME)/dagster.yaml ## Dagster's UI over the sample organization
+	$(BIN)/m3ter-dagster sandbox -- $(BIN)/dagster dev --port $(PORT)
+
+lock: $(INSTALLED) ## Pin the newest allowed versions of everything in requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --all-extras --no-header --no-annotate \
+		--no-emit-index-url --no-emit-find-links pyproject.toml --output-file requirements.lock
+
+browser: ## Debian's chromium, only for the tests in a browser (needs root)
+	command -v chromium >/dev/null || { apt-get update && apt-get install --yes --no-install-recommends chromium; }
+
+clean: ## Remove what the other targets made
+	rm -rf $(VENV) .dagster demo-output .pytest_cache .ruff_cache .hypothesis
+
+$(INSTALLED): requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+$(DAGSTER_HOME)/dagster.yaml: dagster.yaml
+	mkdir -p $(DAGSTER_HOME)
+	cp dagster.yaml $@

@@ -1,0 +1,1 @@
+"""m3ter's Operational Data Export as a Dagster project."""

@@ -1,0 +1,26 @@
+"""The report of the rows that break a schema."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import dagster as dg
+
+from m3ter_dagster.frames.schema import Breach, SchemaBreached
+
+_SCHEMA = dg.TableSchema(columns=[dg.TableColumn(name) for name in ("row id", "column", "value", "rule")])
+
+
+def breach_metadata(breached: SchemaBreached, breaches: Sequence[Breach] | None = None) -> dict[str, Any]:
+    shown = breached.breaches if breaches is None else breaches
+    return {
+        "cells that break the schema": breached.total,
+        "report": dg.MetadataValue.table([_record(breach) for breach in shown], schema=_SCHEMA),
+    }
+
+
+def _record(breach: Breach) -> dg.TableRecord:
+    return dg.TableRecord(
+        {"row id": breach.row_id or "", "column": breach.column, "value": breach.value, "rule": breach.rule}
+    )

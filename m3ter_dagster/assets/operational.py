@@ -1,0 +1,85 @@
+"""The operational exports: one factory, one asset per entity."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import dagster as dg
+
+from m3ter_dagster.assets.breaches import breach_metadata
+from m3ter_dagster.assets.column_schema import column_schema
+from m3ter_dagster.assets.source import source_key
+from m3ter_dagster.config import ConfigError
+from m3ter_dagster.entities import Entity, entities
+from m3ter_dagster.frames.schema import SchemaBreached
+from m3ter_dagster.resources.organization import Organization
+from m3ter_dagster.resources.organization_reader import EntityUnreadable
+from m3ter_dagster.resources.reading import Reading
+
+GROUP = "operational_exports"
+IO_MANAGER = "csv_io_manager"
+SCHEMA, PRIMARY_KEY = "schema", "primary_key"
+RETRIES = dg.RetryPolicy(max_retries=1, delay=5)
+"""For what the client and the stores have not outlived by themselves."""
+
+
+def operational_assets(owners: Sequence[str] = ()) -> Sequence[dg.AssetsDefinition]:
+    return [operational_asset(entity, owners) for entity in entities().values()]
+
+
+def operational_asset(entity: Entity, owners: Sequence[str] = ()) -> dg.AssetsDefinition:
+    @dg.asset(
+        name=entity.name,
+        deps=[source_key(entity.name)],
+        group_name=GROUP,
+        kinds={"m3ter", "polars", "csv", "s3"},
+        owners=owners,
+        description=f"{entity.description} One CSV of all rows, as m3ter's Data Export Entity Schema defines it.",
+        metadata={"dagster/column_schema": column_schema(entity)},
+        tags={"m3ter/operational_data_type": entity.operational_data_type},
+        check_specs=_check_specs(entity),
+        io_manager_key=IO_MANAGER,
+        retry_policy=RETRIES,
+    )
+    def export(context: dg.AssetExecutionContext, organization: Organization) -> Iterator[Any]:
+        def waiting(progress: str) -> None:
+            context.log.info(f"{entity.name}: {progress}")
+
+        try:
+            reading = organization.read(entity, waiting=waiting)
+        except SchemaBreached as breached:
+            yield from _check_results(entity, breached)
+            raise dg.Failure(str(breached), metadata=breach_metadata(breached), allow_retries=False) from None
+        except (EntityUnreadable, ConfigError) as error:
+            raise dg.Failure(str(error), allow_retries=False) from None
+        yield from _check_results(entity, None, rows=reading.rows)
+        yield dg.Output(reading.frame, metadata=reading_metadata(reading))
+
+    return export
+
+
+def reading_metadata(reading: Reading) -> dict[str, Any]:
+    return {
+        "requests": reading.requests,
+        "seconds to read": round(reading.seconds, 3),
+        "read from": dg.MetadataValue.timestamp(reading.started),
+        "read until": dg.MetadataValue.timestamp(reading.finished),
+        "rows dropped as older copies": reading.duplicates,
+        "API fields not in the schema": dg.MetadataValue.json(dict(reading.unknown_fields)),
+        "documented fields without any value": dg.MetadataValue.json(list(reading.empty_columns)),
+    }
+
+
+def _check_specs(entity: Entity) -> list[dg.AssetCheckSpec]:
+    return [
+        dg.AssetCheckSpec(SCHEMA, asset=entity.name, description="Every cell fits the type of its column."),
+        dg.AssetCheckSpec(PRIMARY_KEY, asset=entity.name, description="Every row has an id, and no other row has it."),
+    ]
+
+
+def _check_results(entity: Entity, breached: SchemaBreached | None, *, rows: int = 0) -> Iterator[dg.AssetCheckResult]:
+    """Which of the two checks the breaches break; all rows were looked at either way."""
+    breaches = breached.breaches if breached else []
+    for name, of_key in ((SCHEMA, False), (PRIMARY_KEY, True)):
+        mine = [breach for breach in breaches if (breach.column == entity.primary_key) is of_key]
+        metadata = breach_metadata(breached, mine) if breached and mine else {"rows": rows}
+        yield dg.AssetCheckResult(passed=not mine, check_name=name, metadata=metadata)

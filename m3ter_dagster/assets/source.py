@@ -1,0 +1,33 @@
+"""m3ter's own entities as external assets: the entity diagram as lineage. Nothing here is ever executed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import dagster as dg
+
+from m3ter_dagster.assets.column_schema import column_schema
+from m3ter_dagster.entities import Entity, entities
+
+GROUP = "m3ter_organization"
+
+
+def source_key(entity: str) -> dg.AssetKey:
+    return dg.AssetKey(["m3ter", entity])
+
+
+def source_assets() -> Sequence[dg.AssetSpec]:
+    return [_source(entity) for entity in entities().values()]
+
+
+def _source(entity: Entity) -> dg.AssetSpec:
+    """Depends on the entities that its foreign keys name; one that names itself cannot depend on itself."""
+    referred = sorted({key.entity for key in entity.foreign_keys} - {entity.name})
+    return dg.AssetSpec(
+        source_key(entity.name),
+        deps=[source_key(name) for name in referred],
+        description=f"{entity.title} in m3ter. {entity.description}",
+        group_name=GROUP,
+        kinds={"m3ter"},
+        metadata={"dagster/column_schema": column_schema(entity), "API list": entity.listing.path},
+    )

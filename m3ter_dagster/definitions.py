@@ -1,0 +1,34 @@
+"""What Dagster loads. Wires; decides nothing."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from m3ter_dagster.assets.operational import IO_MANAGER, operational_assets
+from m3ter_dagster.assets.source import source_assets
+from m3ter_dagster.config import executor, load_exports
+from m3ter_dagster.resources.csv_io_manager import S3CsvIOManager
+from m3ter_dagster.resources.organization import Organization
+
+EXPORT_JOB = "export"
+
+
+@dg.definitions
+def definitions() -> dg.Definitions:
+    exports = load_exports()
+    operational = operational_assets()
+    in_process = executor() == "in_process"
+    return dg.Definitions(
+        assets=[*source_assets(), *operational],
+        jobs=[dg.define_asset_job(EXPORT_JOB, selection=list(operational), description="Export all entities now.")],
+        executor=dg.in_process_executor if in_process else dg.multiprocess_executor,
+        resources={
+            "organization": Organization(read_ahead=in_process),
+            IO_MANAGER: S3CsvIOManager(destinations=list(exports.default_destinations)),
+        },
+    )
+
+
+def export_job() -> dg.JobDefinition:
+    """The job of an export, for a process that runs it itself."""
+    return definitions().resolve_job_def(EXPORT_JOB)

@@ -1,0 +1,198 @@
+"""Export Destinations and Export Schedules as frozen models, in m3ter's own field names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
+from pydantic.alias_generators import to_camel
+from pydantic_core.core_schema import ValidationInfo
+
+from m3ter_dagster.config_values import (
+    BucketName,
+    Code,
+    EndpointUrl,
+    ExternalId,
+    KmsKeyId,
+    Moment,
+    Name,
+    Period,
+    Prefix,
+    Region,
+    RoleArn,
+    StsEndpointUrl,
+    a_kind_of,
+    a_text,
+    one_of,
+    unknown,
+)
+from m3ter_dagster.entities import UnknownEntity, entities, find_entity
+from m3ter_dagster.export_names import dagster_name, name_mistakes
+
+ALL = "ALL"
+_LISTED: dict[str, Any] = {"minItems": 1, "uniqueItems": True}
+
+
+def _choice(field: str, *allowed: str, hidden: tuple[str, ...] = ()) -> tuple[BeforeValidator, WithJsonSchema]:
+    return BeforeValidator(one_of(field, *allowed, hidden=hidden)), WithJsonSchema({"enum": list(allowed)})
+
+
+def _list_of(what: str, *, at_least: int = 1) -> BeforeValidator:
+    """A list that is long enough, or an error that says of what."""
+
+    def check(value: Any, info: ValidationInfo) -> list[Any]:
+        field = to_camel(str(info.field_name))
+        if not isinstance(value, (list, tuple)):
+            raise ValueError(f"has {a_kind_of(value)} as {field}; write a list of {what}")
+        if len(value) < at_least:
+            raise ValueError(f"has an empty list as {field}; write at least one of {what}")
+        return list(value)
+
+    return BeforeValidator(check)
+
+
+def _entity_name(value: Any) -> str:
+    name = a_text("operationalDataTypes", value)
+    try:
+        return find_entity(name).name
+    except UnknownEntity:
+        known = [ALL, *data_types()]
+        raise ValueError(f"names the operational data type {name!r}; {unknown(name, known)}") from None
+
+
+def data_types() -> list[str]:
+    """m3ter's names of the entities, in the canonical order."""
+    return [entity.operational_data_type for entity in entities().values()]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=to_camel, validate_by_name=True, validate_by_alias=True
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_empty(cls, data: Any) -> Any:
+        """`region:` with nothing behind it is `region` left out."""
+        if not isinstance(data, Mapping):
+            return data
+        known = {field.alias for field in cls.model_fields.values()}
+        return {key: value for key, value in data.items() if value is not None or key not in known}
+
+
+class Destination(_Model):
+    """A bucket, and how to write to it."""
+
+    code: Code = Field(
+        description="The name by which schedules and runs refer to this destination.", examples=["warehouse"]
+    )
+    name: Name = Field(default_factory=lambda data: data.get("code", ""), description="A name for people.")
+    destination_type: Annotated[Literal["S3"], *_choice("destinationType", "S3")] = Field(
+        default="S3", description="The kind of store."
+    )
+    bucket_name: BucketName = Field(description="The S3 bucket.", examples=["acme-m3ter-exports"])
+    prefix: Prefix = Field(default="", description="The folder in the bucket; left out: the root of the bucket.")
+    partition_order: Annotated[
+        Literal["TIME_FIRST", "TYPE_FIRST"], *_choice("partitionOrder", "TIME_FIRST", "TYPE_FIRST")
+    ] = Field(default="TIME_FIRST", description="Whether date and hour or the entity's type come first in object keys.")
+    iam_role_arn: RoleArn | None = Field(
+        default=None, description="The role to assume for writing; left out: the AWS credentials of the environment."
+    )
+    external_id: ExternalId | None = Field(default=None, description="The external id that the role asks for.")
+    region: Region | None = Field(default=None, description="The AWS region; left out: that of the environment.")
+    endpoint_url: EndpointUrl | None = Field(default=None, description="The address of an S3-compatible store.")
+    sts_endpoint_url: StsEndpointUrl | None = Field(default=None, description="The address of its token service.")
+    server_side_encryption: (
+        Annotated[Literal["AES256", "aws:kms"], *_choice("serverSideEncryption", "AES256", "aws:kms")] | None
+    ) = Field(default=None, description="The encryption to ask for; left out: the bucket's own default.")
+    kms_key_id: KmsKeyId | None = Field(default=None, description="The key, for serverSideEncryption aws:kms.")
+
+    @field_validator("external_id")
+    @classmethod
+    def _needs_role(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and info.data.get("iam_role_arn", "") is None:
+            raise ValueError("has an externalId and no iamRoleArn; write the iamRoleArn that asks for it")
+        return value
+
+    @field_validator("kms_key_id")
+    @classmethod
+    def _needs_kms(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and info.data.get("server_side_encryption", "aws:kms") != "aws:kms":
+            raise ValueError(f"has the kmsKeyId {value!r}; it needs serverSideEncryption: aws:kms")
+        return value
+
+
+class ExportSchedule(_Model):
+    """What to export, whereto, and how often."""
+
+    code: Code = Field(
+        description="The schedule's name in Dagster; characters other than A-Z a-z 0-9 _ become _.",
+        examples=["nightly"],
+    )
+    name: Name = Field(default_factory=lambda data: data.get("code", ""), description="A name for people.")
+    source_type: Annotated[Literal["OPERATIONAL"], *_choice("sourceType", "OPERATIONAL")] = Field(
+        default="OPERATIONAL", description="The kind of data."
+    )
+    operational_data_types: Annotated[
+        tuple[Annotated[str, BeforeValidator(_entity_name)], ...],
+        _list_of("entities such as [ACCOUNTS, BILLS], or ALL"),
+    ] = Field(description="The entities to export, or ALL.", examples=[["ACCOUNTS", "BILLS"], ALL])
+    destinations: Annotated[tuple[Code, ...], _list_of("destination codes")] = Field(
+        description="The codes of the destinations that get each export.",
+        examples=[["warehouse"]],
+        json_schema_extra=_LISTED,
+    )
+    schedule_type: Annotated[
+        Literal["HOUR", "DAY", "MINUTE"], *_choice("scheduleType", "HOUR", "DAY", hidden=("MINUTE",))
+    ] = Field(description="The unit of the period.", examples=["DAY"])
+    period: Period = Field(description="The number of hours or days from one export to the next.", examples=[5])
+    dt_created: Moment = Field(
+        description="When the schedule was created, with a time zone: the first export is due at once, later ones "
+        "whole periods after this moment.",
+        examples=["2024-06-01T10:00:00Z"],
+    )
+
+    @field_validator("operational_data_types", mode="before")
+    @classmethod
+    def _all(cls, value: Any) -> Any:
+        return list(entities()) if value == ALL or (isinstance(value, (list, tuple)) and ALL in value) else value
+
+    @field_validator("operational_data_types")
+    @classmethod
+    def _in_order(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(name for name in entities() if name in names)
+
+    @property
+    def dagster_name(self) -> str:
+        return dagster_name(self.code)
+
+
+class Exports(_Model):
+    """The whole of exports.yaml."""
+
+    destinations: Annotated[tuple[Destination, ...], _list_of("destinations")] = Field(
+        description="Where exports go.",
+        examples=[[{"code": "warehouse", "bucketName": "acme-m3ter-exports"}]],
+        json_schema_extra={"minItems": 1},
+    )
+    schedules: Annotated[tuple[ExportSchedule, ...], _list_of("schedules", at_least=0)] = Field(
+        default=(), description="What is exported, whereto, and how often."
+    )
+    default_destinations: Annotated[tuple[Code, ...], _list_of("destination codes")] = Field(
+        default_factory=lambda data: tuple(first.code for first in data.get("destinations", ())[:1]),
+        description="Where an export goes that a person starts; left out: the first destination.",
+        json_schema_extra=_LISTED,
+    )
+
+    def destination(self, code: str) -> Destination:
+        return next(destination for destination in self.destinations if destination.code == code)
+
+    @model_validator(mode="after")
+    def _names_fit(self) -> Self:
+        mistakes = [
+            f"{'.'.join(map(str, loc))} {words}" for loc, words in name_mistakes(self.model_dump(by_alias=True))
+        ]
+        if mistakes:
+            raise ValueError("; ".join(mistakes))
+        return self

@@ -1,0 +1,85 @@
+"""The names in exports.yaml: each once, each known where it is used, none that Dagster would refuse."""
+
+from __future__ import annotations
+
+import keyword
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from m3ter_dagster.config_values import unknown
+
+Loc = tuple[str | int, ...]
+NameMistake = tuple[Loc, str]
+
+FIRST_EXPORTS = "first_exports"
+"""The sensor's name: schedules and sensors share their names."""
+
+RESERVED = {
+    *("context", "conf", "config", "meta", "arg_dict", "dict", "input_arg_dict", "output_arg_dict"),
+    *("int", "str", "float", "bool", "input", "output", "type"),
+    *keyword.kwlist,
+    FIRST_EXPORTS,
+}
+
+
+def dagster_name(code: str) -> str:
+    """`code` as Dagster takes names: letters, digits and underscores."""
+    return re.sub(r"[^A-Za-z0-9_]", "_", code)
+
+
+def name_mistakes(value: Any) -> Iterator[NameMistake]:
+    """What no single value shows. Takes the plain file, since other parts of it may be wrong as well."""
+    if not isinstance(value, Mapping):
+        return
+    known = [code for _, code in _codes(value, "destinations")]
+    yield from _destination_codes(value)
+    yield from _schedule_codes(value)
+    for index, schedule in enumerate(_list(value, "schedules")):
+        yield from _uses(schedule, "destinations", known, ("schedules", index))
+    yield from _uses(value, "defaultDestinations", known, ())
+
+
+def _destination_codes(value: Mapping[str, Any]) -> Iterator[NameMistake]:
+    seen: set[str] = set()
+    for loc, code in _codes(value, "destinations"):
+        if code in seen:
+            yield loc, "has the code of an earlier destination; write another code"
+        seen.add(code)
+
+
+def _schedule_codes(value: Mapping[str, Any]) -> Iterator[NameMistake]:
+    seen: dict[str, str] = {}
+    for loc, code in _codes(value, "schedules"):
+        name = dagster_name(code)
+        if name in RESERVED:
+            yield loc, f"has a code that Dagster keeps for itself; write another code, such as '{name}_export'"
+        if code in seen:
+            yield loc, "has the code of an earlier schedule; write another code"
+        elif name in seen.values():
+            earlier = next(other for other in seen if seen[other] == name)
+            yield loc, f"is called {name!r} in Dagster, as schedule {earlier!r} is; write another code"
+        seen[code] = name
+
+
+def _uses(owner: Any, field: str, known: list[str], loc: Loc) -> Iterator[NameMistake]:
+    """Destinations that are used under a name which none has, or twice."""
+    codes = _list(owner, field)
+    for index, code in enumerate(codes):
+        if not isinstance(code, str):
+            continue
+        if known and code not in known:
+            yield (*loc, field, index), f"names the destination {code!r}; {unknown(code, set(known))}"
+        elif code in codes[:index]:
+            yield (*loc, field, index), f"names the destination {code!r} twice; name it once"
+
+
+def _codes(value: Mapping[str, Any], field: str) -> list[tuple[Loc, str]]:
+    items = enumerate(_list(value, field))
+    found = ((index, item.get("code")) for index, item in items if isinstance(item, Mapping))
+    return [((field, index, "code"), code) for index, code in found if isinstance(code, str)]
+
+
+def _list(value: Any, field: str) -> list[Any]:
+    items = value.get(field) if isinstance(value, Mapping) else None
+    return list(items) if isinstance(items, (list, tuple)) else []

@@ -1,0 +1,113 @@
+"""One JSON value to one cell of a column, exactly, or the rule that it breaks. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+import msgspec
+
+Value = str | int | float | bool | None
+
+_INT64 = range(-(2**63), 2**63)
+
+
+class Unfit(Exception):
+    """The value does not fit its column; the text is the rule that it breaks."""
+
+
+def read_cell(type_: str, raw: bytes) -> Value:
+    """The value of a column of `type_` for the JSON text `raw`; null is None whatever the type."""
+    return None if raw == b"null" else _READERS[type_](raw)
+
+
+def compact_json(type_: str, raw: bytes) -> str:
+    """`raw` without white space between its parts; keys in their order, numbers with every digit.
+
+    A repeated key or half a surrogate pair reads differently in every reader of the file, so both are refused.
+    """
+    if not raw.startswith(b"{" if type_ == "object" else b"["):
+        raise Unfit(f"must be a JSON {type_}")
+    text = msgspec.json.format(raw, indent=-1) if _holds_white_space(raw) else raw
+    if not _is_plainly_sound(text):
+        _check_soundness(text)
+    return text.decode()
+
+
+def _holds_white_space(raw: bytes) -> bool:
+    return b" " in raw or b"\n" in raw or b"\t" in raw or b"\r" in raw
+
+
+def _is_plainly_sound(text: bytes) -> bool:
+    """A cheap check that can only be wrong in one direction: what it doubts is looked at closely."""
+    try:
+        again = msgspec.json.encode(msgspec.json.decode(text))
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return False
+    return again.count(b'":') == text.count(b'":')
+
+
+def _check_soundness(text: bytes) -> None:
+    try:
+        value = json.loads(text, object_pairs_hook=_refuse_repeated, parse_float=str, parse_int=str)
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise Unfit("must be text that UTF-8 can hold; it has half a surrogate pair") from None
+    except ValueError as error:
+        raise Unfit(f"must be JSON ({error})") from None
+
+
+def _refuse_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise Unfit(f"must not have a key twice; it has {max(keys, key=keys.count)!r}")
+    return found
+
+
+def _read_string(raw: bytes) -> str:
+    if not raw.startswith(b'"'):
+        raise Unfit("must be text")
+    try:
+        return msgspec.json.decode(raw, type=str)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        raise Unfit("must be text that UTF-8 can hold; it has half a surrogate pair") from None
+
+
+def _read_boolean(raw: bytes) -> bool:
+    if raw not in (b"true", b"false"):
+        raise Unfit("must be true or false")
+    return raw == b"true"
+
+
+def _read_integer(raw: bytes) -> int:
+    """10, 10.0 and 1e1 are the integer 10."""
+    try:
+        number = Decimal(raw.decode("ascii"))
+    except (InvalidOperation, UnicodeDecodeError):
+        raise Unfit("must be a whole number") from None
+    if not number.is_finite() or number != number.to_integral_value():
+        raise Unfit("must be a whole number")
+    if not _INT64.start <= number < _INT64.stop:
+        raise Unfit("must be a whole number of 64 bits")
+    return int(number)
+
+
+def _read_number(raw: bytes) -> float:
+    try:
+        return msgspec.json.decode(raw, type=float)
+    except msgspec.MsgspecError:
+        rule = "must be a number that a float64 can hold" if raw[:1] in b"-0123456789" else "must be a number"
+        raise Unfit(rule) from None
+
+
+_READERS: Mapping[str, Callable[[bytes], Value]] = {
+    "array": lambda raw: compact_json("array", raw),
+    "boolean": _read_boolean,
+    "integer": _read_integer,
+    "number": _read_number,
+    "object": lambda raw: compact_json("object", raw),
+    "string": _read_string,
+}

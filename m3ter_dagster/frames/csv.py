@@ -1,0 +1,51 @@
+"""The CSV of an export. UTF-8, comma, \\n, null as an empty field, an empty text as "", no compression."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+
+from m3ter_dagster.entities import Column, Entity
+from m3ter_dagster.frames.schema import frame_schema
+
+
+class RowsLost(Exception):
+    """The finished file does not hold the rows of its frame."""
+
+    def __init__(self, entity: str, *, expected: int, found: int) -> None:
+        super().__init__(f"the CSV of {entity} holds {found:,} rows instead of {expected:,}; it is not delivered.")
+
+
+def write_csv(frame: pl.LazyFrame, entity: Entity, path: Path) -> int:
+    """Write the whole frame to `path`, read it back, and return its number of rows.
+
+    The names are quoted: DuckDB takes the first rows to say whether a file quotes at all.
+    """
+    header = ",".join(f'"{column.name}"' for column in entity.columns)
+    with path.open("wb") as file:
+        file.write(f"{header}\n".encode())
+        file.flush()
+        frame.select(*map(_written, entity.columns)).sink_csv(file, include_header=False)
+    expected = frame.select(pl.len()).collect().item()
+    found = read_csv(path, entity).select(pl.len()).collect(engine="streaming").item()
+    if found != expected:
+        raise RowsLost(entity.name, expected=expected, found=found)
+    return expected
+
+
+def read_csv(path: Path, entity: Entity) -> pl.LazyFrame:
+    """A delivered file as the frame that it was written from; objects and arrays are their JSON text."""
+    return pl.scan_csv(path, schema=frame_schema(entity))
+
+
+def _written(column: Column) -> pl.Expr:
+    value = pl.col(column.name)
+    if not column.whole_without_fraction:
+        return value
+    return value.map_elements(_shortest, return_dtype=pl.String).alias(column.name)
+
+
+def _shortest(value: float) -> str:
+    """10.0 is 10 and 2.5 is 2.5."""
+    return str(int(value)) if value == int(value) else repr(value)

@@ -1,0 +1,162 @@
+"""The pages of a listing to the rows of an entity: every digit and character as sent, or a named breach. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import polars as pl
+
+from m3ter_dagster.entities import Column, Entity
+from m3ter_dagster.frames.cells import Unfit, Value, compact_json, read_cell
+from m3ter_dagster.frames.elements import Origin, elements_of
+from m3ter_dagster.frames.raw_rows import RawRow, raw_rows, row_id
+from m3ter_dagster.frames.schema import DTYPES, RECORD, RECORD_ID, RECORD_VERSION, Breach, shown, spool_schema
+
+_NULL = msgspec.Raw(b"null")
+_TYPES: dict[str, Any] = {
+    "array": msgspec.Raw,
+    "boolean": bool | None,
+    "integer": int | float | None,
+    "number": float | None,
+    "object": msgspec.Raw,
+    "string": str | None,
+}
+_EXACT = 2**53
+"""From here on a float no longer tells which integer was written."""
+
+_Cells = dict[str, pl.Series]
+
+
+class Decoder:
+    """Decodes page after page for one entity, and counts the fields that its descriptor does not know.
+
+    A page is decoded at once into typed rows; one that holds anything unusual is read again cell by cell,
+    which is as exact, slower, and can say which cell is wrong.
+    """
+
+    def __init__(self, entity: Entity) -> None:
+        self.entity = entity
+        self.unknown_fields: Counter[str] = Counter()
+        self._records = 0
+        self._columns = [column for column in entity.columns if column.api_field]
+        self._rows = self._row_decoder()
+
+    def decode(self, page: bytes) -> tuple[pl.DataFrame, list[Breach]]:
+        """The rows of a page with the columns of `spool_schema`, and the cells that break the schema."""
+        if not self.entity.elements:
+            cells, rows, breaches = self._decode_rows(page)
+            frame = self._frame(cells, rows, None)
+            self._records += rows
+            return frame, breaches
+        elements = elements_of(page, self.entity, first_ordinal=self._records)
+        self._records += elements.records
+        cells, rows, breaches = self._decode_rows(elements.page)
+        return self._frame(cells, rows, elements.origins), elements.breaches + breaches
+
+    def _decode_rows(self, page: bytes) -> tuple[_Cells, int, list[Breach]]:
+        try:
+            rows = self._rows.decode(page)
+            return self._cells_at_once(rows), len(rows), []
+        except (msgspec.MsgspecError, UnicodeDecodeError, OverflowError, TypeError, Unfit):
+            return self._decode_by_cell(page)
+
+    def _cells_at_once(self, rows: Sequence[msgspec.Struct]) -> _Cells:
+        """`rows` as columns; raises what `_decode_rows` catches for a value that needs a closer look."""
+        by_field = list(zip(*map(msgspec.structs.astuple, rows), strict=True)) or [()] * len(self._fields)
+        for name, values in zip(self._fields[len(self._columns) :], by_field[len(self._columns) :], strict=True):
+            if name in self.unknown_fields:
+                self.unknown_fields[name] += sum(value is not _NULL for value in values)
+        return {
+            column.name: _series(column, _plain_values(column, values))
+            for column, values in zip(self._columns, by_field, strict=False)
+        }
+
+    def _decode_by_cell(self, page: bytes) -> tuple[_Cells, int, list[Breach]]:
+        breaches: list[Breach] = []
+        columns: list[list[Value]] = [[] for _ in self._columns]
+        rows = raw_rows(page, self.entity, breaches)
+        for row in rows:
+            self._notice_unknown(row)
+            for column, values in zip(self._columns, columns, strict=True):
+                values.append(self._read_cell(column, row, breaches))
+        self._rows = self._row_decoder()
+        cells = {c.name: _series(c, values) for c, values in zip(self._columns, columns, strict=True)}
+        return cells, len(rows), breaches
+
+    def _notice_unknown(self, row: RawRow) -> None:
+        known = {column.api_field for column in self._columns} | self.entity.not_exported
+        self.unknown_fields.update(name for name in row if name not in known)
+
+    def _read_cell(self, column: Column, row: RawRow, breaches: list[Breach]) -> Value:
+        raw = row.get(column.api_field or "", b"null")
+        try:
+            return read_cell(column.type, raw)
+        except Unfit as unfit:
+            breaches.append(Breach(row_id(row, self.entity), column.name, shown(raw), str(unfit)))
+            return None
+
+    def _row_decoder(self) -> msgspec.json.Decoder[list[Any]]:
+        """Exported fields typed, all other known ones skipped unread, any further one refused and so noticed."""
+        exported = [column.api_field or "" for column in self._columns]
+        others = sorted((self.entity.not_exported | set(self.unknown_fields)) - set(exported))
+        self._fields = [*exported, *others]
+        types = [_TYPES[column.type] for column in self._columns] + [msgspec.Raw] * len(others)
+        defaults = [_NULL if type_ is msgspec.Raw else None for type_ in types]
+        names = [f"field{number}" for number in range(len(types))]
+        row = msgspec.defstruct(
+            self.entity.name,
+            list(zip(names, types, defaults, strict=True)),
+            rename=dict(zip(names, self._fields, strict=True)),
+            forbid_unknown_fields=True,
+            gc=False,
+        )
+        return msgspec.json.Decoder(list.__class_getitem__(row))
+
+    def _frame(self, cells: _Cells, rows: int, origins: Sequence[Origin] | None) -> pl.DataFrame:
+        constants = {column.name: column.constant for column in self.entity.columns}
+        schema = spool_schema(self.entity)
+        columns = {
+            name: cells[name] if name in cells else pl.Series([constants.get(name)] * rows, dtype=dtype)
+            for name, dtype in schema.items()
+        }
+        columns |= _origin_columns(self.entity, origins) if origins is not None else _ordinals(self._records, rows)
+        return pl.DataFrame(columns, schema=schema)
+
+
+def _plain_values(column: Column, values: Sequence[Any]) -> Sequence[Value]:
+    if column.is_json:
+        return [None if (raw := bytes(value)) == b"null" else compact_json(column.type, raw) for value in values]
+    if column.type == "integer":
+        return [_whole(value) if type(value) is float else value for value in values]
+    return values
+
+
+def _whole(value: float) -> int:
+    if abs(value) < _EXACT and value == int(value):
+        return int(value)
+    raise Unfit("must be a whole number")
+
+
+def _series(column: Column, values: Sequence[Value]) -> pl.Series:
+    return pl.Series(column.name, values, dtype=DTYPES[column.type], strict=True)
+
+
+def _ordinals(first: int, rows: int) -> _Cells:
+    return {RECORD: pl.Series(range(first, first + rows), dtype=pl.UInt32)}
+
+
+def _origin_columns(entity: Entity, origins: Sequence[Origin]) -> _Cells:
+    columns = {
+        column.name: pl.Series([origin.record[column.parent_field] for origin in origins], dtype=pl.String)
+        for column in entity.columns
+        if column.parent_field
+    }
+    for name in {name for _, constants in entity.elements for name, _ in constants}:
+        columns[name] = pl.Series([origin.constants.get(name) for origin in origins], dtype=pl.String)
+    columns[RECORD] = pl.Series([origin.ordinal for origin in origins], dtype=pl.UInt32)
+    columns[RECORD_ID] = pl.Series([origin.record["id"] for origin in origins], dtype=pl.String)
+    columns[RECORD_VERSION] = pl.Series([origin.version for origin in origins], dtype=pl.Int64)
+    return columns

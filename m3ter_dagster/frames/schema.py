@@ -1,0 +1,115 @@
+"""Page bytes to typed polars frames, and the rules that a frame must keep. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import pandera.polars as pa
+import polars as pl
+
+from m3ter_dagster.entities import Column, Entity
+
+DTYPES: Mapping[str, type[pl.DataType]] = {
+    "array": pl.String,
+    "boolean": pl.Boolean,
+    "integer": pl.Int64,
+    "number": pl.Float64,
+    "object": pl.String,
+    "string": pl.String,
+}
+
+RECORD = "m3ter:record"
+"""Which listed record a row comes from, counted from 0; never exported."""
+RECORD_ID = "m3ter:recordId"
+RECORD_VERSION = "m3ter:recordVersion"
+"""Identity of the enclosing record, where rows are elements of one (pricing bands)."""
+
+SHOWN = 120
+"""Longest part of a value that a message shows."""
+
+
+@dataclass(frozen=True)
+class Breach:
+    """One cell that breaks the schema."""
+
+    row_id: str | None
+    column: str
+    value: str
+    rule: str
+
+    def __str__(self) -> str:
+        row = f"row {self.row_id}" if self.row_id else "a row without id"
+        return f"{row}, column {self.column}, value {self.value}: {self.rule}"
+
+
+class SchemaBreached(Exception):
+    """Rows of an entity break its schema; nothing of the entity may be delivered."""
+
+    def __init__(self, entity: str, breaches: Sequence[Breach], total: int) -> None:
+        self.entity = entity
+        self.breaches = breaches
+        self.total = total
+        more = f" ({total - 1} more in the report of this run)" if total > 1 else ""
+        super().__init__(
+            f"{entity} is not exported because it breaks schemas/{entity}.json: {breaches[0]}{more}. "
+            "Correct the row in m3ter, or the descriptor if m3ter's schema changed."
+        )
+
+
+def frame_schema(entity: Entity) -> dict[str, type[pl.DataType]]:
+    """The columns of the entity's frame, in the order of the export."""
+    return {column.name: DTYPES[column.type] for column in entity.columns}
+
+
+def spool_schema(entity: Entity) -> dict[str, type[pl.DataType]]:
+    """The same with the columns that tell records apart."""
+    nested: dict[str, type[pl.DataType]] = {RECORD_ID: pl.String, RECORD_VERSION: pl.Int64} if entity.elements else {}
+    return {**frame_schema(entity), RECORD: pl.UInt32, **nested}
+
+
+def record_key(entity: Entity) -> tuple[str, str]:
+    """The columns with id and version of the record that m3ter lists."""
+    return (RECORD_ID, RECORD_VERSION) if entity.elements else (entity.primary_key, "version")
+
+
+def validate(frame: pl.DataFrame, entity: Entity) -> list[Breach]:
+    """What breaks the schema in this batch: types, missing ids, empty keys."""
+    try:
+        _pandera_schema(entity).validate(frame.select(list(frame_schema(entity))), lazy=True)
+    except pa.errors.SchemaErrors as errors:
+        return list(_breaches(errors.failure_cases, frame, entity))
+    return []
+
+
+@cache
+def _pandera_schema(entity: Entity) -> pa.DataFrameSchema:
+    columns = {column.name: _pandera_column(column) for column in entity.columns}
+    return pa.DataFrameSchema(columns, strict=True, ordered=True, name=entity.name)
+
+
+def _pandera_column(column: Column) -> pa.Column:
+    checks = [pa.Check.str_length(min_value=1, error="must not be empty")] if column.non_empty else []
+    return pa.Column(DTYPES[column.type], checks=checks, nullable=not column.required)
+
+
+def _breaches(failures: pl.DataFrame, frame: pl.DataFrame, entity: Entity) -> Iterator[Breach]:
+    for case in failures.iter_rows(named=True):
+        index = case["index"]
+        row_id = frame[entity.primary_key][index] if index is not None else None
+        rule = "must not be missing" if case["check"] == "not_nullable" else str(case["check"])
+        column = str(case["column"])
+        yield Breach(row_id or None, column, shown(json.dumps(case["failure_case"])), rule)
+
+
+def shown(value: str | bytes) -> str:
+    """A JSON text for a message, cut when long."""
+    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}... ({len(text)} characters)"
+
+
+def repeated_ids(entity: Entity, ids: Iterable[str]) -> list[Breach]:
+    rule = "is the primary key and must be unique"
+    return [Breach(row_id, entity.primary_key, shown(json.dumps(row_id)), rule) for row_id in ids]

@@ -1,0 +1,50 @@
+"""What Dagster's pages show of a delivered file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from m3ter_dagster.resources.destinations import Delivered
+
+OBJECTS = "m3ter/objects"
+PREVIEW_ROWS = 5
+PREVIEW_CHARACTERS = 60
+
+
+def delivery_metadata(
+    frame: pl.LazyFrame, *, rows: int, delivered: Sequence[Delivered], seconds: float
+) -> dict[str, Any]:
+    first = delivered[0]
+    return {
+        "dagster/row_count": rows,
+        "dagster/uri": first.uri,
+        "bytes": first.bytes,
+        "sha256": first.sha256,
+        "seconds to write and deliver": round(seconds, 3),
+        "preview": dg.MetadataValue.md(_preview(frame)),
+        OBJECTS: dg.MetadataValue.json([asdict(one) for one in delivered]),
+        **{f"object in {one.destination}": dg.MetadataValue.text(one.uri) for one in delivered},
+    }
+
+
+def delivered_objects(metadata: Mapping[str, dg.MetadataValue[Any]]) -> list[dict[str, Any]]:
+    """The objects that a materialisation of `delivery_metadata` names."""
+    value = metadata[OBJECTS].value
+    return list(value) if isinstance(value, list) else []
+
+
+def _preview(frame: pl.LazyFrame) -> str:
+    rows = frame.head(PREVIEW_ROWS).collect()
+    lines = [rows.columns, ["---"] * len(rows.columns), *([_cell(value) for value in row] for row in rows.iter_rows())]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(value: Any) -> str:
+    text = "" if value is None else str(value)
+    cut = text if len(text) <= PREVIEW_CHARACTERS else f"{text[:PREVIEW_CHARACTERS]}..."
+    return "".join(character if character.isprintable() else " " for character in cut).replace("|", "\\|")

@@ -1,0 +1,44 @@
+"""What a file holds, as a store can be asked about it: size, sha256, and the ETag of S3."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+PART_SIZE = 16 * 1024 * 1024
+"""Files from this size on travel in parts of this size, and their ETag depends on it."""
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    bytes: int
+    sha256: str
+    etag: str
+    """Where S3 makes it from the content, that is without KMS."""
+
+
+def fingerprint(file: Path) -> Fingerprint:
+    """Read the file once."""
+    sha256, parts, size = hashlib.sha256(), [], 0
+    with file.open("rb") as content:
+        for part in iter(partial(content.read, PART_SIZE), b""):
+            sha256.update(part)
+            parts.append(hashlib.md5(part, usedforsecurity=False).digest())
+            size += len(part)
+    return Fingerprint(size, sha256.hexdigest(), _etag(parts, in_parts=size >= PART_SIZE))
+
+
+def sha256_of(chunks: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _etag(parts: list[bytes], *, in_parts: bool) -> str:
+    if in_parts:
+        return f"{hashlib.md5(b''.join(parts), usedforsecurity=False).hexdigest()}-{len(parts)}"
+    return (parts[0] if parts else hashlib.md5(usedforsecurity=False).digest()).hex()

@@ -1,0 +1,107 @@
+"""The m3ter API client: a listing's pages, each complete and whole, one after the other."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NoReturn
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from m3ter_dagster.entities import Listing
+from m3ter_dagster.resources.m3ter_errors import CursorExpired, CursorStuck, Later, Refused
+from m3ter_dagster.resources.m3ter_http import Credentials, Http
+
+_CURSOR_REFUSALS = (400, 404, 410, 422)
+
+
+@dataclass(frozen=True)
+class Page:
+    rows: bytes
+    """The JSON array of the page's records, as m3ter sent it."""
+
+
+class M3terClient:
+    """Reads lists of one Organization. Thread-safe."""
+
+    def __init__(
+        self, base_url: str, org_id: str, credentials: Credentials, *, per_second: float, stop: threading.Event
+    ) -> None:
+        self._organization = f"/organizations/{quote(org_id, safe='')}"
+        self._http = Http(base_url, credentials, per_second=per_second, stop=stop)
+        self._page_sizes: dict[str, int] = {}
+
+    def pages(self, listing: Listing, **parameters: str) -> Iterator[Page]:
+        """Every page of the list, empty ones included, until there is no nextToken.
+
+        CursorExpired: m3ter refuses to go on; what was read must be dropped and the list read anew.
+        """
+        cursor: str | None = None
+        followed: set[str] = set()
+        while True:
+            answer = self._page(listing, parameters, cursor)
+            yield Page(bytes(answer.data))
+            cursor = answer.nextToken
+            if not cursor:
+                return
+            if cursor in followed:
+                raise CursorStuck(f"GET {self._path(listing, parameters, None)}")
+            followed.add(cursor)
+
+    def _page(self, listing: Listing, parameters: dict[str, str], cursor: str | None) -> _ListAnswer:
+        try:
+            return self._http.get(self._path(listing, parameters, cursor), _list_answer)
+        except Refused as refusal:
+            if refusal.status == 413 and self._halve(listing):
+                return self._page(listing, parameters, cursor)
+            if cursor and refusal.status in _CURSOR_REFUSALS:
+                raise CursorExpired(refusal) from None
+            raise
+
+    def _halve(self, listing: Listing) -> bool:
+        """Ask for smaller pages of this list from now on; False when they are single rows already."""
+        size = self._page_sizes.get(listing.path, listing.page_size)
+        self._page_sizes[listing.path] = max(size // 2, 1)
+        return size > 1
+
+    def _path(self, listing: Listing, parameters: dict[str, str], cursor: str | None) -> str:
+        size = self._page_sizes.get(listing.path, listing.page_size)
+        query = {"pageSize": str(size), **dict(listing.parameters), **parameters}
+        if cursor:
+            query["nextToken"] = cursor
+        return f"{self._organization}{listing.path}?{urlencode(query)}"
+
+
+class _ListAnswer(msgspec.Struct):
+    data: msgspec.Raw
+    nextToken: str | None = None
+
+
+def _list_answer(body: bytes) -> _ListAnswer:
+    """A body that is cut off, not JSON or without its rows is what a proxy or a crash leaves behind: Later."""
+    try:
+        body.decode("utf-8")
+        answer = msgspec.json.decode(body, type=_ListAnswer)
+    except UnicodeDecodeError as error:
+        raise Later(f"the answer is not UTF-8 at byte {error.start} of {len(body)}") from None
+    except msgspec.DecodeError as error:
+        return _answer_with_half_pairs(body) or _not_a_list(body, str(error))
+    if not bytes(answer.data).startswith(b"["):
+        return _not_a_list(body, "its data is no array")
+    return answer
+
+
+def _answer_with_half_pairs(body: bytes) -> _ListAnswer | None:
+    """A whole answer with half a surrogate pair in it is passed on, so that the row can be named."""
+    try:
+        answer = json.loads(body)
+        return _ListAnswer(msgspec.Raw(json.dumps(answer["data"]).encode()), answer.get("nextToken"))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _not_a_list(body: bytes, reason: str) -> NoReturn:
+    raise Later(f"the answer is not a list ({reason}); it starts with {body[:60].decode('utf-8', 'replace')!r}")

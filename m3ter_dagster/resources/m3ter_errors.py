@@ -1,0 +1,77 @@
+"""What can go wrong between this project and m3ter's API, worded for the person who reads it.
+
+M3terError
+├── Later                 the answer says "later"; retried, and raised only inside this package
+├── Unavailable           it said so for too long
+├── Refused               a permanent answer: bad request, no permission, not found
+├── CredentialsRefused    no token for this key and secret
+├── CursorExpired         a list cannot be continued from where it was; it can be read anew
+├── CursorStuck           a list leads back to a page that was read already
+└── Interrupted           the run is being stopped
+"""
+
+from __future__ import annotations
+
+_ADVICE = {
+    400: "m3ter changed what this list accepts, or M3TER_BASE_URL is not m3ter's; report it with this message.",
+    401: "Check M3TER_API_KEY and M3TER_API_SECRET.",
+    403: "Give the service user of M3TER_API_KEY permission to read it, and check M3TER_ORG_ID.",
+    404: "Check M3TER_BASE_URL and M3TER_ORG_ID.",
+    413: "A single row is larger than m3ter can answer; ask m3ter's support.",
+}
+
+
+class M3terError(Exception):
+    """Reading from m3ter failed."""
+
+
+class Later(M3terError):
+    """Worth asking again, after `retry_after` seconds where the answer says so."""
+
+    def __init__(self, reason: str, *, status: int | None = None, retry_after: float | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.status = status
+        self.retry_after = retry_after
+
+
+class Unavailable(M3terError):
+    def __init__(self, request: str, *, tries: int, reason: str) -> None:
+        super().__init__(
+            f"{request} failed {tries} times, last because {reason}. "
+            "m3ter or the network between is unavailable; re-execute from failure when it is back."
+        )
+
+
+class Refused(M3terError):
+    def __init__(self, request: str, *, status: int, message: str) -> None:
+        self.status = status
+        self.message = message
+        advice = _ADVICE.get(status, "m3ter does not accept this request; report it with this message.")
+        super().__init__(f"{request} was refused with status {status}: {message or 'no message'}. {advice}")
+
+
+class CredentialsRefused(M3terError):
+    def __init__(self, request: str, *, status: int, message: str) -> None:
+        super().__init__(
+            f"{request} was refused with status {status}: {message or 'no message'}. "
+            "m3ter gives no token for M3TER_API_KEY and M3TER_API_SECRET: check both, and that the key is still active."
+        )
+
+
+class CursorExpired(M3terError):
+    def __init__(self, refusal: Refused) -> None:
+        super().__init__(f"The list cannot be continued: {refusal}")
+
+
+class CursorStuck(M3terError):
+    def __init__(self, request: str) -> None:
+        super().__init__(
+            f"{request} answered a nextToken that was followed already, so the list would never end. "
+            "Nothing of it is exported; report it to m3ter's support with this message."
+        )
+
+
+class Interrupted(M3terError):
+    def __init__(self) -> None:
+        super().__init__("Reading was stopped because the run is ending.")

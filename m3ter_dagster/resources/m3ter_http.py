@@ -1,0 +1,255 @@
+"""One request to m3ter: paced, authorized, tried again while the answer says "later"."""
+
+from __future__ import annotations
+
+import threading
+import time
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+import tenacity
+import urllib3
+
+from m3ter_dagster.resources.m3ter_errors import CredentialsRefused, Interrupted, Later, Refused, Unavailable
+
+T = TypeVar("T")
+
+CONNECTIONS = 64
+TIMEOUT = urllib3.Timeout(connect=10, read=60)
+PATIENCE_SECONDS = 60.0
+"""How long the waits between tries of one request may add up to."""
+RATE_LIMIT_PATIENCE_SECONDS = 360.0
+"""The same after 429: m3ter's limit per address is counted over five minutes (guide "Config API Limits")."""
+RENEW_BEFORE_SECONDS = 300.0
+
+
+@dataclass(frozen=True)
+class Credentials:
+    key: str
+    secret: str = field(repr=False)
+
+
+class Pace:
+    """At most `per_second` requests, evenly spaced, over all threads."""
+
+    def __init__(self, per_second: float) -> None:
+        self._interval = 1 / per_second
+        self._next = 0.0
+        self._lock = threading.Lock()
+
+    def turn(self) -> float:
+        """Seconds until the caller may send; the place in the row is taken."""
+        with self._lock:
+            now = time.monotonic()
+            self._next = max(self._next, now) + self._interval
+            return self._next - self._interval - now
+
+    def hold(self, seconds: float) -> None:
+        """Nobody sends for so long."""
+        with self._lock:
+            self._next = max(self._next, time.monotonic() + seconds)
+
+
+class Http:
+    """GET with a bearer token. Thread-safe; `stop` ends every wait."""
+
+    def __init__(self, base_url: str, credentials: Credentials, *, per_second: float, stop: threading.Event) -> None:
+        self._base_url = base_url.rstrip("/")
+        self._pool = _pool(self._base_url)
+        self._pace = Pace(per_second)
+        self._stop = stop
+        self._token = _Token(credentials, self._ask_for_token)
+
+    def get(self, path: str, check: Callable[[bytes], T]) -> T:
+        """The answer's body as `check` reads it; `check` raises Later for a body that is worth another try."""
+        request = f"GET {self._base_url}{path}"
+        return self._persist(request, lambda: check(self._authorized(request, path)))
+
+    def _authorized(self, request: str, path: str) -> bytes:
+        """An expired token is answered with 403 like a missing permission, so a refusal is believed the second time."""
+        token = self._token.value()
+        answer = self._send("GET", path, {"authorization": f"Bearer {token}"})
+        if answer.status in (401, 403):
+            token = self._token.renewed(instead_of=token)
+            answer = self._send("GET", path, {"authorization": f"Bearer {token}"})
+        return _body(request, answer)
+
+    def _ask_for_token(self, credentials: Credentials) -> tuple[str, float]:
+        request = f"POST {self._base_url}/oauth/token"
+        headers = urllib3.make_headers(basic_auth=f"{credentials.key}:{credentials.secret}")
+        headers["content-type"] = "application/json"
+
+        def ask() -> tuple[str, float]:
+            answer = self._send("POST", "/oauth/token", headers, b'{"grant_type":"client_credentials"}')
+            return _token_in(_body(request, answer))
+
+        try:
+            return self._persist(request, ask)
+        except Refused as refusal:
+            raise CredentialsRefused(request, status=refusal.status, message=refusal.message) from None
+
+    def _send(self, method: str, path: str, headers: dict[str, str], body: bytes | None = None) -> _Answer:
+        self._wait(self._pace.turn())
+        headers = {"accept": "application/json", "accept-encoding": "gzip", **headers}
+        try:
+            answer = self._pool.request(method, self._base_url + path, headers=headers, body=body, redirect=False)
+        except urllib3.exceptions.HTTPError as error:
+            raise Later(_reason(error)) from None
+        return _Answer(answer.status, answer.data, answer.headers.get("retry-after"))
+
+    def _persist(self, request: str, once: Callable[[], T]) -> T:
+        tries = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(Later),
+            wait=_pause,
+            stop=_out_of_patience,
+            sleep=self._wait,
+            before_sleep=self._hold_everyone,
+        )
+        try:
+            return tries(once)
+        except tenacity.RetryError as error:
+            last = error.last_attempt
+            raise Unavailable(request, tries=last.attempt_number, reason=str(last.exception())) from None
+
+    def _hold_everyone(self, state: tenacity.RetryCallState) -> None:
+        """A 429 is about the whole organization, so the other threads pause too."""
+        later = _later(state)
+        if later.status == 429 and later.retry_after is not None:
+            self._pace.hold(later.retry_after)
+
+    def _wait(self, seconds: float) -> None:
+        if self._stop.wait(max(seconds, 0)):
+            raise Interrupted
+
+
+class _Token:
+    """The bearer token: asked for once, renewed before it expires, by one thread for all."""
+
+    def __init__(self, credentials: Credentials, ask: Callable[[Credentials], tuple[str, float]]) -> None:
+        self._credentials = credentials
+        self._ask = ask
+        self._lock = threading.Lock()
+        self._value: str | None = None
+        self._renew_at = 0.0
+        self._refusal: CredentialsRefused | None = None
+
+    def value(self) -> str:
+        with self._lock:
+            if self._value is None or time.monotonic() >= self._renew_at:
+                self._renew()
+            assert self._value is not None
+            return self._value
+
+    def renewed(self, *, instead_of: str) -> str:
+        with self._lock:
+            if self._value is None or self._value == instead_of:
+                self._renew()
+            assert self._value is not None
+            return self._value
+
+    def _renew(self) -> None:
+        if self._refusal:
+            raise self._refusal
+        asked = time.monotonic()
+        try:
+            self._value, lifetime = self._ask(self._credentials)
+        except CredentialsRefused as refusal:
+            self._refusal = refusal
+            raise
+        self._renew_at = asked + lifetime - min(RENEW_BEFORE_SECONDS, lifetime / 10)
+
+
+@dataclass(frozen=True)
+class _Answer:
+    status: int
+    body: bytes
+    retry_after: str | None
+
+
+class _TokenAnswer(msgspec.Struct):
+    access_token: str
+    expires_in: float = 18000
+
+
+class _ErrorAnswer(msgspec.Struct):
+    message: str = ""
+
+
+def _token_in(body: bytes) -> tuple[str, float]:
+    try:
+        answer = msgspec.json.decode(body, type=_TokenAnswer)
+    except msgspec.MsgspecError as error:
+        raise Later(f"the answer holds no token ({error})") from None
+    return answer.access_token, answer.expires_in
+
+
+def _body(request: str, answer: _Answer) -> bytes:
+    """The body of a success; 408, 429 and 5xx are Later, anything else is Refused."""
+    if answer.status == 200:
+        return answer.body
+    message = _message(answer.body)
+    if answer.status in (408, 429) or answer.status >= 500:
+        reason = f"of status {answer.status}: {message or 'no message'}"
+        raise Later(reason, status=answer.status, retry_after=_seconds(answer.retry_after))
+    raise Refused(request, status=answer.status, message=message)
+
+
+def _message(body: bytes) -> str:
+    """The API's errors are {"message": ...}; what stands before m3ter may answer otherwise."""
+    try:
+        return msgspec.json.decode(body, type=_ErrorAnswer).message
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return body[:200].decode("utf-8", "replace").strip()
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    """Retry-After is a number of seconds or a date (RFC 9110, 10.2.3); anything else is ignored."""
+    if not retry_after:
+        return None
+    try:
+        return max(float(retry_after), 0.0)
+    except ValueError:
+        pass
+    try:
+        return max(parsedate_to_datetime(retry_after).timestamp() - time.time(), 0.0)
+    except ValueError:
+        return None
+
+
+def _reason(error: urllib3.exceptions.HTTPError) -> str:
+    """urllib3's texts carry object addresses; what went wrong is in the class and the cause."""
+    text = str(error).split("object at 0x")[-1].split("): ", 1)[-1]
+    return f"of {type(error).__name__}: {text}"
+
+
+def _later(state: tenacity.RetryCallState) -> Later:
+    assert state.outcome is not None
+    error = state.outcome.exception()
+    assert isinstance(error, Later)
+    return error
+
+
+def _pause(state: tenacity.RetryCallState) -> float:
+    retry_after = _later(state).retry_after
+    if retry_after is not None:
+        return retry_after
+    return tenacity.wait_exponential(multiplier=0.5, max=15)(state) + tenacity.wait_random(0, 0.25)(state)
+
+
+def _out_of_patience(state: tenacity.RetryCallState) -> bool:
+    patience = RATE_LIMIT_PATIENCE_SECONDS if _later(state).status == 429 else PATIENCE_SECONDS
+    return state.idle_for + state.upcoming_sleep > patience
+
+
+def _pool(base_url: str) -> urllib3.PoolManager:
+    """Connections through the proxy of the environment, as other HTTP tools do."""
+    url = urlsplit(base_url)
+    proxy = urllib.request.getproxies().get(url.scheme)
+    if proxy and not urllib.request.proxy_bypass(url.hostname or ""):
+        return urllib3.ProxyManager(proxy, maxsize=CONNECTIONS, timeout=TIMEOUT, retries=False)
+    return urllib3.PoolManager(maxsize=CONNECTIONS, timeout=TIMEOUT, retries=False)

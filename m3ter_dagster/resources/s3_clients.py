@@ -1,0 +1,101 @@
+"""S3 clients of Export Destinations: the ordinary AWS credentials, or a role assumed with them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from botocore.exceptions import NoCredentialsError
+
+if TYPE_CHECKING:
+    from botocore.credentials import DeferredRefreshableCredentials
+    from botocore.session import Session
+
+    from m3ter_dagster.config import Destination
+
+ROLE_SESSION_NAME = "m3ter-dagster"
+# AWS answers STS in every region; this one is asked when neither the destination nor the environment names one.
+DEFAULT_STS_REGION = "us-east-1"
+
+
+def s3_client(destination: Destination, *, max_attempts: int) -> Any:
+    """A client for the destination's bucket. Botocore addresses buckets by path where an endpoint is given."""
+    if destination.iam_role_arn:
+        return _client_in_role(destination, max_attempts)
+    # Takes more than a second to import, so only a process that delivers pays for it.
+    from dagster_aws.s3 import S3Resource
+
+    return S3Resource(
+        region_name=destination.region, endpoint_url=destination.endpoint_url, max_attempts=max_attempts
+    ).get_client()
+
+
+def is_aws(endpoint_url: str | None) -> bool:
+    """Is this AWS itself, rather than a store that speaks its protocol?"""
+    host = urlsplit(endpoint_url).hostname if endpoint_url else None
+    return host is None or host.endswith((".amazonaws.com", ".amazonaws.com.cn"))
+
+
+def _client_in_role(destination: Destination, max_attempts: int) -> Any:
+    from boto3 import Session
+    from botocore.config import Config
+    from botocore.credentials import CredentialResolver
+    from botocore.session import get_session
+
+    session = get_session()
+    session.register_component("credential_provider", CredentialResolver([_RoleProvider(destination)]))
+    return Session(botocore_session=session).client(
+        "s3",
+        region_name=destination.region,
+        endpoint_url=destination.endpoint_url,
+        config=Config(retries={"mode": "standard", "max_attempts": max_attempts}),
+    )
+
+
+class _RoleProvider:
+    """The only source of credentials of a session in a role."""
+
+    METHOD = "m3ter-dagster-role"
+    CANONICAL_NAME = None
+
+    def __init__(self, destination: Destination) -> None:
+        self.destination = destination
+
+    def load(self) -> DeferredRefreshableCredentials:
+        """Nothing is assumed before the first request, and again whenever the credentials run out."""
+        from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
+        from botocore.session import get_session
+
+        session = get_session()
+        ordinary = session.get_credentials()
+        if ordinary is None:
+            raise NoCredentialsError
+        external = {"ExternalId": self.destination.external_id} if self.destination.external_id else {}
+        fetcher = AssumeRoleCredentialFetcher(
+            client_creator=_StsClients(self.destination, session),
+            source_credentials=ordinary,
+            role_arn=self.destination.iam_role_arn,
+            extra_args={"RoleSessionName": ROLE_SESSION_NAME, **external},
+        )
+        return DeferredRefreshableCredentials(fetcher.fetch_credentials, self.METHOD)
+
+
+class _StsClients:
+    """Creates STS clients where the destination's role is known."""
+
+    def __init__(self, destination: Destination, session: Session) -> None:
+        self.session = session
+        self.region = destination.region or session.get_config_variable("region") or DEFAULT_STS_REGION
+        self.endpoint_url = destination.sts_endpoint_url or self._endpoint_of_the_store(destination)
+
+    def __call__(self, service: str, **credentials: str) -> Any:
+        return self.session.create_client(
+            service, region_name=self.region, endpoint_url=self.endpoint_url, **credentials
+        )
+
+    def _endpoint_of_the_store(self, destination: Destination) -> str | None:
+        """S3-compatible stores serve STS beside S3; the environment may say otherwise (AWS_ENDPOINT_URL_STS)."""
+        if is_aws(destination.endpoint_url):
+            return None
+        ordinary = self.session.create_client("sts", region_name=self.region).meta.endpoint_url
+        return destination.endpoint_url if is_aws(ordinary) else None

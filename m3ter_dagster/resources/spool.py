@@ -1,0 +1,142 @@
+"""One entity's rows on disk, in batches, so that memory does not grow with the organization."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import polars as pl
+
+from m3ter_dagster.entities import Entity
+from m3ter_dagster.frames.decoding import Decoder
+from m3ter_dagster.frames.schema import (
+    RECORD,
+    Breach,
+    SchemaBreached,
+    frame_schema,
+    record_key,
+    repeated_ids,
+    spool_schema,
+    validate,
+)
+from m3ter_dagster.resources.reading import Reading
+
+DECODE_BYTES = 1 << 20
+"""Pages are decoded together: a page of 100 rows alone costs more in overhead than in rows."""
+BATCH_ROWS = 20_000
+BATCH_BYTES = 16 << 20
+KEPT_BREACHES = 100
+
+_HASH = "hash"
+
+
+class Spool:
+    """Takes the pages of one listing for one entity; `finish` gives the whole as a frame."""
+
+    def __init__(self, entity: Entity, folder: Path) -> None:
+        self.entity = entity
+        self.rows = 0
+        self.requests = 0
+        self._folder = folder
+        self._folder.mkdir(mode=0o700, parents=True)
+        self._started = datetime.now(UTC)
+        self._decoder = Decoder(entity)
+        self._pages: list[bytes] = []
+        self._batch: list[pl.DataFrame] = []
+        self._keys: list[pl.DataFrame] = []
+        self._filled: set[str] = set()
+        self._breaches: list[Breach] = []
+        self._breached = 0
+
+    def add(self, page: bytes) -> None:
+        self.requests += 1
+        self._pages.append(page)
+        if sum(map(len, self._pages)) >= DECODE_BYTES:
+            self._decode()
+
+    def finish(self) -> Reading:
+        """SchemaBreached if any row breaks the schema; nothing of the entity may be used then."""
+        self._decode()
+        self._write_batch()
+        if self._breached:
+            raise SchemaBreached(self.entity.name, self._breaches, self._breached)
+        frame, rows = self._without_stale()
+        return Reading(
+            entity=self.entity,
+            frame=frame.select(list(frame_schema(self.entity))),
+            rows=rows,
+            duplicates=self.rows - rows,
+            unknown_fields=dict(self._decoder.unknown_fields),
+            empty_columns=self._empty_columns(rows),
+            requests=self.requests,
+            started=self._started,
+            finished=datetime.now(UTC),
+        )
+
+    def _decode(self) -> None:
+        page, self._pages = _joined(self._pages), []
+        frame, breaches = self._decoder.decode(page)
+        self._breach(breaches)
+        self.rows += len(frame)
+        self._batch.append(frame)
+        if sum(map(len, self._batch)) >= BATCH_ROWS or sum(f.estimated_size() for f in self._batch) >= BATCH_BYTES:
+            self._write_batch()
+
+    def _write_batch(self) -> None:
+        batch, self._batch = pl.concat(self._batch), []
+        if not len(batch) or self._breached:
+            return
+        self._breach(validate(batch, self.entity))
+        self._filled.update(name for name in batch.columns if batch[name].null_count() < len(batch))
+        self._keys.append(batch.select(pl.col(self._record_id).hash().alias(_HASH), RECORD).unique())
+        batch.write_ipc(self._folder / f"{len(self._keys):06}.arrow", compression="lz4")
+
+    def _breach(self, breaches: list[Breach]) -> None:
+        self._breached += len(breaches)
+        self._breaches += breaches[: KEPT_BREACHES - len(self._breaches)]
+
+    def _without_stale(self) -> tuple[pl.LazyFrame, int]:
+        """Of the copies of a record the one with the highest version, the last read of equals; all its rows."""
+        if not self._keys:
+            return pl.LazyFrame(schema=spool_schema(self.entity)), 0
+        frame = pl.scan_ipc(self._folder / "*.arrow")
+        stale = self._stale_records(frame)
+        if len(stale):
+            frame = frame.filter(~pl.col(RECORD).is_in(stale.implode()))
+        rows = frame.select(pl.len()).collect().item() if len(stale) else self.rows
+        self._check_primary_key(frame)
+        return frame, rows
+
+    def _stale_records(self, frame: pl.LazyFrame) -> pl.Series:
+        keys = pl.concat(self._keys)
+        suspects = keys.filter(pl.col(_HASH).is_duplicated())[RECORD]
+        if not len(suspects):
+            return suspects
+        record_id, version = record_key(self.entity)
+        copies = frame.select(record_id, version, RECORD).filter(pl.col(RECORD).is_in(suspects.implode())).unique()
+        newest_first = copies.collect().sort([version, RECORD], descending=True, nulls_last=True)
+        return newest_first.filter(~pl.col(record_id).is_first_distinct())[RECORD]
+
+    def _check_primary_key(self, frame: pl.LazyFrame) -> None:
+        """Rows that are records are unique by now; elements of records may repeat an id of another."""
+        if not self.entity.elements:
+            return
+        key = pl.col(self.entity.primary_key)
+        repeated = frame.group_by(key).len().filter(pl.col("len") > 1).head(KEPT_BREACHES).collect(engine="streaming")
+        if len(repeated):
+            breaches = repeated_ids(self.entity, repeated[self.entity.primary_key])
+            raise SchemaBreached(self.entity.name, breaches, len(breaches))
+
+    def _empty_columns(self, rows: int) -> tuple[str, ...]:
+        expected = [column.name for column in self.entity.columns if column.api_field]
+        return tuple(name for name in expected if name not in self._filled) if rows else ()
+
+    @property
+    def _record_id(self) -> str:
+        return record_key(self.entity)[0]
+
+
+def _joined(pages: list[bytes]) -> bytes:
+    """Several JSON arrays as one."""
+    rows = (page.strip()[1:-1].strip() for page in pages)
+    return b"[" + b",".join(row for row in rows if row) + b"]"

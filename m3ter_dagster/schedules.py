@@ -1,0 +1,163 @@
+"""Export Schedules in Dagster: a job and a schedule each, and the sensor that launches each one's first export."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+from m3ter_dagster.assets.operational import IO_MANAGER
+from m3ter_dagster.cadence import Cadence
+from m3ter_dagster.config import ExportSchedule
+from m3ter_dagster.entities import entities
+from m3ter_dagster.export_names import FIRST_EXPORTS
+from m3ter_dagster.resources.csv_io_manager import DUE_TAG
+
+PUNCTUAL = timedelta(minutes=10)
+"""A first export that is launched this soon after its moment was waited for: it is due at that moment."""
+
+Jobs = Mapping[str, UnresolvedAssetJobDefinition]
+"""The job of each schedule by the schedule's code: built once, since Dagster takes equal jobs for two."""
+Clock = Callable[[], datetime]
+
+
+def export_jobs(schedules: Sequence[ExportSchedule]) -> Jobs:
+    """A job per schedule. Launched by hand it delivers to the schedule's destinations, too."""
+    return {
+        schedule.code: dg.define_asset_job(
+            f"export_{schedule.dagster_name}",
+            selection=export_selection(schedule),
+            config=_run_config(schedule),
+            tags=_tags(schedule),
+            description=_description(schedule),
+        )
+        for schedule in schedules
+    }
+
+
+def export_selection(schedule: ExportSchedule) -> dg.AssetSelection:
+    """The assets of an export."""
+    return dg.AssetSelection.assets(*schedule.operational_data_types)
+
+
+def export_schedules(schedules: Sequence[ExportSchedule], jobs: Jobs, *, now: datetime) -> list[dg.ScheduleDefinition]:
+    """A Dagster schedule per Export Schedule, right until eleven months after `now`: reload the location by then."""
+    return [_schedule(schedule, jobs[schedule.code], now) for schedule in schedules]
+
+
+def first_exports(
+    schedules: Sequence[ExportSchedule], jobs: Jobs, *, clock: Clock | None = None
+) -> dg.SensorDefinition:
+    """The sensor that launches each schedule's first export: once per code and creation time, over restarts too."""
+    read_clock = clock or _utc_now
+
+    def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        now, launched = read_clock(), json.loads(context.cursor or "[]")
+        new = [schedule for schedule in schedules if first_run_key(schedule) not in launched]
+        ripe = [schedule for schedule in new if cadence_of(schedule).anchor <= now]
+        return dg.SensorResult(
+            run_requests=[_first_request(schedule, jobs, now) for schedule in ripe],
+            skip_reason=None if ripe else _waiting(new),
+            cursor=json.dumps([*launched, *map(first_run_key, ripe)]),
+        )
+
+    return dg.SensorDefinition(
+        name=FIRST_EXPORTS,
+        evaluation_fn=evaluate,
+        jobs=list(jobs.values()) or None,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Launches the first export of each schedule: at once, or at its dtCreated if that is yet to come.",
+    )
+
+
+def cadence_of(schedule: ExportSchedule) -> Cadence:
+    return Cadence(schedule.schedule_type, schedule.period, schedule.dt_created)
+
+
+def first_run_key(schedule: ExportSchedule) -> str:
+    """What makes a first export the first: Dagster launches one run for it, ever."""
+    return f"{schedule.code}:{cadence_of(schedule).anchor.isoformat()}"
+
+
+def _schedule(schedule: ExportSchedule, job: UnresolvedAssetJobDefinition, now: datetime) -> dg.ScheduleDefinition:
+    lines = cadence_of(schedule).cron_lines(_window_start(now))
+
+    def evaluate(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        tick = context.scheduled_execution_time
+        reason = _reason_to_skip(schedule, tick)
+        return dg.SkipReason(reason) if reason else _request(schedule, tick)
+
+    return dg.ScheduleDefinition(
+        name=schedule.dagster_name,
+        job=job,
+        cron_schedule=lines[0] if len(lines) == 1 else lines,
+        execution_fn=evaluate,
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description=_description(schedule),
+    )
+
+
+def _window_start(now: datetime) -> datetime:
+    """The first of last month: a due time missed since then is made up for, and a restart seldom changes the lines."""
+    last_month = now.astimezone(UTC).replace(day=1) - timedelta(days=1)
+    return last_month.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+
+
+def _reason_to_skip(schedule: ExportSchedule, tick: datetime) -> str | None:
+    """Why nothing is launched at this tick of the cron lines, which know no year and no beginning."""
+    cadence = cadence_of(schedule)
+    if tick == cadence.anchor:
+        return f"the first export of schedule {schedule.code!r} is launched by the sensor {FIRST_EXPORTS}."
+    if cadence.is_due(tick):
+        return None
+    due = cadence.next_due(tick)
+    return f"schedule {schedule.code!r} runs {cadence.words()}; it is next due at {due:%Y-%m-%d %H:%M} UTC."
+
+
+def _first_request(schedule: ExportSchedule, jobs: Jobs, now: datetime) -> dg.RunRequest:
+    """The export holds the data of now, so it is due now, unless its own moment has only just come."""
+    anchor = cadence_of(schedule).anchor
+    due = anchor if now - anchor < PUNCTUAL else now.replace(microsecond=0)
+    return _request(schedule, due, run_key=first_run_key(schedule), job_name=jobs[schedule.code].name)
+
+
+def _request(
+    schedule: ExportSchedule, due: datetime, *, run_key: str | None = None, job_name: str | None = None
+) -> dg.RunRequest:
+    return dg.RunRequest(
+        run_key=run_key,
+        job_name=job_name,
+        run_config=_run_config(schedule),
+        tags=_tags(schedule) | {DUE_TAG: due.astimezone(UTC).isoformat()},
+    )
+
+
+def _waiting(new: Sequence[ExportSchedule]) -> str:
+    if not new:
+        return "the first export of every schedule has been launched."
+    first = min(new, key=lambda schedule: schedule.dt_created)
+    return f"the first export of schedule {first.code!r} is due at {cadence_of(first).anchor:%Y-%m-%d %H:%M} UTC."
+
+
+def _run_config(schedule: ExportSchedule) -> dict[str, Any]:
+    return {"resources": {IO_MANAGER: {"config": {"destinations": list(schedule.destinations)}}}}
+
+
+def _tags(schedule: ExportSchedule) -> dict[str, str]:
+    return {"m3ter/schedule": schedule.code, "m3ter/destinations": ",".join(schedule.destinations)}
+
+
+def _description(schedule: ExportSchedule) -> str:
+    """Such as "Finance: every 5 days since 2024-06-01 10:00 UTC, account, bill to warehouse"."""
+    names = schedule.operational_data_types
+    what = f"all {len(names)} entities" if len(names) == len(entities()) else ", ".join(names)
+    return f"{schedule.name}: {cadence_of(schedule).words()}, {what} to {', '.join(schedule.destinations)}"
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)

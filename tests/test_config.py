@@ -1,0 +1,561 @@
+from __future__ import annotations
+
+import json
+import pickle
+import re
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from dagster._core.definitions.utils import DISALLOWED_NAMES
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from m3ter_dagster.config import (
+    EXAMPLE,
+    ConfigError,
+    Destination,
+    Exports,
+    ExportSchedule,
+    M3terSettings,
+    executor,
+    exports_json_schema,
+    exports_path,
+    load_exports,
+    load_m3ter_settings,
+    parse_exports,
+)
+from m3ter_dagster.entities import entities
+from m3ter_dagster.export_names import FIRST_EXPORTS, RESERVED
+
+ROOT = Path(__file__).parents[1]
+CREDENTIALS = {"M3TER_API_KEY": "the-key", "M3TER_API_SECRET": "the-secret", "M3TER_ORG_ID": "the-organization"}
+
+WHOLE = """\
+destinations:
+  - code: warehouse
+    name: Data warehouse bucket
+    destinationType: S3
+    bucketName: acme-m3ter-exports
+    prefix: /m3ter/exports/
+    partitionOrder: TYPE_FIRST
+    iamRoleArn: arn:aws-cn:iam::123456789012:role/m3ter-export
+    externalId: ${EXTERNAL_ID}
+    region: eu-west-1
+    endpointUrl: http://localhost:9000/
+    stsEndpointUrl: https://sts.example.com
+    serverSideEncryption: aws:kms
+    kmsKeyId: alias/exports
+  - {code: archive, bucketName: archive.acme}
+schedules:
+  - code: finance
+    name: Finance, every five days
+    sourceType: OPERATIONAL
+    operationalDataTypes: [COMMITMENTS, ACCOUNTS, account_plan, ACCOUNTS]
+    destinations: [warehouse, archive]
+    scheduleType: DAY
+    period: 5
+    dtCreated: 2024-06-01T12:00:00+02:00
+  - code: 007
+    operationalDataTypes: ALL
+    destinations:
+      - archive
+    scheduleType: HOUR
+    period: 12
+    dtCreated: 2024-06-01 10:00:00Z
+defaultDestinations: [archive]
+"""
+
+# The file that each wrong one below differs from in one place.
+DESTINATION = """\
+destinations:
+  - code: warehouse
+    bucketName: acme-exports
+"""
+ARCHIVE = """\
+  - code: archive
+    bucketName: acme-archive
+"""
+SCHEDULE = """\
+schedules:
+  - code: nightly
+    operationalDataTypes: [BILLS]
+    destinations: [warehouse]
+    scheduleType: DAY
+    period: 1
+    dtCreated: 2024-06-01T10:00:00Z
+"""
+GOOD = DESTINATION + ARCHIVE + SCHEDULE
+
+
+def parse(text: str, **environ: str) -> Exports:
+    return parse_exports(text, environ=environ)
+
+
+def mistakes_in(text: str, **environ: str) -> tuple[str, ...]:
+    with pytest.raises(ConfigError) as raised:
+        parse(text, **environ)
+    return raised.value.mistakes
+
+
+def test_the_whole_file() -> None:
+    exports = parse(WHOLE, EXTERNAL_ID="a-shared-id")
+    warehouse, archive = exports.destinations
+    assert warehouse == Destination(
+        code="warehouse",
+        name="Data warehouse bucket",
+        destination_type="S3",
+        bucket_name="acme-m3ter-exports",
+        prefix="m3ter/exports",
+        partition_order="TYPE_FIRST",
+        iam_role_arn="arn:aws-cn:iam::123456789012:role/m3ter-export",
+        external_id="a-shared-id",
+        region="eu-west-1",
+        endpoint_url="http://localhost:9000",
+        sts_endpoint_url="https://sts.example.com",
+        server_side_encryption="aws:kms",
+        kms_key_id="alias/exports",
+    )
+    assert archive == Destination(code="archive", bucket_name="archive.acme")
+    assert exports.destination("archive") is archive
+    assert exports.default_destinations == ("archive",)
+    finance, agent = exports.schedules
+    assert finance == ExportSchedule(
+        code="finance",
+        name="Finance, every five days",
+        source_type="OPERATIONAL",
+        operational_data_types=("account", "account_plan", "commitment"),
+        destinations=("warehouse", "archive"),
+        schedule_type="DAY",
+        period=5,
+        dt_created=datetime(2024, 6, 1, 10, tzinfo=UTC),
+    )
+    assert (agent.code, agent.name, agent.period) == ("007", "007", 12)
+    assert agent.operational_data_types == tuple(entities())
+
+
+def test_what_may_be_left_out() -> None:
+    exports = parse("destinations:\n- code: a\n  bucketName: abc\n  region:\nschedules:\n")
+    (destination,) = exports.destinations
+    assert exports.schedules == ()
+    assert exports.default_destinations == ("a",)
+    assert (destination.name, destination.prefix, destination.partition_order) == ("a", "", "TIME_FIRST")
+    assert destination.region is None
+
+
+def test_the_models_are_frozen() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        parse(GOOD).destinations[0].code = "other"  # ty: ignore[invalid-assignment]
+
+
+def test_text_is_never_reinterpreted() -> None:
+    codes = ["007", "on", "1e3", "2024-06-01", "null", "0x1f", "~", "1_000", "é"]
+    text = "destinations:\n" + "".join(f"- code: {code}\n  bucketName: abc\n" for code in codes)
+    assert [destination.code for destination in parse(text).destinations] == codes
+
+
+def test_all_may_stand_in_the_list() -> None:
+    text = GOOD.replace("[BILLS]", "[ALL, BILLS]")
+    assert parse(text).schedules[0].operational_data_types == tuple(entities())
+
+
+def test_the_moment_is_in_utc() -> None:
+    there = timezone(timedelta(hours=-7))
+    schedule = parse(GOOD).schedules[0].model_dump() | {"dt_created": datetime(2024, 6, 1, 3, tzinfo=there)}
+    assert ExportSchedule.model_validate(schedule).dt_created.isoformat() == "2024-06-01T10:00:00+00:00"
+
+
+def test_a_schedule_has_a_name_that_dagster_takes() -> None:
+    assert parse(GOOD.replace("nightly", "night ly-ü.1")).schedules[0].dagster_name == "night_ly___1"
+
+
+def test_minutes_are_for_tests_only() -> None:
+    assert parse(GOOD.replace("DAY", "MINUTE")).schedules[0].schedule_type == "MINUTE"
+    assert "MINUTE" not in json.dumps(exports_json_schema())
+
+
+def test_names_that_dagster_reserves() -> None:
+    assert DISALLOWED_NAMES | {FIRST_EXPORTS} == RESERVED
+
+
+def test_a_variable_anywhere_in_a_text() -> None:
+    text = GOOD.replace("acme-exports", "acme-${STAGE}-${STAGE}").replace("period: 1", "period: '${PERIOD}'")
+    exports = parse(text, STAGE="test", PERIOD="3")
+    assert exports.destinations[0].bucket_name == "acme-test-test"
+    assert exports.schedules[0].period == 3
+
+
+def test_models_made_in_code_are_checked_alike() -> None:
+    destination = Destination(code="a", bucket_name="abc")
+    with pytest.raises(ValidationError, match="names the destination 'b'; known are a"):
+        Exports(destinations=(destination,), default_destinations=("b",))
+
+
+PIECES = [
+    "\n",
+    ": ",
+    "- ",
+    "  ",
+    "[",
+    "]",
+    "{}",
+    "&a ",
+    "*a",
+    "${",
+    "}",
+    "${A}",
+    "code: ",
+    "'",
+    '"',
+    "#",
+    "!!int ",
+    "? ",
+    "|\n",
+]
+
+# (what to replace in GOOD, by what, line, words)
+WRONG = [
+    ("code: warehouse", "code: ''", 2, "destination '' has the code ''; write 1 to 80 characters"),
+    ("code: warehouse", f"code: {'x' * 81}", 2, "write 1 to 80 characters"),
+    ("code: warehouse", "code: 'warehouse '", 2, "has the code 'warehouse '; write 1 to 80 characters"),
+    ("code: warehouse", 'code: "ware\\u0007"', 2, "without control characters"),
+    ("code: warehouse", "code: [a]", 2, "destination number 1 has a list as code; write one text"),
+    ("code: warehouse\n    ", "", 2, "destination number 1 has no 'code'; write it, such as code: warehouse"),
+    ("code: warehouse", "code:", 2, "destination number 1 has nothing behind 'code'; write it"),
+    ("code: archive", "code: warehouse", 4, "destination 'warehouse' has the code of an earlier destination"),
+    ("bucketName: acme-exports", "name: x", 2, "has no 'bucketName'; write it, such as bucketName: acme-m3ter-exports"),
+    ("acme-exports", "Acme_Exports", 3, "has the bucketName 'Acme_Exports'; write the name of an S3 bucket: 3 to 63"),
+    ("acme-exports", "ab", 3, "has the bucketName 'ab'"),
+    ("acme-exports", "10.0.0.1", 3, "not an IP address"),
+    ("acme-exports", "a..b", 3, "no two dots together"),
+    ("acme-exports", "abc\n    prefix: a//b", 4, "has the prefix 'a//b'; write folders such as 'm3ter/exports'"),
+    ("acme-exports", "abc\n    prefix: ../b", 4, "has the prefix '../b'"),
+    ("acme-exports", f"abc\n    prefix: {'é' * 257}", 4, "at most 512 bytes"),
+    ("acme-exports", "abc\n    bucketname: x", 4, "unknown key 'bucketname'; known are bucketName, code,"),
+    ("acme-exports", "abc\n    bucketname: x", 4, "Did you mean 'bucketName'?"),
+    ("acme-exports", "abc\n    bucket_name: x", 4, "has the unknown key 'bucket_name'"),
+    ("acme-exports", "abc\n    destinationType: GCS", 4, "has the destinationType 'GCS'; write S3."),
+    ("acme-exports", "abc\n    partitionOrder: TIME", 4, "'TIME'; write TIME_FIRST or TYPE_FIRST."),
+    ("acme-exports", "abc\n    iamRoleArn: arn:aws:iam::1:user/x", 4, "arn:aws:iam::123456789012:role/m3ter-export"),
+    ("acme-exports", "abc\n    externalId: secret-id", 4, "has an externalId and no iamRoleArn; write the iamRoleArn"),
+    ("acme-exports", "abc\n    region: eu west", 4, "has the region 'eu west'; write a region such as eu-west-1"),
+    (
+        "acme-exports",
+        "abc\n    endpointUrl: s3.example.com",
+        4,
+        "has the endpointUrl 's3.example.com'; write an",
+    ),
+    ("acme-exports", "abc\n    endpointUrl: http://", 4, "has the endpointUrl 'http://'"),
+    ("acme-exports", "abc\n    endpointUrl: http://host:99999", 4, "has the endpointUrl 'http://host:99999'"),
+    ("acme-exports", "abc\n    stsEndpointUrl: ftp://x", 4, "has the stsEndpointUrl 'ftp://x'"),
+    ("acme-exports", "abc\n    serverSideEncryption: KMS", 4, "'KMS'; write AES256 or aws:kms."),
+    ("acme-exports", "abc\n    kmsKeyId: k1", 4, "has the kmsKeyId 'k1'; it needs serverSideEncryption: aws:kms"),
+    ("acme-exports", "${BUCKET}", 3, "destination 'warehouse' uses ${BUCKET}; set the environment variable BUCKET"),
+    ("acme-exports", "${my-bucket}", 3, "has '${my-bucket}'; write ${NAME} with the name of an environment variable"),
+    ("acme-exports", "${BUCKET", 3, "has '${BUCKET'; write ${NAME}"),
+    ("acme-exports", "abc\n    bucketName: abd", 4, "gives 'bucketName' a second time; the first is on line 3"),
+    ("acme-exports", "abc: d", 3, "the file is not YAML: mapping values are not allowed here; check indentation and"),
+    ("acme-exports", "'abc", 3, "the file is not YAML: found unexpected end of stream"),
+    ("    bucketName: acme-exports", "\tbucketName: x", 3, "the file is indented with a tab; write spaces."),
+    ("code: nightly", "code: a,b\n  - code: a", 7, "schedule 'a,b' has no 'operationalDataTypes'"),
+    ("code: nightly", "code: first-exports", 7, "keeps for itself; write another code, such as 'first_exports_export'"),
+    ("code: nightly", "code: config", 7, "schedule 'config' has a code that Dagster keeps for itself"),
+    ("[BILLS]", "[BILS]", 8, "schedule 'nightly' names the operational data type 'BILS'; known are ACCOUNTS,"),
+    ("[BILLS]", "[BILS]", 8, "Did you mean 'BILLS'?"),
+    ("[BILLS]", "\n      - BILLS\n      - charge", 10, "names the operational data type 'charge'"),
+    ("[BILLS]", "[[BILLS]]", 8, "has a list as operationalDataTypes; write one text"),
+    (
+        "[BILLS]",
+        "BILLS",
+        8,
+        "'BILLS' as operationalDataTypes; write a list of entities such as [ACCOUNTS, BILLS], or ALL",
+    ),
+    ("[BILLS]", "[]", 8, "has an empty list as operationalDataTypes; write at least one"),
+    ("[BILLS]", "{BILLS: yes}", 8, "has a mapping as operationalDataTypes"),
+    ("[warehouse]", "[warehous]", 9, "names the destination 'warehous'; known are archive, warehouse."),
+    ("[warehouse]", "\n    - archive\n    - warehous", 11, "names the destination 'warehous'"),
+    ("[warehouse]", "[archive, archive]", 9, "names the destination 'archive' twice; name it once"),
+    ("[warehouse]", "[]", 9, "has an empty list as destinations; write at least one of destination codes"),
+    ("[warehouse]", "warehouse", 9, "has the value 'warehouse' as destinations; write a list of destination codes"),
+    ("[warehouse]", "", 9, "has nothing behind 'destinations'; write it, such as destinations: [warehouse]"),
+    ("DAY", "WEEK", 10, "has the scheduleType 'WEEK'; write HOUR or DAY."),
+    ("DAY", "day", 10, "has the scheduleType 'day'; write HOUR or DAY."),
+    ("period: 1", "period: 0", 11, "has the period '0'; write a whole number from 1 to 10000, such as 5"),
+    ("period: 1", "period: 1.5", 11, "has the period '1.5'; write a whole number"),
+    ("period: 1", "period: five", 11, "has the period 'five'; write a whole number"),
+    ("period: 1", "period: -1", 11, "has the period '-1'"),
+    ("period: 1", "period: 1_0", 11, "has the period '1_0'"),
+    ("period: 1", "period: 10001", 11, "has the period '10001'"),
+    ("period: 1", "period: [1]", 11, "has the period ['1']; write a whole number"),
+    ("period: 1", "peroid: 1", 11, "unknown key 'peroid'; known are code, destinations, dtCreated,"),
+    ("    period: 1\n", "", 7, "schedule 'nightly' has no 'period'; write it, such as period: 5"),
+    ("00Z", "00", 12, "'2024-06-01T10:00:00', which has no time zone; write the moment with its zone, such as 2024-"),
+    ("2024-06-01T10:00:00Z", "yesterday", 12, "has the dtCreated 'yesterday'; write the moment with its zone"),
+    ("2024-06-01T10:00:00Z", "1024-06-01T10:00:00Z", 12, "write a moment from 2000 to 2100"),
+    ("2024-06-01T10:00:00Z", "0001-01-01T00:00:00+10:00", 12, "'0001-01-01T00:00:00+10:00'; write the moment"),
+    ("2024-06-01T10:00:00Z", "[2024]", 12, "has the dtCreated ['2024']; write the moment with its zone"),
+    ("00Z\n", "00Z\n    sourceType: USAGE\n", 13, "has the sourceType 'USAGE'; write OPERATIONAL."),
+    ("00Z\n", "00Z\n  -\n", 13, "schedule number 2 is nothing; write keys and values, such as code: nightly"),
+    ("00Z\n", "00Z\n  - [a]\n", 13, "schedule number 2 is a list; write keys and values"),
+    ("00Z\n", "00Z\ndefaultDestinations: [s3]\n", 13, "defaultDestinations names the destination 's3'; known are arch"),
+    ("00Z\n", "00Z\ndefaultDestinations: []\n", 13, "has an empty list as defaultDestinations"),
+    ("00Z\n", "00Z\nschedule: []\n", 13, "the file has the unknown key 'schedule'; known are defaultDestinations, d"),
+    ("00Z\n", "00Z\ndestinations: []\n", 13, "the file gives 'destinations' a second time; the first is on line 1"),
+    (SCHEDULE, "schedules: nightly\n", 6, "the file has the value 'nightly' as schedules; write a list of schedules"),
+    (SCHEDULE, "schedules:\n  nightly: {}\n", 6, "the file has a mapping as schedules; write a list of schedules"),
+    (
+        DESTINATION + ARCHIVE,
+        "",
+        1,
+        "the file has no 'destinations'; write it, such as destinations: [{code: ware",
+    ),
+    (DESTINATION + ARCHIVE, "destinations: []\n", 1, "the file has an empty list as destinations; write at least one"),
+    (GOOD, "", 1, "the file is empty; write 'destinations:'"),
+    (GOOD, "# nothing but a comment\n", 1, "the file is empty"),
+    (GOOD, "- code: a\n", 1, "the file is a list; write keys and values, such as destinations: [{"),
+    (GOOD, "warehouse", 1, "the file is the value 'warehouse'; write keys and values"),
+    (GOOD, "a: [b", 1, "the file is not YAML: expected ',' or ']', but got '<stream end>'"),
+    (GOOD, "? [a]\n: b\n", 1, "the file has a list or mapping as a key; write a name"),
+    (GOOD, "a: &a [*a]\n", 1, "the file is nested too deeply, or contains itself"),
+    (GOOD, "a: *b\n", 1, "the file is not YAML: found undefined alias 'b'"),
+    (GOOD, "a: b\n--- \nc: d\n", 2, "the file is not YAML: but found another document"),
+    (GOOD, 'a: b\nc: "\x01"\n', 2, "the file is not YAML: a character that YAML does not allow"),
+    (GOOD, "destinations:\n- {code: ${A}}\n", 2, "put a value with ${...} inside [ ] or { } in quotes"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "line", "words"), WRONG)
+def test_a_wrong_file_names_the_line_the_value_and_what_is_allowed(old: str, new: str, line: int, words: str) -> None:
+    assert GOOD.count(old) >= 1
+    found = mistakes_in(GOOD.replace(old, new, 1))
+    assert any(mistake.startswith(f"exports.yaml:{line}: ") and words in mistake for mistake in found), found
+    assert all(mistake.endswith((".", "?")) and "Input should" not in mistake for mistake in found)
+
+
+def test_the_sentence_that_the_style_guide_asks_for() -> None:
+    (mistake,) = mistakes_in(GOOD.replace("[warehouse]", "[warehous]"))
+    assert (
+        mistake == "exports.yaml:9: schedule 'nightly' names the destination 'warehous'; known are archive, warehouse."
+    )
+
+
+def test_all_mistakes_come_together_in_the_order_of_the_file() -> None:
+    text = (
+        GOOD.replace("acme-exports", "X")
+        .replace("acme-archive", "${ARCHIVE}")
+        .replace("[BILLS]", "[BILS, METER]")
+        .replace("[warehouse]", "[warehous]")
+        .replace("DAY", "WEEK")
+        .replace("period: 1", "period: 0")
+        .replace("10:00:00Z", "10:00:00")
+    )
+    found = mistakes_in(text)
+    assert [mistake.split(": ")[0] for mistake in found] == [
+        f"exports.yaml:{line}" for line in (3, 5, 8, 8, 9, 10, 11, 12)
+    ]
+
+
+def test_one_value_is_complained_about_once() -> None:
+    (mistake,) = mistakes_in(GOOD.replace("acme-exports", "${BUCKET}"))
+    assert "BUCKET" in mistake
+
+
+def test_schedules_that_dagster_cannot_tell_apart() -> None:
+    second = SCHEDULE.removeprefix("schedules:\n")
+    text = GOOD.replace("nightly", "night-ly") + second.replace("nightly", "night_ly")
+    assert mistakes_in(text) == (
+        "exports.yaml:13: schedule 'night_ly' is called 'night_ly' in Dagster, as schedule 'night-ly' is; "
+        "write another code.",
+    )
+    assert mistakes_in(GOOD + second) == (
+        "exports.yaml:13: schedule 'nightly' has the code of an earlier schedule; write another code.",
+    )
+
+
+@given(st.data())
+@settings(max_examples=300, deadline=None)
+def test_no_text_is_too_wrong_for_a_sentence(data: st.DataObject) -> None:
+    """A file with a piece cut out and another put in is right, or wrong in words of our own."""
+    start = data.draw(st.integers(0, len(GOOD)))
+    end = data.draw(st.integers(start, min(start + 40, len(GOOD))))
+    piece = data.draw(st.one_of(st.text(max_size=8), st.sampled_from(PIECES)))
+    try:
+        parse(GOOD[:start] + piece + GOOD[end:])
+    except ConfigError as error:
+        assert all(re.match(r"exports\.yaml:\d+: ", mistake) for mistake in error.mistakes)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("endpointUrl", "https://user:hunter2@host"), ("externalId", "hunter2 with a blank")]
+)
+def test_a_wrong_secret_is_not_repeated(key: str, value: str) -> None:
+    (mistake,) = mistakes_in(DESTINATION + f"    {key}: {value}\n")
+    assert key in mistake
+    assert "hunter2" not in mistake
+
+
+def test_an_error_survives_pickling() -> None:
+    error = ConfigError("one.", "two.")
+    assert str(error) == str(pickle.loads(pickle.dumps(error))) == "one.\ntwo."
+
+
+def test_the_file_beside_the_workspace_comes_first(tmp_path: Path) -> None:
+    (tmp_path / "exports.yaml").write_text("\ufeff" + GOOD, encoding="utf-8")
+    assert exports_path({}, folder=tmp_path) == tmp_path / "exports.yaml"
+    assert load_exports({}, folder=tmp_path).destinations[0].code == "warehouse"
+
+
+def test_the_checkout_comes_second(tmp_path: Path) -> None:
+    assert exports_path({}, folder=tmp_path) == ROOT / "exports.yaml"
+
+
+@pytest.mark.parametrize("name", ["other.yaml", "{folder}/other.yaml"])
+def test_a_named_file(tmp_path: Path, name: str) -> None:
+    (tmp_path / "other.yaml").write_text(GOOD)
+    environ = {"M3TER_EXPORTS": name.format(folder=tmp_path)}
+    assert load_exports(environ, folder=tmp_path).schedules[0].code == "nightly"
+
+
+def test_no_file_says_where_and_what_to_write(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load_exports({"M3TER_EXPORTS": "none.yaml"}, folder=tmp_path)
+    message = str(raised.value)
+    assert message.startswith(f"there is no {tmp_path / 'none.yaml'}; write one")
+    assert "M3TER_EXPORTS" in message
+    assert parse(message.split("For example:\n\n")[1]).schedules
+    assert parse(EXAMPLE).schedules
+
+
+def test_a_file_that_is_not_text(tmp_path: Path) -> None:
+    (tmp_path / "exports.yaml").write_bytes(b"a: b\nc: \xff\n")
+    with pytest.raises(ConfigError, match=r"exports\.yaml:2: not UTF-8 text; save the file as UTF-8"):
+        load_exports({}, folder=tmp_path)
+
+
+def test_a_folder_instead_of_a_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+        load_exports({"M3TER_EXPORTS": str(tmp_path)})
+
+
+def test_the_committed_file_is_right() -> None:
+    environ = {"M3TER_EXPORTS": str(ROOT / "exports.yaml"), "M3TER_EXTERNAL_ID": "an-id"}
+    assert load_exports(environ).destinations
+
+
+def test_settings() -> None:
+    found = load_m3ter_settings(
+        {**CREDENTIALS, "M3TER_BASE_URL": "http://127.0.0.1:8080/", "M3TER_REQUESTS_PER_SECOND": "0.5"}
+    )
+    assert found.api_key.get_secret_value() == "the-key"
+    assert found.api_secret.get_secret_value() == "the-secret"
+    assert found.org_id == "the-organization"
+    assert found.base_url == "http://127.0.0.1:8080"
+    assert found.requests_per_second == 0.5
+
+
+def test_settings_have_defaults() -> None:
+    found = load_m3ter_settings({**CREDENTIALS, "M3TER_BASE_URL": " "})
+    assert (found.base_url, found.requests_per_second) == ("https://api.m3ter.com", 40.0)
+
+
+def test_no_secret_is_shown() -> None:
+    found = load_m3ter_settings(CREDENTIALS)
+    assert "the-secret" not in repr(found) + str(found) + found.model_dump_json()
+    assert "the-key" not in repr(found)
+
+
+def test_all_missing_settings_come_together() -> None:
+    with pytest.raises(ConfigError) as raised:
+        load_m3ter_settings({"M3TER_API_SECRET": "  ", "M3TER_BASE_URL": "m3ter", "M3TER_REQUESTS_PER_SECOND": "many"})
+    lines = raised.value.mistakes
+    assert [line.split()[0] for line in lines[:3]] == ["M3TER_API_KEY", "M3TER_API_SECRET", "M3TER_ORG_ID"]
+    assert all("is not set; it is" in line and "Generate Access Key" in line for line in lines[:3])
+    assert "the environment has the M3TER_BASE_URL 'm3ter'; write an address" in lines[3]
+    assert "has the M3TER_REQUESTS_PER_SECOND 'many'; write a number above 0 and at most 50" in lines[4]
+
+
+@pytest.mark.parametrize("pace", ["0", "-1", "nan", "inf", "51", "1e9", "forty"])
+def test_a_pace_that_m3ter_does_not_answer(pace: str) -> None:
+    with pytest.raises(ConfigError, match="above 0 and at most 50, which is what m3ter answers"):
+        load_m3ter_settings({**CREDENTIALS, "M3TER_REQUESTS_PER_SECOND": pace})
+
+
+@pytest.mark.parametrize("org_id", ["a/b", "a b", "..", "orgId=x"])
+def test_an_organization_that_no_path_may_hold(org_id: str) -> None:
+    with pytest.raises(ConfigError, match="the environment has the M3TER_ORG_ID"):
+        load_m3ter_settings({**CREDENTIALS, "M3TER_ORG_ID": org_id})
+
+
+def test_the_executor() -> None:
+    assert executor({}) == "in_process"
+    assert executor({"M3TER_EXECUTOR": "multiprocess"}) == "multiprocess"
+    with pytest.raises(ConfigError, match="M3TER_EXECUTOR 'threads'; write in_process or multiprocess"):
+        executor({"M3TER_EXECUTOR": "threads"})
+
+
+def test_settings_made_in_code() -> None:
+    found = M3terSettings(api_key="k", api_secret="s", org_id="o")
+    assert found.requests_per_second == 40
+
+
+class EditorLoader(yaml.SafeLoader):
+    """YAML as editors read it: numbers are numbers, moments are text."""
+
+
+EditorLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def in_editor(text: str) -> Any:
+    return yaml.load(text, EditorLoader)
+
+
+def test_the_committed_schema_is_current() -> None:
+    committed = json.loads((ROOT / "docs" / "exports.schema.json").read_text(encoding="utf-8"))
+    assert committed == exports_json_schema(), "write it: python -m m3ter_dagster.exports_schema"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        (ROOT / "exports.yaml").read_text(encoding="utf-8"),
+        EXAMPLE,
+        GOOD,
+        WHOLE.replace("007", "agent"),
+        GOOD.replace("period: 1", "period: ${PERIOD}").replace("acme-exports", "acme-${STAGE}"),
+    ],
+)
+def test_right_files_are_right_in_an_editor(text: str) -> None:
+    jsonschema.Draft7Validator.check_schema(exports_json_schema())
+    jsonschema.Draft7Validator(exports_json_schema()).validate(in_editor(text))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("acme-exports", "Acme"),
+        ("[BILLS]", "[BILS]"),
+        ("[warehouse]", "[]"),
+        ("DAY", "MINUTE"),
+        ("period: 1", "period: 0"),
+        ("    period: 1\n", ""),
+        ("bucketName", "bucket"),
+    ],
+)
+def test_wrong_files_are_wrong_in_an_editor(old: str, new: str) -> None:
+    validator = jsonschema.Draft7Validator(exports_json_schema())
+    assert not validator.is_valid(in_editor(GOOD.replace(old, new, 1)))
+
+
+def test_the_schema_describes_each_field() -> None:
+    schema = exports_json_schema()
+    fields = [*schema["properties"].values()]
+    for model in ("Destination", "ExportSchedule"):
+        fields += schema["$defs"][model]["properties"].values()
+    assert all(field["description"].endswith(".") for field in fields)

@@ -1,0 +1,511 @@
+"""The sandbox is as strict as m3ter documents itself, and its organization is whole."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import subprocess
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+from functools import cache, partial
+from typing import Any
+
+import pytest
+import urllib3
+from botocore.exceptions import ClientError
+from flask import Blueprint
+
+from m3ter_dagster.entities import Entity, entities
+from m3ter_dagster.sandbox import Keys, Role, SampleOrganization, Sandbox, SandboxApi, SandboxS3, User, allow
+from m3ter_dagster.sandbox.lists import LISTS
+from m3ter_dagster.sandbox.store import ENCODER
+
+ACCOUNTS = 24
+ORGANIZATION = SampleOrganization(ACCOUNTS)
+LISTED = [entity for entity in entities().values() if not entity.elements]
+PATHS = {entity_list.entity: entity_list.path for entity_list in LISTS}
+MANY_DIGITS = "0.12345678901234567890123456789"
+JANUARY_ON = ("2025-01", "2025-02")
+TYPES = {"string": str, "integer": int, "number": (int, float, Decimal), "boolean": bool, "object": dict, "array": list}
+
+
+class Clock:
+    now = 1_750_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Client:
+    """A client without any convenience: what it gets is what the sandbox answered."""
+
+    def __init__(self, api: SandboxApi) -> None:
+        self.api = api
+        self.http = urllib3.PoolManager(retries=False)
+        self.bearer = f"Bearer {self.token().json()['access_token']}"
+
+    def token(self, key: str = "sandbox-key", secret: str = "sandbox-secret", **body: Any) -> urllib3.BaseHTTPResponse:
+        headers = urllib3.make_headers(basic_auth=f"{key}:{secret}")
+        body = body or {"json": {"grant_type": "client_credentials"}}
+        return self.http.request("POST", f"{self.api.base_url}/oauth/token", headers=headers, **body)
+
+    def get(self, path: str, *, headers: dict[str, str] | None = None, **query: Any) -> urllib3.BaseHTTPResponse:
+        url = f"{self.api.base_url}/organizations/{self.api.organization_id}{path}"
+        return self.http.request("GET", url, fields=query, headers={"Authorization": self.bearer} | (headers or {}))
+
+    def walk(self, path: str, **query: Any) -> list[dict[str, Any]]:
+        answer = self.get(path, **query).json()
+        rows = list(answer["data"])
+        while token := answer.get("nextToken"):
+            answer = self.get(path, nextToken=token, **query).json()
+            rows += answer["data"]
+        return rows
+
+
+@cache
+def records_by_entity() -> dict[str, list[dict[str, Any]]]:
+    grouped = defaultdict(list)
+    for entity, record in ORGANIZATION.records():
+        grouped[entity].append(record)
+    return grouped
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Client]:
+    with SandboxApi(ORGANIZATION.records(), requests_per_second=None) as api:
+        yield Client(api)
+
+
+@pytest.fixture
+def limited() -> Iterator[tuple[Client, Clock]]:
+    clock = Clock()
+    with SandboxApi([], requests_per_second=3, token_lifetime=100, clock=clock) as api:
+        yield Client(api), clock
+
+
+# The organization
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_gives_others() -> None:
+    first, again, other = (b"".join(map(ENCODER.encode, SampleOrganization(3, seed).records())) for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+
+
+def test_a_larger_organization_has_more_of_what_belongs_to_accounts() -> None:
+    small, large = (Counter(entity for entity, _ in SampleOrganization(n).records()) for n in (10, 40))
+    assert small["account"] == 10
+    assert large["account"] == 40
+    for entity in ("account_plan", "bill", "bill_line_item", "commitment", "balance", "contract", "plan", "plan_group"):
+        assert large[entity] > small[entity]
+
+
+def test_an_organization_without_accounts_has_a_catalog_only() -> None:
+    names = {entity for entity, _ in SampleOrganization(0).records()}
+    assert "product" in names
+    assert "account" not in names
+
+
+@pytest.mark.parametrize("entity", LISTED, ids=lambda entity: entity.name)
+def test_records_have_documented_fields_of_the_documented_type(entity: Entity) -> None:
+    types = {column.api_field: TYPES[column.type] for column in entity.columns if column.api_field}
+    for record in records_by_entity()[entity.name]:
+        assert record.keys() <= types.keys() | entity.not_exported
+        for name in record.keys() & types.keys():
+            assert record[name] is None or isinstance(record[name], types[name]), name
+
+
+@pytest.mark.parametrize("entity", LISTED, ids=lambda entity: entity.name)
+def test_every_documented_field_is_in_some_record(entity: Entity) -> None:
+    documented = {column.api_field for column in entity.columns if column.api_field}
+    present = {name for record in records_by_entity()[entity.name] for name in record}
+    assert documented | entity.not_exported <= present | {"lineItems", "additional"}  # only on request
+
+
+@pytest.mark.parametrize("entity", LISTED, ids=lambda entity: entity.name)
+def test_ids_are_unique_and_references_hold(entity: Entity) -> None:
+    ids = {name: [record["id"] for record in records] for name, records in records_by_entity().items()}
+    assert len(ids[entity.name]) == len(set(ids[entity.name]))
+    for key in entity.foreign_keys:
+        field = entity.column(key.column).api_field
+        used = {record[field] for record in records_by_entity()[entity.name] if record.get(field) is not None}
+        assert used
+        assert used <= set(ids[key.entity])
+
+
+def test_a_bill_total_is_the_sum_of_its_line_items() -> None:
+    totals: dict[str, Decimal] = defaultdict(Decimal)
+    for item in records_by_entity()["bill_line_item"]:
+        totals[item["billId"]] += Decimal(str(item["convertedSubtotal"]))
+    assert {bill["id"]: Decimal(str(bill["billTotal"])) for bill in records_by_entity()["bill"]} == totals
+
+
+def test_the_sample_has_what_exports_trip_over() -> None:
+    content = "\n".join(ENCODER.encode(record).decode() for _, record in ORGANIZATION.records())
+    for oddity in (
+        '\\"',
+        "\\r\\n",
+        "\\n",
+        ",",
+        "株式会社",
+        "🚀",
+        ":null",
+        ':""',
+        ":0.1,",
+        "1e-7",
+        "0.12345678901234567890123456789",
+    ):
+        assert oddity in content
+
+
+def test_account_plans_are_active_ended_or_of_a_group() -> None:
+    plans = records_by_entity()["account_plan"]
+    groups = [plan for plan in plans if "planGroupId" in plan]
+    assert groups
+    assert not any("planId" in plan or "productId" in plan for plan in groups)
+    assert any((plan.get("endDate") or "9") < "2025" for plan in plans)
+
+
+# Lists
+
+
+def test_the_lists_are_those_of_the_descriptors() -> None:
+    served = {entity_list.entity: (entity_list.path, entity_list.maximum_page_size) for entity_list in LISTS}
+    assert served == {entity.name: (entity.listing.path, entity.listing.page_size) for entity in LISTED}
+
+
+@pytest.mark.parametrize("entity", LISTED, ids=lambda entity: entity.name)
+def test_a_walk_gives_every_record_once_newest_first(client: Client, entity: Entity) -> None:
+    query = dict(entity.listing.parameters)
+    if entity.listing.for_each:
+        other, parameter = entity.listing.for_each
+        ids = [record["id"] for record in records_by_entity()[other]]
+        rows = [row for id_ in ids for row in client.walk(entity.listing.path, **query, **{parameter: id_}, pageSize=1)]
+    else:
+        rows = client.walk(entity.listing.path, **query, pageSize=min(7, len(records_by_entity()[entity.name]) - 1))
+        assert [row["dtCreated"] for row in rows] == sorted((row["dtCreated"] for row in rows), reverse=True)
+    expected = [json.loads(ENCODER.encode(record)) for record in records_by_entity()[entity.name]]
+    assert sorted(rows, key=lambda row: row["id"]) == sorted(expected, key=lambda row: row["id"])
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "status"),
+    [
+        ("/accounts", {"pageSize": 100}, 200),
+        ("/accounts", {"pageSize": 101}, 400),
+        ("/accounts", {"pageSize": 0}, 400),
+        ("/accounts", {"pageSize": -1}, 400),
+        ("/accounts", {"pageSize": "ten"}, 400),
+        ("/products", {"pageSize": 200}, 200),
+        ("/products", {"pageSize": 201}, 400),
+        ("/plangroups", {"pageSize": 200}, 200),
+        ("/plangroups", {"pageSize": 201}, 400),
+        ("/accounts", {"pagesize": 10}, 400),
+        ("/accounts", {"nextToken": "made up"}, 400),
+        ("/accounts", {"nextToken": "MTA="}, 400),
+        ("/accounts", {"nextToken": ""}, 200),
+        ("/bills", {"locked": "yes"}, 400),
+        ("/bills", {"status": "PAID"}, 400),
+        ("/bills", {"billDateStart": "soon"}, 400),
+        ("/bills", {"includeBillTotal": "true", "excludeLineItems": "true", "additional": "a,b"}, 200),
+        ("/lineitems", {"lineItemType": "TIP"}, 400),
+        ("/accountplans", {"product": "x"}, 400),
+        ("/accountplans", {"includeAll": "true"}, 400),
+        ("/bills/no-such-bill/lineitems", {}, 404),
+        ("/pricingbands", {}, 404),
+        ("/accounts/", {}, 404),
+    ],
+)
+def test_questions_are_answered_or_refused_as_documented(
+    client: Client, path: str, query: dict[str, Any], status: int
+) -> None:
+    answer = client.get(path, **query)
+    assert answer.status == status
+    if status >= 400:
+        assert answer.json().keys() == {"message"}
+
+
+def test_a_page_has_ten_records_unless_asked_otherwise_and_the_last_page_no_token(client: Client) -> None:
+    first = client.get("/accounts").json()
+    last = client.get("/accounts", pageSize=ACCOUNTS).json()
+    assert len(first["data"]) == 10
+    assert first["nextToken"]
+    assert last.keys() == {"data"}
+
+
+@pytest.mark.parametrize(("path", "query"), [("/contracts", {}), ("/accounts", {"codes": "account_1,account_2"})])
+def test_a_token_of_another_list_or_filter_is_refused(client: Client, path: str, query: dict[str, str]) -> None:
+    token = client.get("/accounts", pageSize=1).json()["nextToken"]
+    assert client.get("/accounts", nextToken=token, pageSize=2).status == 200
+    assert client.get(path, nextToken=token, **query).status == 400
+
+
+@pytest.mark.parametrize(
+    ("entity", "query", "holds"),
+    [
+        ("bill", {"locked": "false"}, lambda bill: not bill["locked"]),
+        ("bill", {"locked": "true"}, lambda _: True),
+        ("bill", {"status": "PENDING"}, lambda bill: bill["status"] == "PENDING"),
+        ("bill", {"status": "APPROVED", "locked": "false"}, lambda b: b["status"] == "APPROVED" and not b["locked"]),
+        (
+            "bill",
+            {"billDateStart": "2025-01-01", "billDateEnd": "2025-03-01"},
+            lambda b: b["billDate"][:7] in JANUARY_ON,
+        ),
+        ("bill_line_item", {"lineItemType": "USAGE"}, lambda item: item["lineItemType"] == "USAGE"),
+        ("account", {"codes": "account_3,account_5"}, lambda account: account["code"] in ("account_3", "account_5")),
+        ("aggregation", {"productId": "$product"}, lambda a: int(a["code"].split("_")[1]) < 6),
+        ("commitment", {"productId": "$product"}, lambda c: PRODUCT_ID in (c.get("productIds") or [])),
+        ("pricing", {"date": "2023-12-31"}, lambda _: False),
+        ("account_plan", {"includeall": "true"}, lambda plan: not (plan.get("endDate") or "9") < "2025"),
+        ("account_plan", {"date": "2024-03-01"}, lambda plan: plan["startDate"] < "2024-03"),
+    ],
+)
+def test_filters_select(client: Client, entity: str, query: dict[str, str], holds: Callable[[Any], bool]) -> None:
+    asked = {name: PRODUCT_ID if value == "$product" else value for name, value in query.items()}
+    found = {row["id"] for row in client.walk(PATHS[entity], pageSize=100, **asked)}
+    assert found == {record["id"] for record in records_by_entity()[entity] if holds(record)}
+
+
+PRODUCT_ID = next(record["id"] for entity, record in ORGANIZATION.records() if entity == "product")
+
+
+def test_ids_are_repeated_or_separated_by_commas(client: Client) -> None:
+    ids = [record["id"] for record in records_by_entity()["meter"]][:2]
+    with_commas = client.get("/meters", ids=",".join(ids)).json()
+    repeated = client.get(f"/meters?ids={ids[0]}&ids={ids[1]}").json()
+    assert with_commas == repeated
+    assert {row["id"] for row in repeated["data"]} == set(ids)
+
+
+def test_ended_account_plans_come_only_with_an_account_a_plan_or_a_contract(client: Client) -> None:
+    ended = next(plan for plan in records_by_entity()["account_plan"] if (plan.get("endDate") or "9") < "2025")
+    for query, is_found in (
+        ({"account": ended["accountId"]}, False),
+        ({"includeall": "true"}, False),
+        ({"account": ended["accountId"], "includeall": "true"}, True),
+        ({"plan": ended["planId"], "includeall": "true"}, True),
+    ):
+        assert (ended["id"] in {row["id"] for row in client.walk("/accountplans", **query)}) == is_found
+
+
+def test_bills_carry_line_items_and_no_total_unless_asked_otherwise(client: Client) -> None:
+    plain = client.get("/bills", pageSize=1).json()["data"][0]
+    asked = client.get("/bills", pageSize=1, includeBillTotal="true", excludeLineItems="true").json()["data"][0]
+    own = client.walk(f"/bills/{plain['id']}/lineitems")
+    assert "billTotal" not in plain
+    assert "lineItems" not in asked
+    assert [item["id"] for item in plain["lineItems"]] == [item["id"] for item in own]
+    assert {key: value for key, value in asked.items() if key != "billTotal"}.keys() == plain.keys() - {"lineItems"}
+    assert not {"version", "billId", "dtCreated"} & plain["lineItems"][0].keys()
+    assert own == client.walk("/lineitems", billId=plain["id"])
+
+
+def test_numbers_keep_every_digit_on_the_way(client: Client) -> None:
+    assert MANY_DIGITS.encode() in client.get("/accounts", pageSize=100).data
+    item = next(item for item in records_by_entity()["bill_line_item"] if "bandUsage" in item)
+    digits = str(item["bandUsage"][0]["convertedBandSubtotal"])
+    assert len(digits) > 20
+    assert digits.encode() in client.get("/bills", ids=item["billId"]).data
+
+
+# Transport
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"json": {"grant_type": "client_credentials"}}, 200),
+        ({"fields": {"grant_type": "client_credentials"}, "encode_multipart": False}, 200),
+        ({"json": {"grant_type": "password"}}, 400),
+        ({"json": ["client_credentials"]}, 400),
+        ({"fields": {}, "encode_multipart": False}, 400),
+    ],
+)
+def test_the_token_is_for_client_credentials_as_json_or_form(client: Client, body: dict[str, Any], status: int) -> None:
+    answer = client.token(**body)
+    assert answer.status == status
+    if status == 200:
+        token = answer.json()
+        assert (token["token_type"], token["expires_in"]) == ("Bearer", 18_000)
+
+
+@pytest.mark.parametrize(("key", "secret"), [("sandbox-key", "wrong"), ("wrong", "sandbox-secret"), ("", "")])
+def test_wrong_credentials_are_401(client: Client, key: str, secret: str) -> None:
+    answer = client.token(key, secret)
+    assert answer.status == 401
+    assert answer.json().keys() == {"message"}
+
+
+def test_no_credentials_are_401(client: Client) -> None:
+    answer = client.http.request(
+        "POST", f"{client.api.base_url}/oauth/token", json={"grant_type": "client_credentials"}
+    )
+    assert answer.status == 401
+
+
+@pytest.mark.parametrize("authorization", ["", "Bearer unknown", "Basic eDp5"])
+def test_without_a_known_bearer_token_everything_is_403(client: Client, authorization: str) -> None:
+    for path in ("/accounts", "/no/such/path"):
+        assert client.get(path, headers={"Authorization": authorization}).status == 403
+
+
+def test_another_organization_is_403_and_another_path_404(client: Client) -> None:
+    headers = {"Authorization": client.bearer}
+    for path, status in (("/organizations/other/accounts", 403), ("/accounts", 404), ("/", 404)):
+        assert client.http.request("GET", client.api.base_url + path, headers=headers).status == status
+
+
+def test_a_token_expires_and_can_be_revoked(limited: tuple[Client, Clock]) -> None:
+    client, clock = limited
+    clock.now += 99
+    assert client.get("/accounts").status == 200
+    clock.now += 1
+    assert client.get("/accounts").status == 403
+    fresh = Client(client.api)
+    assert fresh.get("/accounts").status == 200
+    client.api.revoke_tokens()
+    assert fresh.get("/accounts").status == 403
+
+
+def test_more_requests_than_the_limit_within_a_second_are_429(limited: tuple[Client, Clock]) -> None:
+    client, clock = limited
+    assert [client.get("/accounts").status for _ in range(5)] == [200, 200, 200, 429, 429]
+    clock.now += 1
+    assert client.get("/accounts").status == 200
+
+
+def test_answers_are_compressed_for_clients_that_take_gzip(client: Client) -> None:
+    plain = client.get("/lineitems", pageSize=100)
+    headers = {"Accept-Encoding": "gzip"}
+    url = f"{client.api.base_url}/organizations/{client.api.organization_id}/lineitems?pageSize=100"
+    packed = client.http.request("GET", url, headers={"Authorization": client.bearer} | headers, decode_content=False)
+    assert "Content-Encoding" not in plain.headers
+    assert packed.headers["Content-Encoding"] == "gzip"
+    assert gzip.decompress(packed.data) == plain.data
+
+
+def test_connections_are_kept_alive_and_every_request_is_logged(client: Client) -> None:
+    client.api.requests.clear()
+    http = urllib3.HTTPConnectionPool("127.0.0.1", int(client.api.base_url.rsplit(":", 1)[1]), maxsize=1, retries=False)
+    path = f"/organizations/{client.api.organization_id}/meters"
+    for query in ("pageSize=1", "pageSize=500"):
+        http.request("GET", f"{path}?{query}", headers={"Authorization": client.bearer})
+    assert http.num_connections == 1
+    http.close()
+    logged = [(entry.method, entry.path, entry.query, entry.status) for entry in client.api.requests]
+    assert logged == [("GET", path, "pageSize=1", 200), ("GET", path, "pageSize=500", 400)]
+
+
+def test_many_threads_read_at_once(client: Client) -> None:
+    expected = client.get("/bills", pageSize=20).data
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda _: client.get("/bills", pageSize=20).data, range(40)))
+    assert set(answers) == {expected}
+
+
+def test_further_endpoints_are_added_as_a_blueprint() -> None:
+    further = Blueprint("further", __name__)
+    further.add_url_rule("/dataexports/destinations", "destinations", lambda: {"data": []})
+    with SandboxApi([], further_routes=[further]) as api:
+        client = Client(api)
+        assert client.get("/dataexports/destinations").json() == {"data": []}
+        assert client.get("/dataexports/destinations", headers={"Authorization": ""}).status == 403
+
+
+def test_nothing_answers_after_the_end() -> None:
+    with SandboxApi([]) as api:
+        client = Client(api)
+        assert client.get("/accounts").status == 200
+    with pytest.raises(urllib3.exceptions.HTTPError):
+        client.get("/accounts")
+
+
+# S3 and the whole
+
+
+@pytest.fixture
+def s3() -> Iterator[SandboxS3]:
+    with SandboxS3(["bucket"]) as s3:
+        yield s3
+
+
+def test_s3_refuses_whom_it_should_once_authentication_is_on(s3: SandboxS3) -> None:
+    writes = allow("s3:PutObject", "arn:aws:s3:::bucket/m3ter/*")
+    writer = s3.enforce_authentication([User("writer", [writes])])["writer"]
+    for keys, key, refusal in (
+        (writer, "m3ter/x", None),
+        (writer, "other/x", "AccessDenied"),
+        (Keys(writer.access_key_id, "wrong"), "m3ter/x", "SignatureDoesNotMatch"),
+        (Keys("AKIAUNKNOWNUNKNOWN00", "x"), "m3ter/x", "InvalidAccessKeyId"),
+        (s3.root, "other/y", None),
+    ):
+        assert (
+            refusal_of(lambda keys=keys, key=key: s3.client("s3", keys).put_object(Bucket="bucket", Key=key)) == refusal
+        )
+    assert s3.objects("bucket") == {"m3ter/x": b"", "other/y": b""}
+
+
+def test_a_role_is_assumed_by_those_it_trusts_with_the_external_id(s3: SandboxS3) -> None:
+    role = Role("export", [allow("s3:PutObject", "arn:aws:s3:::bucket/*")], ["trusted"], external_id="secret")
+    may_ask = allow("sts:AssumeRole", role.arn)
+    keys = s3.enforce_authentication([User("trusted", [may_ask]), User("stranger", [may_ask])], [role])
+    for name, external_id, refusal in (
+        ("trusted", "secret", None),
+        ("trusted", "wrong", "AccessDenied"),
+        ("stranger", "secret", "AccessDenied"),
+    ):
+        asked = {"RoleArn": role.arn, "RoleSessionName": "test", "ExternalId": external_id}
+        assert refusal_of(partial(s3.client("sts", keys[name]).assume_role, **asked)) == refusal
+
+
+def test_the_buckets_are_gone_and_authentication_is_off_for_the_next(s3: SandboxS3) -> None:
+    with SandboxS3(["another"]) as second:
+        assert second.objects("another") == {}
+        second.client().put_object(Bucket="another", Key="x")
+    assert s3.objects("bucket") == {}
+    s3.enforce_authentication()
+    s3.close()
+    with SandboxS3(["another"]) as third:
+        assert third.objects("another") == {}
+
+
+def refusal_of(call: Callable[[], object]) -> str | None:
+    try:
+        call()
+    except ClientError as error:
+        return error.response["Error"]["Code"]
+    return None
+
+
+def test_the_sandbox_gives_an_environment_that_works_and_says_nothing(
+    tmp_path: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with Sandbox(accounts=2, folder=tmp_path) as sandbox:
+        environment = sandbox.environment
+        assert Client(sandbox.api).get("/accounts").json()["data"]
+        assert sandbox.s3.objects("sandbox-warehouse") == sandbox.s3.objects("sandbox-archive") == {}
+        text = (tmp_path / "exports.yaml").read_text()
+    assert environment.keys() == {
+        "M3TER_API_KEY",
+        "M3TER_API_SECRET",
+        "M3TER_ORG_ID",
+        "M3TER_BASE_URL",
+        "M3TER_EXPORTS",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_DEFAULT_REGION",
+    }
+    assert environment["M3TER_EXPORTS"] == str(tmp_path / "exports.yaml")
+    assert text.count(f"endpointUrl: {sandbox.s3.endpoint_url}") == 2
+    assert "defaultDestinations: [warehouse, archive]" in text
+    assert capfd.readouterr() == ("", "")
+
+
+def test_only_the_sandbox_imports_flask_and_moto() -> None:
+    code = "import sys, m3ter_dagster.entities, m3ter_dagster.config; print({'flask', 'moto'} & sys.modules.keys())"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "set()\n"

@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from m3ter_dagster.assets.operational import IO_MANAGER
+from m3ter_dagster.config import ExportSchedule
+from m3ter_dagster.entities import entities
+from m3ter_dagster.schedules import export_jobs, export_schedules, first_exports, first_run_key
+
+JUNE_1 = datetime(2024, 6, 1, 10, tzinfo=UTC)
+NOW = datetime(2024, 7, 15, 8, 30, tzinfo=UTC)
+
+
+def schedule_of(code: str = "finance", **values: Any) -> ExportSchedule:
+    usual: dict[str, Any] = {
+        "operational_data_types": ["ACCOUNTS", "BILLS"],
+        "destinations": ["warehouse", "archive"],
+        "schedule_type": "DAY",
+        "period": 5,
+        "dt_created": JUNE_1,
+    }
+    return ExportSchedule(code=code, **usual | values)
+
+
+FINANCE = schedule_of(name="Finance")
+HOURLY = schedule_of("hour-ly", schedule_type="HOUR", period=1, operational_data_types="ALL")
+LATER = schedule_of("later", dt_created=NOW + timedelta(hours=1))
+CONFIG = {"resources": {IO_MANAGER: {"config": {"destinations": ["warehouse", "archive"]}}}}
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield instance
+
+
+class Destinations(dg.ConfigurableIOManager):
+    """Stands for the S3 IO manager: shows in the run's log where it would deliver to."""
+
+    destinations: list[str]
+
+    def handle_output(self, context: dg.OutputContext, obj: object) -> None:
+        context.add_output_metadata({"delivered": f"{obj} to {', '.join(self.destinations)}"})
+
+    def load_input(self, context: dg.InputContext) -> None:
+        raise NotImplementedError
+
+
+def entity_asset(name: str) -> dg.AssetsDefinition:
+    @dg.asset(name=name, io_manager_key=IO_MANAGER)
+    def entity() -> str:
+        return name
+
+    return entity
+
+
+def definitions_of(*schedules: ExportSchedule, now: datetime = NOW) -> dg.Definitions:
+    jobs = export_jobs(schedules)
+    return dg.Definitions(
+        assets=[entity_asset(name) for name in entities()],
+        jobs=list(jobs.values()),
+        schedules=export_schedules(schedules, jobs, now=now),
+        sensors=[first_exports(schedules, jobs, clock=lambda: now)],
+        resources={IO_MANAGER: Destinations(destinations=["default"])},
+    )
+
+
+def dagster_schedule(schedule: ExportSchedule, now: datetime = NOW) -> dg.ScheduleDefinition:
+    found = definitions_of(schedule, now=now).resolve_schedule_def(schedule.dagster_name)
+    assert isinstance(found, dg.ScheduleDefinition)
+    return found
+
+
+def tick(schedule: ExportSchedule, at: datetime, instance: dg.DagsterInstance) -> Any:
+    with dg.build_schedule_context(instance=instance, scheduled_execution_time=at) as context:
+        return dagster_schedule(schedule).evaluate_tick(context)
+
+
+def look(
+    schedules: list[ExportSchedule], instance: dg.DagsterInstance, *, now: datetime = NOW, cursor: str | None = None
+) -> Any:
+    definitions = definitions_of(*schedules, now=now)
+    sensor = definitions.resolve_sensor_def("first_exports")
+    with dg.build_sensor_context(instance=instance, cursor=cursor, definitions=definitions) as context:
+        return sensor.evaluate_tick(context)
+
+
+def test_a_schedule_in_dagster() -> None:
+    schedule = dagster_schedule(FINANCE)
+    assert (schedule.name, schedule.job.name) == ("finance", "export_finance")
+    assert schedule.execution_timezone == "UTC"
+    assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING
+    assert schedule.description == (
+        "Finance: every 5 days since 2024-06-01 10:00 UTC, account, bill to warehouse, archive"
+    )
+
+
+def test_names_that_dagster_refuses_are_adapted() -> None:
+    schedule = dagster_schedule(HOURLY)
+    assert (schedule.name, schedule.job.name) == ("hour_ly", "export_hour_ly")
+    assert schedule.cron_schedule == "0 * * * *"
+    assert schedule.description is not None
+    assert "every hour since 2024-06-01 10:00 UTC, all 17 entities to" in schedule.description
+
+
+def test_a_restart_in_the_same_month_changes_no_line() -> None:
+    first, last = (dagster_schedule(FINANCE, NOW.replace(day=day)).cron_schedule for day in (1, 31))
+    assert first == last
+
+
+def test_the_lines_reach_back_to_last_month_for_what_a_standstill_missed() -> None:
+    """June 26 was due, and a location that comes back on July 15 still knows it."""
+    lines = dagster_schedule(FINANCE, NOW).cron_schedule
+    june = next(line for line in lines if "6" in line.split()[3].split(","))
+    assert june.split()[2].split(",") == ["1", "6", "11", "16", "21", "26"]
+
+
+def test_a_due_tick_launches_the_export(instance: dg.DagsterInstance) -> None:
+    (request,) = tick(FINANCE, datetime(2024, 6, 6, 10, tzinfo=UTC), instance).run_requests
+    assert request.run_config == CONFIG
+    tags = {key: value for key, value in request.tags.items() if key.startswith("m3ter/")}
+    assert tags == {
+        "m3ter/schedule": "finance",
+        "m3ter/destinations": "warehouse,archive",
+        "m3ter/due": "2024-06-06T10:00:00+00:00",
+    }
+
+
+def test_the_document_s_days(instance: dg.DagsterInstance) -> None:
+    june = [JUNE_1.replace(day=day) for day in range(1, 31)]
+    assert [at.day for at in june if tick(FINANCE, at, instance).run_requests] == [6, 11, 16, 21, 26]
+
+
+@pytest.mark.parametrize(
+    ("at", "words"),
+    [
+        (JUNE_1, "the first export of schedule 'finance' is launched by the sensor first_exports."),
+        (JUNE_1.replace(year=2028), "it is next due at 2028-06-05 10:00 UTC."),
+        (JUNE_1.replace(year=2023), "runs every 5 days since 2024-06-01 10:00 UTC; it is next due at 2024-06-01"),
+    ],
+)
+def test_any_other_tick_is_skipped_with_a_reason(at: datetime, words: str, instance: dg.DagsterInstance) -> None:
+    evaluation = tick(FINANCE, at, instance)
+    assert not evaluation.run_requests
+    assert words in evaluation.skip_message
+
+
+def test_a_job_selects_its_entities_and_no_other() -> None:
+    job = definitions_of(FINANCE).resolve_job_def("export_finance")
+    assert {key.to_user_string() for key in job.asset_layer.executable_asset_keys} == {"account", "bill"}
+
+
+def test_a_job_launched_by_hand_delivers_to_the_schedule_s_destinations(instance: dg.DagsterInstance) -> None:
+    result = definitions_of(FINANCE).resolve_job_def("export_finance").execute_in_process(instance=instance)
+    materialized = result.get_asset_materialization_events()
+    delivered = {event.materialization.metadata["delivered"].value for event in materialized}
+    assert delivered == {"account to warehouse, archive", "bill to warehouse, archive"}
+    assert result.dagster_run.tags["m3ter/schedule"] == "finance"
+
+
+def test_a_scheduled_run_runs(instance: dg.DagsterInstance) -> None:
+    (request,) = tick(HOURLY, JUNE_1 + timedelta(hours=1), instance).run_requests
+    job = definitions_of(HOURLY).resolve_job_def("export_hour_ly")
+    result = job.execute_in_process(instance=instance, run_config=request.run_config, tags=request.tags)
+    assert len(result.get_asset_materialization_events()) == 17
+    assert result.dagster_run.tags["m3ter/due"] == "2024-06-01T11:00:00+00:00"
+
+
+def test_the_first_export_is_launched_at_once(instance: dg.DagsterInstance) -> None:
+    found = look([FINANCE, HOURLY], instance, now=NOW.replace(second=7, microsecond=8))
+    assert [request.run_key for request in found.run_requests] == [
+        "finance:2024-06-01T10:00:00+00:00",
+        "hour-ly:2024-06-01T10:00:00+00:00",
+    ]
+    assert [request.job_name for request in found.run_requests] == ["export_finance", "export_hour_ly"]
+    assert found.run_requests[0].run_config == CONFIG
+    assert found.run_requests[0].tags["m3ter/due"] == "2024-07-15T08:30:07+00:00"
+    assert found.run_requests[0].tags["m3ter/schedule"] == "finance"
+
+
+def test_and_once_only(instance: dg.DagsterInstance) -> None:
+    first = look([FINANCE, HOURLY], instance)
+    again = look([FINANCE, HOURLY], instance, cursor=first.cursor, now=NOW + timedelta(days=30))
+    assert not again.run_requests
+    assert again.skip_message == "the first export of every schedule has been launched."
+    assert again.cursor == first.cursor
+
+
+def test_a_schedule_that_is_added_or_created_anew_has_a_first_export(instance: dg.DagsterInstance) -> None:
+    first = look([FINANCE], instance)
+    created_anew = schedule_of(dt_created=JUNE_1 + timedelta(days=1))
+    found = look([created_anew, HOURLY], instance, cursor=first.cursor)
+    assert [request.run_key for request in found.run_requests] == [first_run_key(created_anew), first_run_key(HOURLY)]
+
+
+def test_a_schedule_that_was_away_is_not_new(instance: dg.DagsterInstance) -> None:
+    first = look([FINANCE], instance)
+    away = look([HOURLY], instance, cursor=first.cursor)
+    assert not look([FINANCE, HOURLY], instance, cursor=away.cursor).run_requests
+
+
+def test_a_schedule_of_the_future_waits_for_its_moment(instance: dg.DagsterInstance) -> None:
+    before = look([LATER], instance)
+    assert not before.run_requests
+    assert before.skip_message == "the first export of schedule 'later' is due at 2024-07-15 09:30 UTC."
+    found = look([LATER], instance, now=LATER.dt_created + timedelta(seconds=29), cursor=before.cursor)
+    (request,) = found.run_requests
+    assert request.tags["m3ter/due"] == "2024-07-15T09:30:00+00:00"
+
+
+def test_at_that_moment_the_sensor_alone_launches(instance: dg.DagsterInstance) -> None:
+    assert not tick(LATER, LATER.dt_created, instance).run_requests
+    assert len(look([LATER], instance, now=LATER.dt_created).run_requests) == 1
+
+
+def test_the_sensor_is_on_from_the_start() -> None:
+    sensor = definitions_of(FINANCE).resolve_sensor_def("first_exports")
+    assert sensor.default_status == dg.DefaultSensorStatus.RUNNING
+
+
+def test_no_schedule_at_all(instance: dg.DagsterInstance) -> None:
+    assert not look([], instance).run_requests
+
+
+def test_a_code_of_any_characters(instance: dg.DagsterInstance) -> None:
+    odd = schedule_of("Ü b/c," + "x" * 74)
+    (request,) = look([odd], instance).run_requests
+    assert request.tags["m3ter/schedule"] == odd.code
