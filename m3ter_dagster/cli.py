@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from typing import NoReturn, TypeVar
 
@@ -47,6 +48,14 @@ def check(without_environment: bool) -> None:
         return
     settings = _configured(load_m3ter_settings)
     click.echo(f"environment: Organization {settings.org_id} at {settings.base_url}")
+
+
+@main.command()
+def schema() -> None:
+    """Print the JSON Schema of exports.yaml, for editors (docs/exports.schema.json)."""
+    from m3ter_dagster.config import exports_json_schema
+
+    click.echo(json.dumps(exports_json_schema(), indent=2))
 
 
 @main.command(context_settings={"ignore_unknown_options": True})

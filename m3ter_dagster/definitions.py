@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import dagster as dg
 
 from m3ter_dagster.assets.operational import IO_MANAGER, operational_assets
@@ -9,6 +11,7 @@ from m3ter_dagster.assets.source import source_assets
 from m3ter_dagster.config import executor, load_exports
 from m3ter_dagster.resources.csv_io_manager import S3CsvIOManager
 from m3ter_dagster.resources.organization import Organization
+from m3ter_dagster.schedules import export_jobs, export_schedules, first_exports
 
 EXPORT_JOB = "export"
 
@@ -17,10 +20,14 @@ EXPORT_JOB = "export"
 def definitions() -> dg.Definitions:
     exports = load_exports()
     operational = operational_assets()
+    jobs = export_jobs(exports.schedules)
+    everything = dg.define_asset_job(EXPORT_JOB, selection=list(operational), description="Export every entity now.")
     in_process = executor() == "in_process"
     return dg.Definitions(
         assets=[*source_assets(), *operational],
-        jobs=[dg.define_asset_job(EXPORT_JOB, selection=list(operational), description="Export all entities now.")],
+        jobs=[everything, *jobs.values()],
+        schedules=export_schedules(exports.schedules, jobs, now=datetime.now(UTC)),
+        sensors=[first_exports(exports.schedules, jobs)] if exports.schedules else [],
         executor=dg.in_process_executor if in_process else dg.multiprocess_executor,
         resources={
             "organization": Organization(read_ahead=in_process),

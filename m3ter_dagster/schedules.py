@@ -13,8 +13,8 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from m3ter_dagster.assets.operational import IO_MANAGER
 from m3ter_dagster.cadence import Cadence
 from m3ter_dagster.config import ExportSchedule
+from m3ter_dagster.config.names import FIRST_EXPORTS
 from m3ter_dagster.entities import entities
-from m3ter_dagster.export_names import FIRST_EXPORTS
 from m3ter_dagster.resources.csv_io_manager import DUE_TAG
 
 PUNCTUAL = timedelta(minutes=10)

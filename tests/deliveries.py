@@ -22,7 +22,7 @@ MARK = b"begin-of-the-file"
 
 def destination(store: Store | str, bucket: str, code: str = "warehouse", **more: Any) -> Destination:
     endpoint = store if isinstance(store, str) else store.endpoint
-    given = {"prefix": "m3ter", "endpoint_url": endpoint, **more}
+    given: dict[str, Any] = {"prefix": "m3ter", "endpoint_url": endpoint, **more}
     return Destination(code=code, name=code, bucket_name=bucket, **given)
 
 

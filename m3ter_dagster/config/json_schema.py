@@ -1,12 +1,11 @@
-"""JSON Schema of exports.yaml, for editors. `python -m m3ter_dagster.exports_schema > docs/exports.schema.json`."""
+"""JSON Schema of exports.yaml, for editors. `m3ter-dagster schema > docs/exports.schema.json`."""
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
+from m3ter_dagster.config.models import ALL, Exports, data_types
 from m3ter_dagster.entities import entities
-from m3ter_dagster.export_models import ALL, Exports, data_types
 
 _VARIABLE = {
     "description": "A value of the environment.",
@@ -48,7 +47,3 @@ def _or_variable(value: dict[str, Any]) -> dict[str, Any]:
 def _data_types() -> dict[str, Any]:
     names = {"enum": [ALL, *data_types(), *entities()]}
     return {"anyOf": [{"const": ALL}, {"type": "array", "minItems": 1, "items": _or_variable(names)}]}
-
-
-if __name__ == "__main__":
-    print(json.dumps(exports_json_schema(), indent=2))

@@ -10,24 +10,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, SecretStr
 
-from m3ter_dagster.config_values import http_url
-from m3ter_dagster.export_models import Destination, Exports, ExportSchedule
-from m3ter_dagster.exports_file import ConfigError, parse_exports
-from m3ter_dagster.exports_schema import exports_json_schema
-
-__all__ = [
-    "ConfigError",
-    "Destination",
-    "ExportSchedule",
-    "Exports",
-    "M3terSettings",
-    "executor",
-    "exports_json_schema",
-    "exports_path",
-    "load_exports",
-    "load_m3ter_settings",
-    "parse_exports",
-]
+from m3ter_dagster.config.exports_file import ConfigError, parse_exports
+from m3ter_dagster.config.models import Exports
+from m3ter_dagster.config.values import http_url
 
 Executor = Literal["in_process", "multiprocess"]
 EXECUTORS = ("in_process", "multiprocess")
@@ -103,7 +88,7 @@ def exports_path(environ: Mapping[str, str] = os.environ, *, folder: Path | None
     named = _value(environ, "M3TER_EXPORTS")
     if named:
         return here / Path(named).expanduser()
-    candidates = [here / "exports.yaml", Path(__file__).parents[1] / "exports.yaml"]
+    candidates = [here / "exports.yaml", Path(__file__).parents[2] / "exports.yaml"]
     return next((path for path in candidates if path.is_file()), candidates[0])
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from m3ter_dagster.config_values import unknown
+from m3ter_dagster.config.values import unknown
 
 Loc = tuple[str | int, ...]
 NameMistake = tuple[Loc, str]

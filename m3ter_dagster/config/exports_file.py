@@ -10,10 +10,10 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from m3ter_dagster.config_values import a_kind_of, unknown
-from m3ter_dagster.export_models import Destination, Exports, ExportSchedule
-from m3ter_dagster.export_names import name_mistakes
-from m3ter_dagster.yaml_lines import Loc, Mistake, YamlLines, read_yaml
+from m3ter_dagster.config.models import Destination, Exports, ExportSchedule
+from m3ter_dagster.config.names import name_mistakes
+from m3ter_dagster.config.values import a_kind_of, unknown
+from m3ter_dagster.config.yaml_lines import Loc, Mistake, YamlLines, read_yaml
 
 _ITEMS: dict[str, tuple[str, type[BaseModel]]] = {
     "destinations": ("destination", Destination),

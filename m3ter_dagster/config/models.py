@@ -9,7 +9,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 from pydantic.alias_generators import to_camel
 from pydantic_core.core_schema import ValidationInfo
 
-from m3ter_dagster.config_values import (
+from m3ter_dagster.config.names import dagster_name, name_mistakes
+from m3ter_dagster.config.values import (
     BucketName,
     Code,
     EndpointUrl,
@@ -28,7 +29,6 @@ from m3ter_dagster.config_values import (
     unknown,
 )
 from m3ter_dagster.entities import UnknownEntity, entities, find_entity
-from m3ter_dagster.export_names import dagster_name, name_mistakes
 
 ALL = "ALL"
 _LISTED: dict[str, Any] = {"minItems": 1, "uniqueItems": True}

@@ -1,0 +1,28 @@
+"""exports.yaml and the environment, parsed once into frozen models. Nothing else reads either."""
+
+from m3ter_dagster.config.environment import (
+    EXAMPLE,
+    M3terSettings,
+    executor,
+    exports_path,
+    load_exports,
+    load_m3ter_settings,
+)
+from m3ter_dagster.config.exports_file import ConfigError, parse_exports
+from m3ter_dagster.config.json_schema import exports_json_schema
+from m3ter_dagster.config.models import Destination, Exports, ExportSchedule
+
+__all__ = [
+    "EXAMPLE",
+    "ConfigError",
+    "Destination",
+    "ExportSchedule",
+    "Exports",
+    "M3terSettings",
+    "executor",
+    "exports_json_schema",
+    "exports_path",
+    "load_exports",
+    "load_m3ter_settings",
+    "parse_exports",
+]

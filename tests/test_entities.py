@@ -1,0 +1,373 @@
+"""The descriptors in schemas/ say what m3ter's Data Export Entity Schema says, or note where they differ."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from frictionless import Schema
+
+from m3ter_dagster.entities import DescriptorError, Entity, UnknownEntity, entities, find_entity, load_entities
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:frictionless.*")
+
+PUBLISHED = Path(__file__).parent / "data" / "entity-schema.txt"
+"""The tables of m3ter's page "Data Export Entity Schema" for the operational entities, word for word."""
+
+NAMES = """
+account account_plan aggregation balance bill bill_line_item commitment compound_aggregation contract
+meter plan plan_group plan_group_link plan_template pricing pricing_band product
+"""
+OPERATIONAL_DATA_TYPES = """
+ACCOUNTS ACCOUNT_PLANS AGGREGATIONS BALANCES BILLS BILL_LINE_ITEMS COMMITMENTS COMPOUND_AGGREGATIONS CONTRACTS
+METERS PLANS PLAN_GROUPS PLAN_GROUP_LINKS PLAN_TEMPLATES PRICING PRICING_BANDS PRODUCTS
+"""
+FIELDS = 333
+
+CALLED_OTHERWISE = {
+    "parent account": "account",
+    "billing plan": "plan",
+    "accounting product": "product",
+    "standing charge accounting product": "product",
+    "minimum spend accounting product": "product",
+}
+"""What the page calls an entity in the note of a foreign key."""
+NOT_EXPORTED = {"statement definition", "counter", "credit type", "reason"}
+
+CORRECTED_NAMES = {
+    ("plan_template", "standingChargeDescription"): "standingChargeDescriptioon",
+    ("pricing", "minimumSpendDescription"): "minimumSpend Description",
+    ("pricing", "createdBy"): "createdby",
+}
+CORRECTED_TYPES = {
+    ("account", "creditApplicationOrder"): ("string", "array"),
+    ("aggregation", "defaultValue"): ("integer", "number"),
+    ("aggregation", "deleted"): ("string", "boolean"),
+    ("aggregation", "quantityPerUnit"): ("integer", "number"),
+    ("bill", "version"): ("string", "integer"),
+    ("compound_aggregation", "deleted"): ("string", "boolean"),
+    ("compound_aggregation", "quantityPerUnit"): ("integer", "number"),
+    ("pricing", "version"): ("boolean", "integer"),
+}
+LISTS_CALLED_OBJECTS = {
+    ("aggregation", "segments"),
+    ("aggregation", "segmentedFields"),
+    ("balance", "productIds"),
+    ("balance", "lineItemTypes"),
+    ("bill_line_item", "bandUsage"),
+    ("commitment", "productIds"),
+    ("commitment", "lineItemTypes"),
+}
+
+
+@dataclass(frozen=True)
+class PublishedField:
+    name: str
+    type: str
+    note: str
+
+    @property
+    def column_type(self) -> str:
+        if self.type.startswith("array of objects"):
+            return "array"
+        if self.type == "string" and self.note.lower().startswith("json object"):
+            return "object"
+        return {"float": "number", "double": "number"}.get(self.type, self.type)
+
+    @property
+    def refers_to(self) -> str | None:
+        found = re.search(r"foreign key to ([a-z ]+)\)", self.note)
+        return found[1] if found else None
+
+
+def read_tables(text: str) -> dict[str, list[PublishedField]]:
+    """The page's tables by title. A row ends with a bar; a cell may hold line ends."""
+    _, *parts = re.split(r"^(.+)\n(?:Field Name|Column A) \| Data Type \| Notes \|\n---\|\n", text, flags=re.MULTILINE)
+    tables = zip(parts[::2], parts[1::2], strict=True)
+    return {title: [_field(row) for row in re.findall(r"[^|]+\|[^|]+\|[^|]*\|\n", rows)] for title, rows in tables}
+
+
+def _field(row: str) -> PublishedField:
+    name, type_, note = (cell.strip() for cell in row.split("|")[:3])
+    return PublishedField(name, type_, note)
+
+
+TABLES = read_tables(PUBLISHED.read_text(encoding="utf-8"))
+DESCRIPTORS: dict[str, Any] = {name: json.loads(entity.table_schema) for name, entity in entities().items()}
+
+
+def published(entity: str) -> list[PublishedField]:
+    return TABLES[DESCRIPTORS[entity]["m3ter:documented"]["title"]]
+
+
+def pairs(entity: str) -> Iterator[tuple[PublishedField, dict[str, Any]]]:
+    return zip(published(entity), DESCRIPTORS[entity]["fields"], strict=True)
+
+
+def difference(theirs: PublishedField, ours: dict[str, Any]) -> dict[str, str]:
+    """What a field has to say of the page where it says something else."""
+    name = {} if ours["name"] == theirs.name else {"name": theirs.name}
+    if ours["type"] == theirs.column_type:
+        return name
+    note = {"note": theirs.note} if theirs.column_type == "object" else {}
+    return {**name, "type": theirs.type, **note}
+
+
+def test_the_published_page_is_read_whole() -> None:
+    assert len(TABLES) == 17
+    assert sum(map(len, TABLES.values())) == FIELDS
+    data_fields = next(field for field in TABLES["Meter"] if field.name == "dataFields")
+    assert data_fields == PublishedField("dataFields", "array of objects:\ncategory; code; name; unit", "JSON")
+
+
+def test_the_entities_have_these_names() -> None:
+    assert list(entities()) == NAMES.split()
+    assert [entity.operational_data_type for entity in entities().values()] == OPERATIONAL_DATA_TYPES.split()
+
+
+def test_every_published_entity_has_one_descriptor() -> None:
+    assert sorted(one["m3ter:documented"]["title"] for one in DESCRIPTORS.values()) == sorted(TABLES)
+
+
+@pytest.mark.parametrize("entity", entities())
+def test_fields_and_their_order_are_the_published_ones(entity: str) -> None:
+    names = [field.get("m3ter:documented", {}).get("name", field["name"]) for field in DESCRIPTORS[entity]["fields"]]
+    assert names == [field.name for field in published(entity)]
+    assert [column.name for column in entities()[entity].columns] == [f["name"] for f in DESCRIPTORS[entity]["fields"]]
+
+
+@pytest.mark.parametrize("entity", entities())
+def test_types_are_the_published_ones_or_the_difference_is_noted(entity: str) -> None:
+    assert {ours["name"]: ours.get("m3ter:documented", {}) for _, ours in pairs(entity)} == {
+        ours["name"]: difference(theirs, ours) for theirs, ours in pairs(entity)
+    }
+
+
+def test_only_these_names_are_corrected() -> None:
+    found = {
+        (entity, ours["name"]): theirs.name
+        for entity in entities()
+        for theirs, ours in pairs(entity)
+        if ours["name"] != theirs.name
+    }
+    assert found == CORRECTED_NAMES
+
+
+def test_only_these_types_are_corrected() -> None:
+    found = {
+        (entity, ours["name"]): (theirs.column_type, ours["type"])
+        for entity in entities()
+        for theirs, ours in pairs(entity)
+        if ours["type"] != theirs.column_type
+    }
+    lists = dict.fromkeys(LISTS_CALLED_OBJECTS, ("object", "array"))
+    assert found == CORRECTED_TYPES | lists
+
+
+def test_a_number_documented_as_integer_is_written_without_a_needless_fraction() -> None:
+    found = {(e.name, c.name) for e in entities().values() for c in e.columns if c.whole_without_fraction}
+    assert found == {key for key, (theirs, ours) in CORRECTED_TYPES.items() if (theirs, ours) == ("integer", "number")}
+
+
+@pytest.mark.parametrize("entity", entities())
+def test_the_primary_key_is_the_published_one(entity: str) -> None:
+    (key,) = [field.name for field in published(entity) if "primary key" in field.note]
+    assert entities()[entity].primary_key == key
+    assert entities()[entity].column(key).required
+    assert entities()[entity].column(key).non_empty
+
+
+@pytest.mark.parametrize("entity", entities())
+def test_foreign_keys_are_the_published_ones(entity: str) -> None:
+    noted = {field.name: field.refers_to for field in published(entity) if field.refers_to}
+    exported = {n: CALLED_OTHERWISE.get(to, to.replace(" ", "_")) for n, to in noted.items() if to not in NOT_EXPORTED}
+    others = {name: to for name, to in noted.items() if to in NOT_EXPORTED}
+    fields = DESCRIPTORS[entity]["fields"]
+    assert {key.column: key.entity for key in entities()[entity].foreign_keys} == exported
+    assert {f["name"]: f["m3ter:references"] for f in fields if "m3ter:references" in f} == others
+
+
+def test_there_are_36_foreign_keys_to_exported_entities_and_4_to_others() -> None:
+    noted = [field.refers_to for table in TABLES.values() for field in table if field.refers_to]
+    assert len([to for to in noted if to in NOT_EXPORTED]) == 4
+    assert len([to for to in noted if to not in NOT_EXPORTED]) == 36
+    assert sum(len(entity.foreign_keys) for entity in entities().values()) == 36
+
+
+def test_no_foreign_key_may_be_empty_text() -> None:
+    keys = [(entity, key.column) for entity in entities().values() for key in entity.foreign_keys]
+    assert [column for entity, column in keys if not entity.column(column).non_empty] == []
+
+
+@pytest.mark.parametrize("entity", entities())
+def test_a_descriptor_is_a_valid_table_schema(entity: str) -> None:
+    report = Schema.validate_descriptor(DESCRIPTORS[entity])
+    assert report.valid, report.flatten(["note"])
+
+
+@pytest.mark.parametrize("entity", entities())
+def test_foreign_keys_name_resources_as_a_data_package_does(entity: str) -> None:
+    for key in DESCRIPTORS[entity].get("foreignKeys", []):
+        resource = key["reference"]["resource"]
+        assert resource == "" or resource.replace("-", "_") in entities()
+        assert "_" not in resource
+        assert key["reference"]["fields"] == "id"
+
+
+@pytest.mark.parametrize("entity", entities().values(), ids=lambda entity: entity.name)
+def test_no_row_is_deleted_and_every_column_is_described(entity: Entity) -> None:
+    assert entity.column("deleted").constant is False
+    assert entity.column("deleted").api_field is None
+    assert [column.name for column in entity.columns if not column.description] == []
+    assert entity.description
+
+
+@pytest.mark.parametrize(
+    ("entity", "column", "api_field"),
+    [
+        ("bill", "billingFrequencyInterval", "billFrequencyInterval"),
+        ("bill_line_item", "referenceBillId", "referencedBillId"),
+        ("bill_line_item", "referenceLineItemId", "referencedLineItemId"),
+        ("account_plan", "modifiedBy", None),
+        ("pricing", "createdBy", "createdBy"),
+        ("pricing_band", "pricingId", None),
+        ("pricing_band", "type", None),
+    ],
+)
+def test_a_renamed_field_takes_its_value_from_the_api_field(entity: str, column: str, api_field: str | None) -> None:
+    assert entities()[entity].column(column).api_field == api_field
+
+
+def test_only_products_and_plan_groups_have_pages_of_200() -> None:
+    sizes = {entity.name: entity.listing.page_size for entity in entities().values()}
+    assert {name for name, size in sizes.items() if size == 200} == {"product", "plan_group"}
+    assert set(sizes.values()) == {100, 200}
+
+
+def test_lists_are_asked_for_everything() -> None:
+    assert entities()["bill"].listing.parameters == (("includeBillTotal", "true"), ("excludeLineItems", "true"))
+    assert entities()["bill_line_item"].listing.path == "/lineitems"
+    assert entities()["account_plan"].listing.parameters == (("includeall", "true"),)
+    assert entities()["account_plan"].listing.for_each == ("account", "account")
+
+
+def test_pricings_and_their_bands_come_from_one_list() -> None:
+    assert entities()["pricing"].listing == entities()["pricing_band"].listing
+    assert entities()["pricing_band"].elements == (
+        ("pricingBands", (("type", "STANDARD"),)),
+        ("overagePricingBands", (("type", "OVERAGE"),)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "entity"), [("bill", "bill"), ("BILLS", "bill"), ("PRICING", "pricing"), ("ACCOUNT_PLANS", "account_plan")]
+)
+def test_an_entity_is_found_by_its_name_and_by_m3ters(name: str, entity: str) -> None:
+    assert find_entity(name).name == entity
+
+
+@pytest.mark.parametrize("name", ["bils", "Bill", "", "ALL"])
+def test_an_unknown_entity_is_refused_with_the_known_ones(name: str) -> None:
+    with pytest.raises(UnknownEntity) as refused:
+        find_entity(name)
+    message = str(refused.value)
+    assert message.startswith(f"there is no entity {name!r}; known are ")
+    for known in NAMES.split() + OPERATIONAL_DATA_TYPES.split():
+        assert known in message
+
+
+def give_ordinal_a_type(descriptor: dict[str, Any]) -> None:
+    ordinal(descriptor)["type"] = "int"
+
+
+def take_the_type_away(descriptor: dict[str, Any]) -> None:
+    del ordinal(descriptor)["type"]
+
+
+def ordinal(descriptor: dict[str, Any]) -> dict[str, Any]:
+    return next(field for field in descriptor["fields"] if field["name"] == "ordinal")
+
+
+def take_the_path_away(descriptor: dict[str, Any]) -> None:
+    del descriptor["m3ter:api"]["path"]
+
+
+def take_the_fields_away(descriptor: dict[str, Any]) -> None:
+    del descriptor["fields"]
+
+
+def refer_to_nothing(descriptor: dict[str, Any]) -> None:
+    descriptor["foreignKeys"][0]["reference"]["resource"] = "plan-templates"
+
+
+def list_for_each_nothing(descriptor: dict[str, Any]) -> None:
+    descriptor["m3ter:api"]["forEach"] = {"entity": "accounts", "parameter": "account"}
+
+
+def key_on_no_field(descriptor: dict[str, Any]) -> None:
+    descriptor["primaryKey"] = "uuid"
+
+
+def refer_from_no_field(descriptor: dict[str, Any]) -> None:
+    descriptor["foreignKeys"][0]["fields"] = "templateId"
+
+
+TYPES = "array, boolean, integer, number, object, string"
+MISTAKES: list[tuple[Callable[[dict[str, Any]], None], str]] = [
+    (give_ordinal_a_type, f"schemas/plan.json gives 'ordinal' the type 'int'; use one of {TYPES}."),
+    (take_the_type_away, f"schemas/plan.json gives 'ordinal' the type None; use one of {TYPES}."),
+    (take_the_path_away, "schemas/plan.json has no 'path'."),
+    (take_the_fields_away, "schemas/plan.json has no 'fields'."),
+    (refer_to_nothing, "schemas/plan.json refers to 'plan_templates'; there is no schemas/plan_templates.json."),
+    (list_for_each_nothing, "schemas/plan.json refers to 'accounts'; there is no schemas/accounts.json."),
+    (key_on_no_field, "schemas/plan.json has a key 'uuid' that is not among its fields."),
+    (refer_from_no_field, "schemas/plan.json has a key 'templateId' that is not among its fields."),
+]
+
+
+@pytest.mark.parametrize(("spoil", "message"), MISTAKES, ids=lambda it: getattr(it, "__name__", ""))
+def test_a_wrong_descriptor_is_named_with_its_mistake(
+    tmp_path: Path, spoil: Callable[[dict[str, Any]], None], message: str
+) -> None:
+    write_descriptors(tmp_path, "plan", spoil)
+    with pytest.raises(DescriptorError) as refused:
+        load_entities(tmp_path)
+    assert str(refused.value) == message
+
+
+def test_text_that_is_not_json_is_named_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text('{\n  "title": "Plan",\n  oops\n}', encoding="utf-8")
+    with pytest.raises(DescriptorError, match=r"schemas/plan\.json:3: not JSON: Expecting property name"):
+        load_entities(tmp_path)
+
+
+def test_a_folder_without_descriptors_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DescriptorError, match=f"{re.escape(str(tmp_path))} holds no descriptor; it should hold one"):
+        load_entities(tmp_path)
+
+
+def test_a_new_entity_is_one_new_file(tmp_path: Path) -> None:
+    def rename(descriptor: dict[str, Any]) -> None:
+        descriptor["m3ter:operationalDataType"] = "CHARGES"
+        descriptor["m3ter:api"]["path"] = "/charges"
+
+    write_descriptors(tmp_path, "charge", rename, source="plan")
+    loaded = load_entities(tmp_path)
+    assert set(loaded) == {*NAMES.split(), "charge"}
+    assert loaded["charge"].listing.path == "/charges"
+
+
+def write_descriptors(
+    folder: Path, name: str, spoil: Callable[[dict[str, Any]], None], *, source: str | None = None
+) -> None:
+    """The project's descriptors, with `name` a changed copy of `source` (by default of itself)."""
+    for entity, descriptor in DESCRIPTORS.items():
+        (folder / f"{entity}.json").write_text(json.dumps(descriptor), encoding="utf-8")
+    changed = json.loads(json.dumps(DESCRIPTORS[source or name]))
+    spoil(changed)
+    (folder / f"{name}.json").write_text(json.dumps(changed), encoding="utf-8")
