@@ -29,8 +29,8 @@ from m3ter_dagster.config import (
     load_m3ter_settings,
     parse_exports,
 )
-from m3ter_dagster.entities import entities
 from m3ter_dagster.config.names import FIRST_EXPORTS, RESERVED
+from m3ter_dagster.entities import entities
 
 ROOT = Path(__file__).parents[1]
 CREDENTIALS = {"M3TER_API_KEY": "the-key", "M3TER_API_SECRET": "the-secret", "M3TER_ORG_ID": "the-organization"}
