@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import polars as pl
 import pytest
-from api_rows import DIGITS, pages
+from api_rows import DIGITS, UNHURRIED, pages
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -473,6 +473,7 @@ def test_a_breach_in_a_pricing_or_its_bands_is_named(pricing: str, breach: Breac
     assert breaches == [breach]
 
 
+@UNHURRIED
 @given(page=st.sampled_from(LISTED).flatmap(lambda entity: st.tuples(st.just(entity), pages(entity))))
 def test_any_page_decodes_to_exactly_the_values_sent(page: tuple[Entity, tuple[str, list[dict[str, Any]]]]) -> None:
     entity, (text, rows) = page
@@ -483,6 +484,7 @@ def test_any_page_decodes_to_exactly_the_values_sent(page: tuple[Entity, tuple[s
         assert repr(frame.rows(named=True)) == repr(rows)
 
 
+@UNHURRIED
 @given(number=DIGITS, column=st.sampled_from([(BALANCE, "amount"), (AGGREGATION, "quantityPerUnit")]))
 def test_both_ways_agree_on_any_number(number: str, column: tuple[Entity, str]) -> None:
     entity, field = column
@@ -493,6 +495,7 @@ def test_both_ways_agree_on_any_number(number: str, column: tuple[Entity, str]) 
 
 @pytest.mark.xfail(strict=True, reason="a float64 near a whole number is taken for it when a page is decoded at once")
 def test_both_ways_agree_on_any_integer() -> None:
+    @UNHURRIED
     @given(number=DIGITS | st.integers().map(lambda digits: f"{digits}.00000000000000000000001"))
     def agree(number: str) -> None:
         at_once, by_cell = (way(ACCOUNT, page_of("version", number)) for way in (decode, decode_by_cell))
@@ -502,6 +505,7 @@ def test_both_ways_agree_on_any_integer() -> None:
     agree()
 
 
+@UNHURRIED
 @given(text=st.text(st.characters(codec="utf-8"), max_size=8), type_=st.sampled_from(["integer", "number", "boolean"]))
 def test_a_text_is_never_taken_for_another_type(text: str, type_: str) -> None:
     with pytest.raises(Unfit):

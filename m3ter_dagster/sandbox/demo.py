@@ -8,7 +8,7 @@ from pathlib import Path
 
 import boto3
 
-from m3ter_dagster.cli import run_export
+from m3ter_dagster.cli.export import run_export
 from m3ter_dagster.config import load_exports
 from m3ter_dagster.entities import entities
 from m3ter_dagster.sandbox import Sandbox

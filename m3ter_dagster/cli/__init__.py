@@ -1,0 +1,19 @@
+"""m3ter-dagster: the exports from a terminal. Exit codes: 0 all is well, 1 something failed, 2 wrong use."""
+
+from __future__ import annotations
+
+import click
+
+from m3ter_dagster.cli.check import check, schema
+from m3ter_dagster.cli.export import export
+from m3ter_dagster.cli.sandbox import demo, sandbox
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="m3ter-dagster")
+def main() -> None:
+    """m3ter's Operational Data Export, run by you."""
+
+
+for command in (export, check, schema, sandbox, demo):
+    main.add_command(command)

@@ -1,0 +1,178 @@
+"""A loopback HTTP server that answers from a script: for each path a list of answers, the last one for ever."""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+import time
+from base64 import b64decode
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Event, Lock, Thread
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import parse_qsl, urlsplit
+
+ORGANIZATION = "org-1"
+KEY, SECRET = "the-key", "the-secret"
+TOKEN_PATH = "/oauth/token"
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+
+@dataclass(frozen=True)
+class Answer:
+    body: bytes
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    sent: float = 1.0
+    """Which part of the body is sent before the connection ends; below 0 not even the headers are."""
+    resets: bool = False
+    """Whether the connection ends with a reset."""
+    waits_for: Event | None = None
+    """Nothing is sent before this."""
+
+
+def page(*rows: Any, next_token: str | None = None, **more: Any) -> Answer:
+    token = {"nextToken": next_token} if next_token is not None else {}
+    return Answer(json.dumps({"data": list(rows), **token, **more}).encode())
+
+
+def refusal(status: int, message: str = "no", **headers: str) -> Answer:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Answer(json.dumps({"message": message}).encode(), status, named)
+
+
+def token_answer(token: str, *, lifetime: float = 18_000) -> Answer:
+    return Answer(json.dumps({"access_token": token, "token_type": "Bearer", "expires_in": lifetime}).encode())
+
+
+@dataclass(frozen=True)
+class Request:
+    method: str
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes
+    at: float
+
+    @property
+    def bearer(self) -> str:
+        return self.headers["authorization"].removeprefix("Bearer ")
+
+    @property
+    def basic(self) -> str:
+        return b64decode(self.headers["authorization"].removeprefix("Basic ")).decode()
+
+
+Script = Sequence[Answer] | Callable[[Request], Answer]
+
+
+class ScriptedApi:
+    """Lists are scripted by their path after the organization; tokens are `token-1`, `token-2`, unless scripted."""
+
+    def __init__(self, lists: Mapping[str, Script], *, tokens: Script | None = None, lifetime: float = 18_000) -> None:
+        self.requests: list[Request] = []
+        self.arrived = Event()
+        """Set by the first request for a list."""
+        self._scripts: dict[str, Script] = {f"/organizations/{ORGANIZATION}{path}": one for path, one in lists.items()}
+        self._scripts[TOKEN_PATH] = tokens or self._next_token
+        self._lifetime = lifetime
+        self._lock = Lock()
+        self._server = _Server(self)
+        self._thread = Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
+        self.base_url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def asked(self, path: str) -> list[Request]:
+        """The requests for a list so far."""
+        return [one for one in self.requests if one.path == f"/organizations/{ORGANIZATION}{path}"]
+
+    @property
+    def token_requests(self) -> list[Request]:
+        return [one for one in self.requests if one.path == TOKEN_PATH]
+
+    def answer(self, request: Request) -> Answer:
+        script = self._scripts.get(request.path)
+        if script is None:
+            return refusal(404, "no such list")
+        with self._lock:
+            self.requests.append(request)
+            if callable(script):
+                return script(request)
+            number = sum(one.path == request.path for one in self.requests)
+            return script[min(number, len(script)) - 1]
+
+    def _next_token(self, _request: Request) -> Answer:
+        return token_answer(f"token-{len(self.token_requests)}", lifetime=self._lifetime)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, api: ScriptedApi) -> None:
+        self.api = api
+        super().__init__(("127.0.0.1", 0), _Handler)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Clients that leave are nothing to report."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    server: _Server
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing of requests."""
+
+    def do_GET(self) -> None:
+        self._answer(b"")
+
+    def do_POST(self) -> None:
+        self._answer(self.rfile.read(int(self.headers.get("content-length", 0))))
+
+    def _answer(self, body: bytes) -> None:
+        url = urlsplit(self.path)
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        api = self.server.api
+        request = Request(self.command, url.path, dict(parse_qsl(url.query)), headers, body, time.monotonic())
+        answer = api.answer(request)
+        if request.path != TOKEN_PATH:
+            api.arrived.set()
+        if answer.waits_for:
+            answer.waits_for.wait()
+        with suppress(OSError):
+            self._send(answer)
+
+    def _send(self, answer: Answer) -> None:
+        if answer.sent >= 0:
+            self.send_response(answer.status)
+            for name, value in ({"content-length": str(len(answer.body))} | dict(answer.headers)).items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(answer.body[: int(len(answer.body) * answer.sent)])
+            self.wfile.flush()
+        if answer.sent != 1 or answer.resets:
+            self._end(reset=answer.resets)
+
+    def _end(self, *, reset: bool) -> None:
+        self.close_connection = True
+        if reset:
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+            self.connection.close()
+        else:
+            self.connection.shutdown(socket.SHUT_RDWR)
