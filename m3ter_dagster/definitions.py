@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
+from m3ter_dagster.assets.manifest import export_manifest
 from m3ter_dagster.assets.operational import IO_MANAGER, operational_assets
 from m3ter_dagster.assets.source import source_assets
 from m3ter_dagster.config import executor, load_exports
@@ -21,10 +22,11 @@ def definitions() -> dg.Definitions:
     exports = load_exports()
     operational = operational_assets()
     jobs = export_jobs(exports.schedules)
-    everything = dg.define_asset_job(EXPORT_JOB, selection=list(operational), description="Export every entity now.")
+    whole = [*operational, export_manifest]
+    everything = dg.define_asset_job(EXPORT_JOB, selection=whole, description="Export every entity now.")
     in_process = executor() == "in_process"
     return dg.Definitions(
-        assets=[*source_assets(), *operational],
+        assets=[*source_assets(), *whole],
         jobs=[everything, *jobs.values()],
         schedules=export_schedules(exports.schedules, jobs, now=datetime.now(UTC)),
         sensors=[first_exports(exports.schedules, jobs)] if exports.schedules else [],

@@ -29,11 +29,22 @@ class Export:
             raise DueWithoutZone(self.due)
 
 
-def object_key(export: Export, type: str, *, prefix: str, partition_order: PartitionOrder, suffix: str = "csv") -> str:
-    """The key of one file of the export; without a prefix it starts at the bucket's root."""
+def object_key(
+    export: Export,
+    type: str,
+    *,
+    prefix: str,
+    partition_order: PartitionOrder,
+    suffix: str = "csv",
+    name: str | None = None,
+) -> str:
+    """The key of one file of the export, named after its type unless it has a `name` of its own.
+
+    Without a prefix it starts at the bucket's root.
+    """
     due = export.due.astimezone(UTC)
     time = [f"date={due:%Y-%m-%d}", f"hour={due:%H}"]
     kind = [f"type={type}"]
     partitions = kind + time if partition_order == "TYPE_FIRST" else time + kind
     root = [prefix.strip("/")] if prefix.strip("/") else []
-    return "/".join([*root, f"orgId={export.org_id}", *partitions, f"{export.id}_{type}.{suffix}"])
+    return "/".join([*root, f"orgId={export.org_id}", *partitions, f"{export.id}_{name or type}.{suffix}"])

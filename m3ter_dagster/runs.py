@@ -14,6 +14,7 @@ from dagster import DagsterEventType as Type
 from m3ter_dagster.assets.operational import IO_MANAGER
 from m3ter_dagster.definitions import export_job
 from m3ter_dagster.resources.delivery_metadata import delivered_objects
+from m3ter_dagster.resources.export_history import MANIFEST
 
 _FOLLOWED = {
     Type.STEP_START,
@@ -49,12 +50,14 @@ class RunResult:
 
     entities: dict[str, EntityResult]
     run_id: str = ""
+    manifest: list[str] = field(default_factory=list)
+    """Addresses of the manifest: it is there only when everything is."""
     error: str = ""
     """Why the run as a whole failed, where no entity says so."""
 
     @property
     def is_complete(self) -> bool:
-        return not self.error and all(one.status == "delivered" for one in self.entities.values())
+        return bool(self.manifest) and all(one.status == "delivered" for one in self.entities.values())
 
 
 def export_now(
@@ -64,6 +67,7 @@ def export_now(
     *,
     verbose: bool,
     changed: Callable[[RunResult, str], None],
+    tags: Mapping[str, str] | None = None,
 ) -> RunResult:
     """Run the export job for these entities to its end. `changed` is told each entity that did something."""
     result = RunResult({name: EntityResult(name) for name in entities})
@@ -76,8 +80,8 @@ def export_now(
             dg.reconstructable(export_job),
             instance,
             run_config=_run_config(destinations, verbose=verbose),
-            tags={**request, "m3ter/destinations": ",".join(destinations)},
-            asset_selection=[dg.AssetKey(name) for name in entities],
+            tags={**(tags or {}), **request, "m3ter/destinations": ",".join(destinations)},
+            asset_selection=[dg.AssetKey(name) for name in (*entities, MANIFEST)],
         )
     finally:
         ended.set()
@@ -125,6 +129,8 @@ def _apply(events: Sequence[dg.DagsterEvent | None], result: RunResult) -> Itera
         if entity is not None:
             _apply_to_entity(event, entity)
             yield entity.entity
+        elif event.step_key == MANIFEST and event.event_type == Type.ASSET_MATERIALIZATION:
+            result.manifest = _uris(event.step_materialization_data.materialization)
         elif event.is_failure and not any(one.error for one in result.entities.values()):
             result.error = failure_text(event)
 
@@ -148,7 +154,11 @@ def _apply_materialization(materialization: dg.AssetMaterialization, entity: Ent
     entity.rows = int(str(metadata["dagster/row_count"].value))
     entity.bytes = objects[0]["bytes"]
     entity.seconds = sum(float(str(metadata[name].value)) for name in metadata if name.startswith("seconds"))
-    entity.uris = [one["uri"] for one in objects]
+    entity.uris = _uris(materialization)
+
+
+def _uris(materialization: dg.AssetMaterialization) -> list[str]:
+    return [one["uri"] for one in delivered_objects(materialization.metadata)]
 
 
 def failure_text(event: dg.DagsterEvent) -> str:

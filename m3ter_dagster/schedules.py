@@ -15,7 +15,7 @@ from m3ter_dagster.cadence import Cadence
 from m3ter_dagster.config import ExportSchedule
 from m3ter_dagster.config.names import FIRST_EXPORTS
 from m3ter_dagster.entities import entities
-from m3ter_dagster.resources.csv_io_manager import DUE_TAG
+from m3ter_dagster.resources.export_history import DUE_TAG, MANIFEST, SCHEDULE_TAG
 
 PUNCTUAL = timedelta(minutes=10)
 """A first export that is launched this soon after its moment was waited for: it is due at that moment."""
@@ -40,8 +40,8 @@ def export_jobs(schedules: Sequence[ExportSchedule]) -> Jobs:
 
 
 def export_selection(schedule: ExportSchedule) -> dg.AssetSelection:
-    """The assets of an export."""
-    return dg.AssetSelection.assets(*schedule.operational_data_types)
+    """The assets of an export, the manifest last."""
+    return dg.AssetSelection.assets(*schedule.operational_data_types, MANIFEST)
 
 
 def export_schedules(schedules: Sequence[ExportSchedule], jobs: Jobs, *, now: datetime) -> list[dg.ScheduleDefinition]:
@@ -149,7 +149,7 @@ def _run_config(schedule: ExportSchedule) -> dict[str, Any]:
 
 
 def _tags(schedule: ExportSchedule) -> dict[str, str]:
-    return {"m3ter/schedule": schedule.code, "m3ter/destinations": ",".join(schedule.destinations)}
+    return {SCHEDULE_TAG: schedule.code, "m3ter/destinations": ",".join(schedule.destinations)}
 
 
 def _description(schedule: ExportSchedule) -> str:

@@ -99,7 +99,7 @@ class ScriptedApi:
             return refusal(404, "no such list")
         with self._lock:
             self.requests.append(request)
-            if callable(script):
+            if not isinstance(script, Sequence):
                 return script(request)
             number = sum(one.path == request.path for one in self.requests)
             return script[min(number, len(script)) - 1]
@@ -134,7 +134,6 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
-    server: _Server
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing of requests."""
@@ -148,6 +147,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, body: bytes) -> None:
         url = urlsplit(self.path)
         headers = {name.lower(): value for name, value in self.headers.items()}
+        assert isinstance(self.server, _Server)
         api = self.server.api
         request = Request(self.command, url.path, dict(parse_qsl(url.query)), headers, body, time.monotonic())
         answer = api.answer(request)

@@ -13,7 +13,7 @@ from m3ter_dagster.entities import Entity, entities
 from m3ter_dagster.frames.schema import SchemaBreached
 from m3ter_dagster.resources.organization import Organization
 from m3ter_dagster.resources.organization_reader import EntityUnreadable
-from m3ter_dagster.resources.reading import Reading
+from m3ter_dagster.resources.reading_metadata import reading_metadata
 
 GROUP = "operational_exports"
 IO_MANAGER = "csv_io_manager"
@@ -55,18 +55,6 @@ def operational_asset(entity: Entity, owners: Sequence[str] = ()) -> dg.AssetsDe
         yield dg.Output(reading.frame, metadata=reading_metadata(reading))
 
     return export
-
-
-def reading_metadata(reading: Reading) -> dict[str, Any]:
-    return {
-        "requests": reading.requests,
-        "seconds to read": round(reading.seconds, 3),
-        "read from": dg.MetadataValue.timestamp(reading.started),
-        "read until": dg.MetadataValue.timestamp(reading.finished),
-        "rows dropped as older copies": reading.duplicates,
-        "API fields not in the schema": dg.MetadataValue.json(dict(reading.unknown_fields)),
-        "documented fields without any value": dg.MetadataValue.json(list(reading.empty_columns)),
-    }
 
 
 def _check_specs(entity: Entity) -> list[dg.AssetCheckSpec]:

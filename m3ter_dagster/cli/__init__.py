@@ -6,7 +6,9 @@ import click
 
 from m3ter_dagster.cli.check import check, schema
 from m3ter_dagster.cli.export import export
+from m3ter_dagster.cli.jobs import jobs
 from m3ter_dagster.cli.sandbox import demo, sandbox
+from m3ter_dagster.cli.schedules import schedules
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -15,5 +17,5 @@ def main() -> None:
     """m3ter's Operational Data Export, run by you."""
 
 
-for command in (export, check, schema, sandbox, demo):
+for command in (export, schedules, jobs, check, schema, sandbox, demo):
     main.add_command(command)

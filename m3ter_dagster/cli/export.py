@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 
 import click
-from rich.console import Console
 
+from m3ter_dagster.cli.tables import open_console
 from m3ter_dagster.cli.wrong_use import configured, listed, wrong_use
-from m3ter_dagster.config import load_exports, load_m3ter_settings
+from m3ter_dagster.config import Exports, ExportSchedule, load_exports, load_m3ter_settings
 from m3ter_dagster.entities import UnknownEntity, entities, find_entity
 
 
 @click.command()
 @click.option("--entities", "names", metavar="NAMES", help="Comma-separated: account,BILLS,... Without it: all.")
 @click.option("--destinations", "codes", metavar="CODES", help="Comma-separated. Without it: defaultDestinations.")
+@click.option("--schedule", "code", metavar="CODE", help="The entities and destinations of this Export Schedule.")
 @click.option("--verbose", is_flag=True, help="Show Dagster's own log.")
-def export(names: str | None, codes: str | None, verbose: bool) -> None:
+def export(names: str | None, codes: str | None, code: str | None, verbose: bool) -> None:
     """Export entities to destinations now; exit code 0 only if all was delivered."""
     exports = configured(load_exports)
+    if code is not None:
+        if names is not None or codes is not None:
+            wrong_use("--schedule brings its own entities and destinations; leave out --entities and --destinations.")
+        schedule = find_schedule(exports, code)
+        configured(load_m3ter_settings)
+        raise SystemExit(run_schedule(schedule, verbose=verbose))
     known = [one.code for one in exports.destinations]
     destinations = _destinations(codes, known) if codes is not None else list(exports.default_destinations)
     chosen = _entities(names)
@@ -26,23 +34,37 @@ def export(names: str | None, codes: str | None, verbose: bool) -> None:
     raise SystemExit(run_export(chosen, destinations, verbose=verbose))
 
 
-def run_export(names: Sequence[str], destinations: Sequence[str], *, verbose: bool = False) -> int:
+def run_schedule(schedule: ExportSchedule, *, verbose: bool = False) -> int:
+    """An export of the schedule that is due now; the exit code."""
+    from m3ter_dagster.resources.export_history import DUE_TAG, SCHEDULE_TAG
+
+    now = datetime.now(UTC).replace(microsecond=0)
+    tags = {SCHEDULE_TAG: schedule.code, DUE_TAG: now.isoformat()}
+    return run_export(schedule.operational_data_types, schedule.destinations, verbose=verbose, tags=tags)
+
+
+def run_export(
+    names: Sequence[str], destinations: Sequence[str], *, verbose: bool = False, tags: Mapping[str, str] | None = None
+) -> int:
     """Run the export job in this process, showing how it goes; the exit code."""
     from m3ter_dagster.cli.progress import print_result, progress
     from m3ter_dagster.instance import open_instance
     from m3ter_dagster.runs import export_now
 
-    console = _console()
+    console = open_console()
     with open_instance() as instance, progress(console) as changed:
-        result = export_now(instance, names, destinations, verbose=verbose, changed=changed)
+        result = export_now(instance, names, destinations, verbose=verbose, changed=changed, tags=tags)
     print_result(console, result)
     return 0 if result.is_complete else 1
 
 
-def _console() -> Console:
-    """Nothing is cut off in a log."""
-    console = Console()
-    return console if console.is_terminal else Console(width=400)
+def find_schedule(exports: Exports, code: str) -> ExportSchedule:
+    """The schedule of this code, or the end of the command with the codes that there are."""
+    by_code = {one.code: one for one in exports.schedules}
+    if code not in by_code:
+        known = f"known are {', '.join(sorted(by_code))}." if by_code else "exports.yaml has no schedules."
+        wrong_use(f"--schedule: there is no schedule {code!r}; {known}")
+    return by_code[code]
 
 
 def _entities(names: str | None) -> list[str]:

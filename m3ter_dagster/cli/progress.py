@@ -49,6 +49,8 @@ def print_result(console: Console, result: RunResult) -> None:
             console.print(Text(f"{one.entity} failed: {one.error}", style="red"), soft_wrap=True)
     if result.error:
         console.print(Text(result.error, style="red"), soft_wrap=True)
+    for uri in result.manifest:
+        console.print(f"manifest: {uri}", soft_wrap=True, highlight=False)
     console.print(_summary(result), soft_wrap=True, highlight=False)
 
 

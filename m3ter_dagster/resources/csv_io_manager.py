@@ -1,25 +1,32 @@
-"""Writes an entity's frame as one CSV, delivered to every Export Destination of the run."""
+"""Writes an entity's frame as one CSV, delivered to every Export Destination of the run; the manifest likewise."""
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import polars as pl
 from pydantic import Field, PrivateAttr
 
+from m3ter_dagster import manifest
 from m3ter_dagster.config import load_exports, load_m3ter_settings
-from m3ter_dagster.entities import find_entity
+from m3ter_dagster.entities import Entity, find_entity
 from m3ter_dagster.exports import Export
 from m3ter_dagster.frames.csv import RowsLost, read_csv, write_csv
-from m3ter_dagster.resources.delivery_metadata import delivered_objects, delivery_metadata
+from m3ter_dagster.manifest import Manifest
+from m3ter_dagster.resources.delivery_metadata import (
+    comparison_metadata,
+    delivered_objects,
+    delivery_metadata,
+    manifest_metadata,
+)
 from m3ter_dagster.resources.destinations import DeliveryFailed, Destinations, UnknownDestination
-
-DUE_TAG = "m3ter/due"
-"""Run tag of a scheduled export: when it was due, ISO 8601."""
+from m3ter_dagster.resources.differences import compare
+from m3ter_dagster.resources.export_history import MANIFEST, SCHEDULE_TAG, export_of, previous_export
 
 
 class NotExported(LookupError):
@@ -49,19 +56,15 @@ class S3CsvIOManager(dg.ConfigurableIOManager):
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
         self._folder.cleanup()
 
-    def handle_output(self, context: dg.OutputContext, obj: pl.LazyFrame) -> None:
-        entity = find_entity(context.asset_key.path[-1])
-        started = time.monotonic()
-        file = Path(self._folder.name) / f"{entity.name}.csv"
+    def handle_output(self, context: dg.OutputContext, obj: pl.LazyFrame | Manifest) -> None:
         try:
-            rows = write_csv(obj, entity, file)
-            delivered = self._destinations.deliver(file, self._export(), entity.name, to=self.destinations)
+            if isinstance(obj, Manifest):
+                metadata = self._deliver_manifest(obj)
+            else:
+                metadata = self._deliver_entity(obj, find_entity(context.asset_key.path[-1]))
         except (DeliveryFailed, RowsLost, OSError) as error:
             raise dg.Failure(str(error)) from error
-        finally:
-            file.unlink(missing_ok=True)
-        seconds = time.monotonic() - started
-        context.add_output_metadata(delivery_metadata(obj, rows=rows, delivered=delivered, seconds=seconds))
+        context.add_output_metadata(metadata)
 
     def load_input(self, context: dg.InputContext) -> pl.LazyFrame:
         """The last delivered CSV of the asset as a typed frame, for assets of a user's own."""
@@ -70,16 +73,55 @@ class S3CsvIOManager(dg.ConfigurableIOManager):
         if event is None or event.asset_materialization is None:
             raise NotExported(entity.name)
         last = delivered_objects(event.asset_materialization.metadata)[0]
-        file = Path(self._folder.name) / f"{entity.name}-input.csv"
+        file = self._file(f"{entity.name}-input.csv")
         self._destinations.fetch(last["destination"], last["uri"], file)
         return read_csv(file, entity)
 
-    def _export(self) -> Export:
-        """The export of this run: of its root run, when it completes another."""
+    def _deliver_entity(self, frame: pl.LazyFrame, entity: Entity) -> dict[str, Any]:
+        started = time.monotonic()
+        file = self._file(f"{entity.name}.csv")
+        try:
+            rows = write_csv(frame, entity, file)
+            delivered = self._destinations.deliver(file, self._export(), entity.name, to=self.destinations)
+        finally:
+            file.unlink(missing_ok=True)
+        seconds = time.monotonic() - started
+        metadata = delivery_metadata(frame, rows=rows, delivered=delivered, seconds=seconds)
+        return metadata | (self._compare(frame, entity) if self._has_manifest() else {})
+
+    def _compare(self, frame: pl.LazyFrame, entity: Entity) -> dict[str, Any]:
+        export = self._export()
         assert self._run
         assert self._instance
-        root = self._instance.get_run_record_by_id(self._run.root_run_id or self._run.run_id)
-        run = root.dagster_run if root else self._run
-        started = datetime.fromtimestamp(root.start_time if root and root.start_time else time.time(), UTC)
-        due = run.tags.get(DUE_TAG)
-        return Export(run.run_id, load_m3ter_settings().org_id, datetime.fromisoformat(due) if due else started)
+        schedule = self._run.tags.get(SCHEDULE_TAG)
+        return comparison_metadata(
+            compare(
+                frame,
+                entity,
+                previous=previous_export(self._instance, schedule=schedule, export_id=export.id),
+                destinations=self._destinations,
+                export=export,
+                to=self.destinations,
+                folder=Path(self._folder.name),
+            )
+        )
+
+    def _deliver_manifest(self, whole: Manifest) -> dict[str, Any]:
+        delivered = []
+        for code in whole.destinations:
+            file = self._file("manifest.json")
+            file.write_text(json.dumps(whole.data_package(code), indent=2, ensure_ascii=False), encoding="utf-8")
+            delivered += self._destinations.deliver(file, whole.export, manifest.TYPE, to=[code], suffix="json")
+        return manifest_metadata(whole, delivered)
+
+    def _has_manifest(self) -> bool:
+        """Only an export that gets a manifest can be compared with, and is compared."""
+        return MANIFEST in ((self._run and self._run.step_keys_to_execute) or ())
+
+    def _export(self) -> Export:
+        assert self._run
+        assert self._instance
+        return export_of(self._run, self._instance, load_m3ter_settings().org_id)
+
+    def _file(self, name: str) -> Path:
+        return Path(self._folder.name) / name

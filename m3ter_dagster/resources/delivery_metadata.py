@@ -9,9 +9,13 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from m3ter_dagster.manifest import Manifest
 from m3ter_dagster.resources.destinations import Delivered
+from m3ter_dagster.resources.differences import Compared
+from m3ter_dagster.resources.export_history import SUMMARY
 
 OBJECTS = "m3ter/objects"
+COMPARISON = "m3ter/comparison"
 PREVIEW_ROWS = 5
 PREVIEW_CHARACTERS = 60
 
@@ -36,6 +40,37 @@ def delivered_objects(metadata: Mapping[str, dg.MetadataValue[Any]]) -> list[dic
     """The objects that a materialisation of `delivery_metadata` names."""
     value = metadata[OBJECTS].value
     return list(value) if isinstance(value, list) else []
+
+
+def comparison_metadata(compared: Compared) -> dict[str, Any]:
+    recorded = {"difference": dict(compared.difference), "keys": [asdict(one) for one in compared.keys]}
+    return {
+        COMPARISON: dg.MetadataValue.json(recorded),
+        **{f"rows {what}": count for what, count in compared.difference.items() if isinstance(count, int)},
+    }
+
+
+def recorded_comparison(metadata: Mapping[str, dg.MetadataValue[Any]]) -> dict[str, Any]:
+    """What `comparison_metadata` recorded."""
+    recorded = metadata[COMPARISON].value if COMPARISON in metadata else None
+    return recorded if isinstance(recorded, dict) else {"difference": {}, "keys": []}
+
+
+def recorded_rows(metadata: Mapping[str, dg.MetadataValue[Any]]) -> int:
+    return int(str(metadata["dagster/row_count"].value))
+
+
+def manifest_metadata(whole: Manifest, delivered: Sequence[Delivered]) -> dict[str, Any]:
+    entities = {one.entity.name: {"rows": one.rows, "keys": list(one.keys)} for one in whole.entities}
+    return {
+        "dagster/uri": delivered[0].uri,
+        "entities": len(whole.entities),
+        "rows": sum(one.rows for one in whole.entities),
+        "compared with export": whole.previous or "none",
+        SUMMARY: dg.MetadataValue.json({"id": whole.export.id, "schedule": whole.schedule, "entities": entities}),
+        OBJECTS: dg.MetadataValue.json([asdict(one) for one in delivered]),
+        **{f"object in {one.destination}": dg.MetadataValue.text(one.uri) for one in delivered},
+    }
 
 
 def _preview(frame: pl.LazyFrame) -> str:

@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 
 # Botocore spreads them over 10 to 25 seconds, which outlives a bad moment of a store.
 MAX_ATTEMPTS = 10
-CONTENT_TYPES = {"csv": "text/csv; charset=utf-8", "json": "application/json"}
+CONTENT_TYPES = {
+    "csv": "text/csv; charset=utf-8",
+    "json": "application/json",
+    "parquet": "application/vnd.apache.parquet",
+}
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ class Destinations:
         return f"Destinations({', '.join(self._destinations)})"
 
     def deliver(
-        self, file: Path, export: Export, type: str, *, to: Sequence[str], suffix: str = "csv"
+        self, file: Path, export: Export, type: str, *, to: Sequence[str], suffix: str = "csv", name: str | None = None
     ) -> list[Delivered]:
         """The file stands whole in every destination, or DeliveryFailed says where it does not and why."""
         destinations = [self._destination(code) for code in to]
@@ -93,6 +97,7 @@ class Destinations:
                 prefix=destination.prefix,
                 partition_order=destination.partition_order,
                 suffix=suffix,
+                name=name,
             )
             try:
                 delivered.append(self._deliver_to(destination, file, sent, key, suffix))

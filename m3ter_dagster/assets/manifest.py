@@ -1,0 +1,85 @@
+"""The last asset of an export: what was delivered, written only when everything was."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+import dagster as dg
+
+from m3ter_dagster.assets.operational import GROUP, IO_MANAGER, RETRIES
+from m3ter_dagster.config import load_m3ter_settings
+from m3ter_dagster.entities import entities
+from m3ter_dagster.manifest import ExportedEntity, Manifest
+from m3ter_dagster.resources.delivery_metadata import delivered_objects, recorded_comparison, recorded_rows
+from m3ter_dagster.resources.export_history import (
+    MANIFEST,
+    SCHEDULE_TAG,
+    chosen_entities,
+    deliveries_of,
+    export_of,
+    previous_export,
+    runs_of,
+)
+from m3ter_dagster.resources.reading_metadata import recorded_reading
+
+_PACKAGES = ("m3ter-dagster", "dagster", "polars")
+
+
+class NotWhole(dg.Failure):
+    def __init__(self, export_id: str, missing: Sequence[str]) -> None:
+        super().__init__(
+            f"export {export_id} has no manifest because it is not whole: {', '.join(missing)} not delivered. "
+            "Re-execute it from failure.",
+            allow_retries=False,
+        )
+
+
+@dg.asset(
+    name=MANIFEST,
+    deps=list(entities()),
+    group_name=GROUP,
+    kinds={"json", "s3"},
+    io_manager_key=IO_MANAGER,
+    retry_policy=RETRIES,
+    description="The Data Package of an export: every object with its size, rows, checksum and schema. "
+    "It exists only when every entity of the export was delivered.",
+)
+def export_manifest(context: dg.AssetExecutionContext) -> Manifest:
+    return whole_export(context.run, context.instance)
+
+
+def whole_export(run: dg.DagsterRun, instance: dg.DagsterInstance) -> Manifest:
+    """The export that `run` completes. NotWhole if a part of it is missing anywhere."""
+    export = export_of(run, instance, load_m3ter_settings().org_id)
+    root = runs_of(instance, export.id)[0]
+    expected = chosen_entities(instance, root.dagster_run)
+    delivered = deliveries_of(instance, export.id)
+    exported = [_exported(name, delivered[name].metadata) for name in expected if name in delivered]
+    destinations = sorted({code for one in exported for code in one.objects})
+    everywhere = {one.entity.name for one in exported if sorted(one.objects) == destinations}
+    if everywhere != set(expected):
+        raise NotWhole(export.id, [name for name in expected if name not in everywhere])
+    schedule = run.tags.get(SCHEDULE_TAG)
+    previous = previous_export(instance, schedule=schedule, export_id=export.id)
+    return Manifest(
+        export=export,
+        schedule=schedule,
+        destinations=destinations,
+        started=datetime.fromtimestamp(root.start_time or 0, UTC),
+        finished=datetime.now(UTC),
+        previous=previous["id"] if previous else None,
+        versions={package: version(package) for package in _PACKAGES},
+        entities=exported,
+    )
+
+
+def _exported(name: str, metadata: Mapping[str, dg.MetadataValue]) -> ExportedEntity:
+    comparison = recorded_comparison(metadata)
+    return ExportedEntity(
+        entity=entities()[name],
+        rows=recorded_rows(metadata),
+        objects={one["destination"]: one for one in delivered_objects(metadata)},
+        reading=recorded_reading(metadata),
+        difference=comparison["difference"],
+        keys=comparison["keys"],
+    )

@@ -1,0 +1,50 @@
+"""Reviewing export jobs: one line per export, with its latest state."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from m3ter_dagster.cli.export import find_schedule
+from m3ter_dagster.cli.tables import moment_text, print_table
+from m3ter_dagster.cli.wrong_use import configured
+from m3ter_dagster.config import load_exports
+
+if TYPE_CHECKING:
+    from m3ter_dagster.export_jobs import ExportJob, Status
+
+COLUMNS = ("export", "schedule", "due (UTC)", "started", "finished", "status", "delivered", "failed")
+STATUSES = ("PENDING", "RUNNING", "SUCCEEDED", "FAILED")
+
+
+@click.command()
+@click.option("--schedule", "code", metavar="CODE", help="Only exports of this Export Schedule.")
+@click.option("--status", type=click.Choice(STATUSES, case_sensitive=False), help="Only exports in this state.")
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="At most so many.")
+def jobs(code: str | None, status: Status | None, limit: int) -> None:
+    """List the last exports: when, how they went, and what was delivered."""
+    from m3ter_dagster.export_jobs import read_export_jobs
+    from m3ter_dagster.instance import open_instance
+
+    with open_instance() as instance:
+        found = read_export_jobs(instance, schedule=code, status=status, limit=limit)
+    if not found and code is not None:
+        find_schedule(configured(load_exports), code)
+    if not found:
+        click.echo("no such export jobs." if code or status else "no export jobs yet.")
+        return
+    print_table(COLUMNS, map(_row, found))
+
+
+def _row(job: ExportJob) -> tuple[str, ...]:
+    return (
+        job.id,
+        job.schedule or "",
+        moment_text(job.due),
+        moment_text(job.started),
+        moment_text(job.finished),
+        job.status,
+        str(len(job.delivered)),
+        f"{len(job.failed)}: {', '.join(job.failed)}" if job.failed else "0",
+    )

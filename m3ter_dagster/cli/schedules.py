@@ -1,0 +1,74 @@
+"""The Export Schedules: how often, what, whereto, whether on, how the last export went and when the next are due."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from m3ter_dagster.cadence import Cadence
+from m3ter_dagster.cli.tables import moment_text, print_table
+from m3ter_dagster.cli.wrong_use import configured
+from m3ter_dagster.config import ExportSchedule, load_exports
+from m3ter_dagster.entities import entities
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+    from m3ter_dagster.export_jobs import ExportJob
+
+COLUMNS = ("schedule", "exports", "to", "how often", "state", "last export (UTC)", "next due (UTC)")
+DUE_TIMES = 3
+
+
+@click.command()
+def schedules() -> None:
+    """List the Export Schedules of exports.yaml, with the last export and the next due times of each."""
+    configured_schedules = configured(load_exports).schedules
+    if not configured_schedules:
+        click.echo("exports.yaml has no schedules.")
+        return
+    from m3ter_dagster.export_jobs import last_export
+    from m3ter_dagster.instance import open_instance
+
+    now = datetime.now(UTC)
+    with open_instance() as instance:
+        off = _toggled_off(instance)
+        rows = [
+            _row(one, last_export(instance, one.code), is_on=one.dagster_name not in off, now=now)
+            for one in configured_schedules
+        ]
+    print_table(COLUMNS, rows)
+
+
+def _toggled_off(instance: dg.DagsterInstance) -> set[str]:
+    """The schedules that a person has stopped; without a person's touch a schedule is on."""
+    from dagster._core.definitions.run_request import InstigatorType
+
+    states = instance.all_instigator_state(instigator_type=InstigatorType.SCHEDULE)
+    return {state.name for state in states if not state.is_running}
+
+
+def _row(schedule: ExportSchedule, last: ExportJob | None, *, is_on: bool, now: datetime) -> tuple[str, ...]:
+    cadence = Cadence(schedule.schedule_type, schedule.period, schedule.dt_created)
+    return (
+        schedule.code,
+        _entities_text(schedule),
+        ", ".join(schedule.destinations),
+        cadence.words(),
+        "on" if is_on else "off",
+        _last_text(last),
+        ", ".join(f"{due:%Y-%m-%d %H:%M}" for due in cadence.due_times(now, DUE_TIMES)) if is_on else "none while off",
+    )
+
+
+def _entities_text(schedule: ExportSchedule) -> str:
+    names = schedule.operational_data_types
+    return "ALL" if len(names) == len(entities()) else ", ".join(names)
+
+
+def _last_text(last: ExportJob | None) -> str:
+    if last is None:
+        return "none yet"
+    return f"{last.status} {moment_text(last.finished or last.started or last.due)}".strip()

@@ -1,0 +1,82 @@
+"""What Dagster's records say of exports: which runs make one up, what they delivered, which one came before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+
+from m3ter_dagster.entities import entities
+from m3ter_dagster.exports import Export
+
+MANIFEST = "export_manifest"
+SCHEDULE_TAG = "m3ter/schedule"
+DUE_TAG = "m3ter/due"
+"""Run tag of a scheduled export: when it was due, ISO 8601."""
+SUMMARY = "m3ter/manifest"
+"""Metadata of a manifest's materialisation: what the next export of the same schedule compares itself with."""
+
+_ROOT_TAG = "dagster/root_run_id"
+_LOOK_BACK = 100
+
+
+def export_of(run: dg.DagsterRun, instance: dg.DagsterInstance, org_id: str) -> Export:
+    """The export that a run belongs to: named after its root run, due when that was due or else when it started."""
+    record = instance.get_run_record_by_id(root_id(run))
+    root = record.dagster_run if record else run
+    due = root.tags.get(DUE_TAG)
+    started = datetime.fromtimestamp(record.start_time, UTC) if record and record.start_time else datetime.now(UTC)
+    return Export(root_id(run), org_id, datetime.fromisoformat(due) if due else started)
+
+
+def root_id(run: dg.DagsterRun) -> str:
+    return run.root_run_id or run.run_id
+
+
+def runs_of(instance: dg.DagsterInstance, export_id: str) -> Sequence[dg.RunRecord]:
+    """The root run and all its re-executions, oldest first."""
+    again = instance.get_run_records(dg.RunsFilter(tags={_ROOT_TAG: export_id}), ascending=True)
+    return [*instance.get_run_records(dg.RunsFilter(run_ids=[export_id])), *again]
+
+
+def chosen_entities(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[str]:
+    """The entities that a run is to export, from the plan it was made with."""
+    steps = run.step_keys_to_execute
+    if steps is None and run.execution_plan_snapshot_id:
+        steps = instance.get_execution_plan_snapshot(run.execution_plan_snapshot_id).step_keys_to_execute
+    return [name for name in entities() if name in set(steps or ())]
+
+
+def deliveries_of(instance: dg.DagsterInstance, export_id: str) -> dict[str, dg.AssetMaterialization]:
+    """The last materialisation of each entity in the runs of an export."""
+    found: dict[str, dg.AssetMaterialization] = {}
+    for record in runs_of(instance, export_id):
+        for materialization in _materializations(instance, record.dagster_run.run_id):
+            found[materialization.asset_key.path[-1]] = materialization
+    return {name: found[name] for name in entities() if name in found}
+
+
+def previous_export(instance: dg.DagsterInstance, *, schedule: str | None, export_id: str) -> Mapping[str, Any] | None:
+    """The summary of the last whole export of the same schedule (None: of those that people started)."""
+    events = instance.fetch_materializations(dg.AssetKey(MANIFEST), limit=_LOOK_BACK)
+    for record in events.records:
+        if record.asset_materialization and SUMMARY in record.asset_materialization.metadata:
+            summary = record.asset_materialization.metadata[SUMMARY].value
+            if isinstance(summary, dict) and summary["schedule"] == schedule and summary["id"] != export_id:
+                return summary
+    return None
+
+
+def _materializations(instance: dg.DagsterInstance, run_id: str) -> Iterator[dg.AssetMaterialization]:
+    cursor: str | None = None
+    while True:
+        log = instance.get_records_for_run(run_id, cursor, dg.DagsterEventType.ASSET_MATERIALIZATION)
+        for record in log.records:
+            event = record.event_log_entry.dagster_event
+            if event:
+                yield event.step_materialization_data.materialization
+        if not log.has_more:
+            return
+        cursor = log.cursor

@@ -1,0 +1,399 @@
+"""From an API page to a bucket, through Dagster: what is delivered, what is not, and what the terminal says."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from m3ter_dagster.assets.operational import IO_MANAGER, operational_assets
+from m3ter_dagster.definitions import export_job
+from m3ter_dagster.entities import entities
+from m3ter_dagster.frames.schema import frame_schema
+from m3ter_dagster.resources.csv_io_manager import NotExported, S3CsvIOManager
+from m3ter_dagster.resources.delivery_metadata import delivered_objects
+from m3ter_dagster.resources.organization import Organization
+from m3ter_dagster.sandbox import SampleOrganization, Sandbox, SandboxApi, SandboxS3
+
+ORGANIZATION = SampleOrganization(6)
+WAREHOUSE, ARCHIVE = "sandbox-warehouse", "sandbox-archive"
+BOTH = ["warehouse", "archive"]
+PROGRAM = Path(sys.executable).parent / "m3ter-dagster"
+
+Records = Iterable[tuple[str, dict[str, Any]]]
+Use = Callable[..., SandboxApi]
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[SandboxS3]:
+    with SandboxS3() as s3:
+        yield s3
+
+
+@dataclass(frozen=True)
+class House:
+    """Buckets of the test's own, which the environment's exports.yaml names, and APIs that can take turns."""
+
+    s3: SandboxS3
+    warehouse: str
+    archive: str
+    use: Use
+
+    def objects(self) -> dict[str, bytes]:
+        """What the warehouse holds, by type."""
+        found = {type_of(key): content for key, content in self.s3.objects(self.warehouse).items()}
+        return {name: content for name, content in found.items() if name in entities()}
+
+
+@pytest.fixture
+def house(s3: SandboxS3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
+    warehouse, archive = (f"{name}-{tmp_path.name.replace('_', '-')[-40:].strip('-')}" for name in BOTH)
+    for bucket in (warehouse, archive):
+        s3.client().create_bucket(Bucket=bucket)
+    exports = tmp_path / "exports.yaml"
+    exports.write_text(exports_yaml(s3.endpoint_url, warehouse=warehouse, archive=archive), encoding="utf-8")
+    set_environment(monkeypatch, {**s3.environment, "M3TER_EXPORTS": str(exports)})
+    apis: list[SandboxApi] = []
+
+    def use(records: Records) -> SandboxApi:
+        """From now on the environment names an API with these records."""
+        apis.append(SandboxApi(records, requests_per_second=None))
+        apis[-1].start()
+        set_environment(monkeypatch, apis[-1].environment)
+        return apis[-1]
+
+    yield House(s3, warehouse, archive, use)
+    for api in apis:
+        api.close()
+
+
+def exports_yaml(endpoint: str, *, warehouse: str, archive: str) -> str:
+    destinations = [
+        {"code": "warehouse", "bucketName": warehouse, "prefix": "m3ter", "endpointUrl": endpoint},
+        {"code": "archive", "bucketName": archive, "partitionOrder": "TYPE_FIRST", "endpointUrl": endpoint},
+    ]
+    return json.dumps({"destinations": destinations, "defaultDestinations": BOTH})
+
+
+def set_environment(monkeypatch: pytest.MonkeyPatch, values: dict[str, str]) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("M3TER_REQUESTS_PER_SECOND", "50")
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    """An instance on disk, which a re-execution can find the first run in."""
+    home = tmp_path / "dagster"
+    home.mkdir()
+    with dg.instance_for_test(temp_dir=str(home)) as instance:
+        yield instance
+
+
+def type_of(key: str) -> str:
+    found = re.search(r"/?type=(\w+)/", key)
+    return found[1] if found else ""
+
+
+def resources(destinations: Sequence[str] = BOTH) -> dict[str, Any]:
+    return {"organization": Organization(), IO_MANAGER: S3CsvIOManager(destinations=list(destinations))}
+
+
+def materialize(
+    instance: dg.DagsterInstance, *names: str, more: Sequence[Any] = (), destinations: Sequence[str] = BOTH
+) -> dg.ExecuteInProcessResult:
+    """The assets of the names among the operational ones and `more`, in one run that may fail."""
+    return dg.materialize(
+        [*operational_assets(), *more],
+        selection=list(names) or None,
+        instance=instance,
+        resources=resources(destinations),
+        raise_on_error=False,
+    )
+
+
+def rows_of(content: bytes) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(content.decode("utf-8"), newline=""), strict=True))
+
+
+def expected_rows(records: Records) -> Counter[str]:
+    counts: Counter[str] = Counter(dict.fromkeys(entities(), 0))
+    for name, record in records:
+        counts[name] += 1
+        if name == "pricing":
+            counts["pricing_band"] += len(record["pricingBands"]) + len(record["overagePricingBands"])
+    return counts
+
+
+def spoiled(entity: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The sample, with a name in one of the entity's records that is no text."""
+    is_done = False
+    for name, record in ORGANIZATION.records():
+        yield name, (record | {"name": 5} if name == entity and not is_done else record)
+        is_done |= name == entity
+
+
+def checks_of(result: dg.ExecuteInProcessResult) -> dict[tuple[str, str], bool]:
+    evaluations = result.get_asset_check_evaluations()
+    return {(one.asset_key.to_user_string(), one.check_name): one.passed for one in evaluations}
+
+
+def failure_of(result: dg.ExecuteInProcessResult, step: str) -> str:
+    (event,) = [one for one in result.all_events if one.is_step_failure and one.step_key == step]
+    assert event.step_failure_data.user_failure_data is not None
+    return event.step_failure_data.user_failure_data.description or ""
+
+
+def test_all_entities_are_delivered_whole_to_every_destination(house: House, instance: dg.DagsterInstance) -> None:
+    house.use(ORGANIZATION.records())
+    result = materialize(instance)
+    assert result.success
+    warehouse, archive = house.s3.objects(house.warehouse), house.s3.objects(house.archive)
+    run, when = result.run_id, r"date=\d{4}-\d\d-\d\d/hour=\d\d"
+    org = "orgId=5a7d0c0e-0000-4000-a000-000000000001"
+    for name in entities():
+        (in_warehouse,) = [
+            key for key in warehouse if re.fullmatch(f"m3ter/{org}/{when}/type={name}/{run}_{name}.csv", key)
+        ]
+        (in_archive,) = [key for key in archive if re.fullmatch(f"{org}/type={name}/{when}/{run}_{name}.csv", key)]
+        assert warehouse[in_warehouse] == archive[in_archive]
+    assert len(warehouse) == len(archive) == 17
+    rows = {name: rows_of(content) for name, content in house.objects().items()}
+    assert Counter({name: len(found) for name, found in rows.items()}) == expected_rows(ORGANIZATION.records())
+    assert {name: list(found[0]) for name, found in rows.items()} == {
+        name: [column.name for column in entity.columns] for name, entity in entities().items()
+    }
+    assert checks_of(result) == {(name, check): True for name in entities() for check in ("schema", "primary_key")}
+
+
+def test_a_materialisation_says_what_was_delivered(house: House, instance: dg.DagsterInstance) -> None:
+    house.use([*ORGANIZATION.records(), ("meter", {"id": "new", "colour": "red"})])
+    result = materialize(instance, "meter")
+    (materialization,) = result.asset_materializations_for_node("meter")
+    metadata = {name: value.value for name, value in materialization.metadata.items()}
+    content = house.objects()["meter"]
+    assert metadata["dagster/row_count"] == len(rows_of(content))
+    assert metadata["bytes"] == len(content)
+    assert metadata["API fields not in the schema"] == {"colour": 1}
+    assert metadata["rows dropped as older copies"] == 0
+    assert metadata["requests"] == 1
+    assert [one["destination"] for one in delivered_objects(materialization.metadata)] == BOTH
+    assert metadata["dagster/uri"].startswith(f"s3://{house.warehouse}/m3ter/orgId=")
+
+
+def test_a_text_reaches_the_bucket_as_it_is_in_m3ter(house: House, instance: dg.DagsterInstance) -> None:
+    house.use(ORGANIZATION.records())
+    materialize(instance, "account")
+    names = {record["id"]: record["name"] for entity, record in ORGANIZATION.records() if entity == "account"}
+    assert {row["id"]: row["name"] for row in rows_of(house.objects()["account"])} == names
+
+
+def test_a_breached_entity_has_no_object_and_a_red_check_and_the_others_are_delivered(
+    house: House, instance: dg.DagsterInstance
+) -> None:
+    house.use(spoiled("product"))
+    result = materialize(instance, "account", "account_plan", "meter", "product")
+    assert not result.success
+    assert set(house.objects()) == {"account", "account_plan", "meter"}
+    assert [check for check, passed in checks_of(result).items() if not passed] == [("product", "schema")]
+    evaluation = next(one for one in result.get_asset_check_evaluations() if not one.passed)
+    report = evaluation.metadata["report"].value
+    bad = next(record["id"] for entity, record in ORGANIZATION.records() if entity == "product")
+    assert [record.data for record in report] == [
+        {"row id": bad, "column": "name", "value": "5", "rule": "must be text"}
+    ]
+    assert failure_of(result, "product").startswith(
+        f"product is not exported because it breaks schemas/product.json: row {bad}, column name, value 5: must be "
+    )
+
+
+def test_a_missing_id_turns_the_primary_key_check_red(house: House, instance: dg.DagsterInstance) -> None:
+    house.use([("meter", {"id": "", "name": "x"})])
+    result = materialize(instance, "meter")
+    assert checks_of(result) == {("meter", "schema"): True, ("meter", "primary_key"): False}
+    assert house.objects() == {}
+
+
+def test_the_last_good_object_stays_when_an_export_fails(house: House, instance: dg.DagsterInstance) -> None:
+    house.use(ORGANIZATION.records())
+    materialize(instance, "product")
+    before = house.s3.objects(house.warehouse)
+    house.use(spoiled("product"))
+    assert not materialize(instance, "product").success
+    assert house.s3.objects(house.warehouse) == before
+
+
+def test_a_re_execution_from_failure_completes_the_same_export(house: House, instance: dg.DagsterInstance) -> None:
+    house.use(spoiled("product"))
+    names = ["account", "meter", "product"]
+    job = dg.reconstructable(export_job)
+    config = {"resources": {IO_MANAGER: {"config": {"destinations": BOTH}}}}
+    first = dg.execute_job(job, instance, run_config=config, asset_selection=[dg.AssetKey(name) for name in names])
+    with first:
+        assert not first.success
+        assert set(house.objects()) == {"account", "meter"}
+    api = house.use(ORGANIZATION.records())
+    again = dg.ReexecutionOptions.from_failure(first.run_id, instance)
+    with dg.execute_job(job, instance, run_config=config, reexecution_options=again) as second:
+        assert second.success
+        assert {event.step_key for event in second.filter_events(lambda event: event.is_step_success)} >= {"product"}
+        assert second.run_id != first.run_id
+    assert {one.path.rsplit("/", 1)[-1] for one in api.requests} == {"token", "products"}
+    keys = {type_of(key): key for key in house.s3.objects(house.warehouse) if type_of(key) in entities()}
+    assert {name: key.rsplit("/", 1)[-1] for name, key in keys.items()} == {
+        name: f"{first.run_id}_{name}.csv" for name in names
+    }
+    assert len({key.split("/type=")[0] for key in keys.values()}) == 1
+
+
+def test_an_unknown_destination_is_refused_before_m3ter_is_asked(house: House, instance: dg.DagsterInstance) -> None:
+    api = house.use(ORGANIZATION.records())
+    result = materialize(instance, "meter", destinations=["warehouse", "nowhere"])
+    assert not result.success
+    assert list(api.requests) == []
+    assert house.objects() == {}
+    log = [one.dagster_event for one in instance.all_logs(result.run_id) if one.dagster_event]
+    errors = [one.event_specific_data.error for one in log if one.is_failure and one.event_specific_data]
+    assert any("there is no destination 'nowhere'; known are archive, warehouse." in str(error) for error in errors)
+
+
+def test_a_missing_bucket_fails_the_asset_and_leaves_the_other_destination(
+    house: House, instance: dg.DagsterInstance
+) -> None:
+    house.use([("meter", {"id": "m"})])
+    house.s3.client().delete_bucket(Bucket=house.archive)
+    result = materialize(instance, "meter")
+    assert not result.success
+    assert rows_of(house.objects()["meter"])[0]["id"] == "m"
+    assert house.archive in failure_of(result, "meter")
+
+
+def downstream(seen: list[pl.LazyFrame]) -> dg.AssetsDefinition:
+    @dg.asset(ins={"meter": dg.AssetIn(input_manager_key=IO_MANAGER)})
+    def report(meter: pl.LazyFrame) -> None:
+        seen.append(meter.collect().lazy())
+
+    return report
+
+
+def test_an_asset_of_the_users_own_reads_the_delivered_file_as_a_typed_frame(
+    house: House, instance: dg.DagsterInstance
+) -> None:
+    house.use(ORGANIZATION.records())
+    seen: list[pl.LazyFrame] = []
+    assert materialize(instance, "meter", "report", more=[downstream(seen)]).success
+    assert materialize(instance, "report", more=[downstream(seen)]).success
+    for frame in seen:
+        assert dict(frame.collect_schema()) == frame_schema(entities()["meter"])
+        assert len(frame.collect()) == expected_rows(ORGANIZATION.records())["meter"]
+    assert len(seen) == 2
+    ids = [record["id"] for name, record in ORGANIZATION.records() if name == "meter"]
+    assert sorted(seen[1].collect()["id"]) == sorted(ids)
+
+
+def test_an_entity_that_was_never_delivered_cannot_be_read(house: House, instance: dg.DagsterInstance) -> None:
+    house.use(ORGANIZATION.records())
+    with pytest.raises(NotExported, match=r"^meter was never delivered, so there is no CSV to read; materialise meter"):
+        dg.materialize(
+            [*operational_assets(), downstream([])], selection=["report"], instance=instance, resources=resources()
+        )
+
+
+# The terminal
+
+
+@pytest.fixture(scope="module")
+def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    with Sandbox(3, folder=tmp_path_factory.mktemp("sandbox"), requests_per_second=None) as sandbox:
+        yield sandbox
+
+
+def export(sandbox: Sandbox, folder: Path, *options: str, **environment: str | None) -> tuple[int, str, str]:
+    """Exit code, output and errors of `m3ter-dagster export`; None takes a variable away."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("M3TER_", "AWS_", "DAGSTER_"))}
+    given = {**kept, **sandbox.environment, "DAGSTER_HOME": str(folder / "home"), "M3TER_REQUESTS_PER_SECOND": "50"}
+    changed = {name: value for name, value in {**given, **environment}.items() if value is not None}
+    command = [str(PROGRAM), "export", *options]
+    done = subprocess.run(command, cwd=folder, env=changed, capture_output=True, text=True, check=False, timeout=90)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.slow
+def test_an_export_of_everything_ends_with_0(sandbox: Sandbox, tmp_path: Path) -> None:
+    code, output, errors = export(sandbox, tmp_path)
+    assert (code, errors) == (0, "")
+    assert "17 of 17 entities delivered" in output
+    delivered = [type_of(key) for key in sandbox.s3.objects(WAREHOUSE)]
+    assert sorted(name for name in delivered if name in entities()) == sorted(entities())
+
+
+@pytest.mark.slow
+def test_an_export_of_some_to_one_destination_ends_with_0(sandbox: Sandbox, tmp_path: Path) -> None:
+    before = set(sandbox.s3.objects(WAREHOUSE))
+    code, output, _ = export(sandbox, tmp_path, "--entities", "meter, PRODUCTS,meter", "--destinations", "archive")
+    assert code == 0
+    assert "2 of 2 entities delivered" in output
+    assert {"meter", "product"} <= {type_of(key) for key in sandbox.s3.objects(ARCHIVE)}
+    assert set(sandbox.s3.objects(WAREHOUSE)) == before
+
+
+@pytest.mark.slow
+def test_a_wrong_secret_ends_with_1_and_names_the_variables(sandbox: Sandbox, tmp_path: Path) -> None:
+    code, output, errors = export(sandbox, tmp_path, "--entities", "meter", M3TER_API_SECRET="wrong-one")
+    assert code == 1
+    assert "0 of 1 entities delivered" in output
+    assert "m3ter gives no token for M3TER_API_KEY and M3TER_API_SECRET: check both" in output
+    assert "wrong-one" not in output + errors
+    assert "Traceback" not in output + errors
+
+
+@pytest.mark.slow
+def test_a_missing_bucket_ends_with_1_and_is_named(sandbox: Sandbox, tmp_path: Path) -> None:
+    exports = tmp_path / "exports.yaml"
+    text = exports_yaml(sandbox.s3.endpoint_url, warehouse="no-such-bucket-here", archive=ARCHIVE)
+    exports.write_text(text, encoding="utf-8")
+    code, output, errors = export(
+        sandbox, tmp_path, "--entities", "meter", "--destinations", "warehouse", M3TER_EXPORTS=str(exports)
+    )
+    assert code == 1
+    assert "0 of 1 entities delivered" in output
+    assert "no-such-bucket-here" in output
+    assert "Traceback" not in output + errors
+
+
+WRONG_USE = [
+    ((), {"M3TER_API_KEY": None}, "M3TER_API_KEY is not set; it is the access key id of a m3ter service user"),
+    ((), {"M3TER_API_SECRET": None}, "M3TER_API_SECRET is not set; it is the API secret"),
+    ((), {"M3TER_ORG_ID": " "}, "M3TER_ORG_ID is not set; it is the id of your m3ter Organization"),
+    (("--entities", "bils"), {}, "--entities: there is no entity 'bils'; known are ACCOUNTS, ACCOUNT_PLANS,"),
+    (("--entities", ","), {}, "--entities names nothing; give at least one."),
+    (("--destinations", "warehous"), {}, "there is no destination 'warehous'; known are archive, warehouse."),
+    ((), {"M3TER_EXPORTS": "elsewhere.yaml"}, "elsewhere.yaml; write one that names at least a destination"),
+]
+
+
+@pytest.mark.parametrize(("options", "environment", "message"), WRONG_USE)
+def test_wrong_use_ends_with_2_and_says_what_is_right(
+    sandbox: Sandbox, tmp_path: Path, options: tuple[str, ...], environment: dict[str, str | None], message: str
+) -> None:
+    asked = len(sandbox.api.requests)
+    code, output, errors = export(sandbox, tmp_path, *options, **environment)
+    assert (code, output) == (2, "")
+    assert message in errors
+    assert "Traceback" not in errors
+    assert len(sandbox.api.requests) == asked

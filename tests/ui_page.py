@@ -1,0 +1,82 @@
+"""A browser's page on Dagster's UI, in the words of the tests."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+
+CHROMIUM = Path("/usr/bin/chromium")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+LONGEST_WAIT = 45_000
+"""Milliseconds, for a machine that does much else: a run is a new process that imports everything."""
+RUN = """
+query Run($id: ID!) {
+  runOrError(runId: $id) { ... on Run { status assetMaterializations { assetKey { path } } } }
+}
+"""
+
+
+@dataclass(frozen=True)
+class UI:
+    page: Page
+    address: str
+
+    def open(self, path: str) -> None:
+        self.page.goto(self.address + path)
+
+    def select(self, *assets: str) -> None:
+        """Tick the assets in a list of assets."""
+        for asset in assets:
+            link = self.page.locator(f'a[href="/assets/{asset}"]')
+            self.page.locator("div:has(input[type=checkbox])", has=link).last.locator("label").click()
+
+    def materialize(self) -> Locator:
+        """The button, once it can be clicked."""
+        return self.page.locator("button:enabled", has_text="Materialize").first
+
+    def view_launched_run(self) -> None:
+        """Follow the note that a run was launched; it comes only when no question was asked."""
+        expect(self.page.get_by_text("Launched run")).to_be_visible()
+        self.page.get_by_role("link", name="View", exact=True).click()
+
+    def ended_run(self) -> tuple[str, list[str]]:
+        """The id of the run whose page opens, once it succeeded, and the assets that it materialized."""
+        self.page.wait_for_url("**/runs/*")
+        run_id = self.page.url.rsplit("/", 1)[1]
+        expect(self.page.get_by_text(re.compile("^(Success|Failure|Canceled)$")).first).to_be_visible()
+        run = self._run(run_id)
+        assert run["status"] == "SUCCESS"
+        return run_id, sorted("/".join(one["assetKey"]["path"]) for one in run["assetMaterializations"])
+
+    def _run(self, run_id: str) -> dict[str, Any]:
+        query = {"query": RUN, "variables": {"id": run_id}}
+        return self.page.request.post(f"{self.address}/graphql", data=query).json()["data"]["runOrError"]
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    expect.set_options(timeout=LONGEST_WAIT)
+    with sync_playwright() as playwright, playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS) as browser:
+        yield browser
+
+
+@contextmanager
+def ui_page(browser: Browser, address: str) -> Iterator[UI]:
+    # High enough for all entities: Dagster renders only the rows in sight.
+    with browser.new_page(viewport={"width": 1500, "height": 2000}) as page:
+        page.set_default_timeout(LONGEST_WAIT)
+        yield UI(page, address)
