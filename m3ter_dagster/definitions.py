@@ -36,8 +36,3 @@ def definitions() -> dg.Definitions:
             IO_MANAGER: S3CsvIOManager(destinations=list(exports.default_destinations)),
         },
     )
-
-
-def export_job() -> dg.JobDefinition:
-    """The job of an export, for a process that runs it itself."""
-    return definitions().resolve_job_def(EXPORT_JOB)

@@ -13,9 +13,8 @@ from dagster import DagsterEventType as Type
 from dagster import DagsterRunStatus as RunStatus
 
 from m3ter_dagster.entities import entities
-from m3ter_dagster.resources.export_history import DUE_TAG, SCHEDULE_TAG
+from m3ter_dagster.resources.export_history import DUE_TAG, SCHEDULE_TAG, root_id, runs_of
 
-_ROOT_TAG = "dagster/root_run_id"
 _RUNS_AT_ONCE = 50
 
 Status = Literal["PENDING", "RUNNING", "SUCCEEDED", "FAILED"]

@@ -1,63 +1,28 @@
-"""An export run in this process, followed through Dagster's own event log."""
+"""An export run in this process: a new one, or the rest of one that failed."""
 
 from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
-from dagster import DagsterEventType as Type
 
 from m3ter_dagster.assets.operational import IO_MANAGER
-from m3ter_dagster.definitions import export_job
-from m3ter_dagster.resources.delivery_metadata import delivered_objects
-from m3ter_dagster.resources.export_history import MANIFEST
+from m3ter_dagster.definitions import EXPORT_JOB, definitions
+from m3ter_dagster.resources.export_history import MANIFEST, ROOT_TAG, chosen_entities, deliveries_of, runs_of
+from m3ter_dagster.run_results import EntityResult, RunResult, follow
 
-_FOLLOWED = {
-    Type.STEP_START,
-    Type.STEP_RESTARTED,
-    Type.STEP_FAILURE,
-    Type.ASSET_CHECK_EVALUATION,
-    Type.ASSET_MATERIALIZATION,
-    Type.RUN_FAILURE,
-    Type.RUN_CANCELED,
-}
+Changed = Callable[[RunResult, str], None]
+"""Is told each entity that did something."""
 _REQUEST_TAG = "m3ter/request"
-_LOOK_EVERY_SECONDS = 0.5
+_OWN_TAGS = "m3ter/"
 
 
-@dataclass
-class EntityResult:
-    """What became of one entity in a run."""
-
-    entity: str
-    status: str = "waiting"
-    """waiting, running, delivered or failed"""
-    rows: int | None = None
-    bytes: int | None = None
-    seconds: float | None = None
-    checks: list[bool] = field(default_factory=list)
-    uris: list[str] = field(default_factory=list)
-    error: str = ""
-
-
-@dataclass
-class RunResult:
-    """What became of a run so far."""
-
-    entities: dict[str, EntityResult]
-    run_id: str = ""
-    manifest: list[str] = field(default_factory=list)
-    """Addresses of the manifest: it is there only when everything is."""
-    error: str = ""
-    """Why the run as a whole failed, where no entity says so."""
-
-    @property
-    def is_complete(self) -> bool:
-        return bool(self.manifest) and all(one.status == "delivered" for one in self.entities.values())
+class NothingToResume(Exception):
+    """The text says why."""
 
 
 def export_now(
@@ -66,106 +31,95 @@ def export_now(
     destinations: Sequence[str],
     *,
     verbose: bool,
-    changed: Callable[[RunResult, str], None],
+    changed: Changed,
     tags: Mapping[str, str] | None = None,
 ) -> RunResult:
-    """Run the export job for these entities to its end. `changed` is told each entity that did something."""
+    """Run the export job for these entities to its end."""
     result = RunResult({name: EntityResult(name) for name in entities})
-    request = {_REQUEST_TAG: str(uuid.uuid4())}
-    ended = threading.Event()
-    follower = threading.Thread(target=_follow, args=(instance, request, result, changed, ended))
-    follower.start()
-    try:
+    with _followed(instance, result, changed) as request:
         dg.execute_job(
-            dg.reconstructable(export_job),
+            _job(EXPORT_JOB),
             instance,
             run_config=_run_config(destinations, verbose=verbose),
             tags={**(tags or {}), **request, "m3ter/destinations": ",".join(destinations)},
             asset_selection=[dg.AssetKey(name) for name in (*entities, MANIFEST)],
         )
+    return result
+
+
+def resume(instance: dg.DagsterInstance, run_id: str, *, abandoned: bool, changed: Changed) -> RunResult:
+    """Run what is missing of the export that `run_id` belongs to, as Dagster's "re-execute from failure" does.
+
+    `abandoned` says that the process of a run which Dagster takes for running has died.
+    """
+    last = _last_run(instance, run_id, abandoned=abandoned)
+    root = runs_of(instance, last.root_run_id or last.run_id)[0].dagster_run
+    missing = set(chosen_entities(instance, root)) - set(deliveries_of(instance, root.run_id))
+    result = RunResult({name: EntityResult(name) for name in sorted(missing)})
+    with _followed(instance, result, changed) as request:
+        dg.execute_job(
+            _job(last.job_name),
+            instance,
+            run_config={**last.run_config, "loggers": _loggers(verbose=False)},
+            tags={**_inherited_tags(last), **request},
+            reexecution_options=dg.ReexecutionOptions.from_failure(last.run_id, instance),
+        )
+    return result
+
+
+def _last_run(instance: dg.DagsterInstance, run_id: str, *, abandoned: bool) -> dg.DagsterRun:
+    """The last run of the export, which must have failed."""
+    run = instance.get_run_by_id(run_id)
+    if run is None:
+        raise NothingToResume(f"there is no run {run_id}; `m3ter-dagster jobs` lists the exports.")
+    last = runs_of(instance, run.root_run_id or run.run_id)[-1].dagster_run
+    if last.status == dg.DagsterRunStatus.SUCCESS:
+        raise NothingToResume(f"run {last.run_id} succeeded, so nothing of this export is missing.")
+    if not last.is_finished and abandoned:
+        instance.report_run_failed(last, "Its process had died; it was abandoned when the export was resumed.")
+    elif not last.is_finished:
+        raise NothingToResume(
+            f"run {last.run_id} is still {last.status.value.lower()} as far as Dagster knows. Wait for it, or add "
+            "--abandoned if its process has died."
+        )
+    return instance.get_run_by_id(last.run_id) or last
+
+
+def _inherited_tags(run: dg.DagsterRun) -> dict[str, str]:
+    """Dagster's own re-execution sets the group tags only when it is started from the UI."""
+    own = {name: value for name, value in run.tags.items() if name.startswith(_OWN_TAGS)}
+    return {**own, "dagster/parent_run_id": run.run_id, ROOT_TAG: run.root_run_id or run.run_id}
+
+
+@contextmanager
+def _followed(instance: dg.DagsterInstance, result: RunResult, changed: Changed) -> Generator[dict[str, str]]:
+    """The tag by which the run inside the `with` is found, and followed to its end."""
+    request = {_REQUEST_TAG: str(uuid.uuid4())}
+    ended = threading.Event()
+    follower = threading.Thread(target=follow, args=(instance, request, result, changed, ended))
+    follower.start()
+    try:
+        yield request
     finally:
         ended.set()
         follower.join()
-    return result
+
+
+def job_named(name: str) -> dg.JobDefinition:
+    """A job of this project, for a process that runs it itself."""
+    return definitions().resolve_job_def(name)
+
+
+def _job(name: str) -> Any:
+    return dg.build_reconstructable_job("m3ter_dagster.runs", "job_named", (name,))
 
 
 def _run_config(destinations: Sequence[str], *, verbose: bool) -> Mapping[str, Any]:
     return {
         "resources": {IO_MANAGER: {"config": {"destinations": list(destinations)}}},
-        "loggers": {"console": {"config": {"log_level": "DEBUG" if verbose else "CRITICAL"}}},
+        "loggers": _loggers(verbose=verbose),
     }
 
 
-def _follow(
-    instance: dg.DagsterInstance,
-    request: Mapping[str, str],
-    result: RunResult,
-    changed: Callable[[RunResult, str], None],
-    ended: threading.Event,
-) -> None:
-    cursor: str | None = None
-    is_last = False
-    while not is_last:
-        is_last = ended.wait(_LOOK_EVERY_SECONDS)
-        result.run_id = result.run_id or _run_id(instance, request)
-        if result.run_id:
-            log = instance.get_records_for_run(result.run_id, cursor, _FOLLOWED)
-            cursor = log.cursor
-            for name in _apply([record.event_log_entry.dagster_event for record in log.records], result):
-                changed(result, name)
-
-
-def _run_id(instance: dg.DagsterInstance, request: Mapping[str, str]) -> str:
-    runs = instance.get_run_records(dg.RunsFilter(tags=dict(request)), limit=1)
-    return runs[0].dagster_run.run_id if runs else ""
-
-
-def _apply(events: Sequence[dg.DagsterEvent | None], result: RunResult) -> Iterator[str]:
-    """Take over what the events say; the names of the entities that changed."""
-    for event in events:
-        if event is None:
-            continue
-        entity = result.entities.get(event.step_key or "")
-        if entity is not None:
-            _apply_to_entity(event, entity)
-            yield entity.entity
-        elif event.step_key == MANIFEST and event.event_type == Type.ASSET_MATERIALIZATION:
-            result.manifest = _uris(event.step_materialization_data.materialization)
-        elif event.is_failure and not any(one.error for one in result.entities.values()):
-            result.error = failure_text(event)
-
-
-def _apply_to_entity(event: dg.DagsterEvent, entity: EntityResult) -> None:
-    match event.event_type:
-        case Type.STEP_START | Type.STEP_RESTARTED:
-            entity.status, entity.checks = "running", []
-        case Type.STEP_FAILURE:
-            entity.status, entity.error = "failed", failure_text(event)
-        case Type.ASSET_CHECK_EVALUATION:
-            entity.checks.append(event.asset_check_evaluation_data.passed)
-        case Type.ASSET_MATERIALIZATION:
-            _apply_materialization(event.step_materialization_data.materialization, entity)
-
-
-def _apply_materialization(materialization: dg.AssetMaterialization, entity: EntityResult) -> None:
-    metadata = materialization.metadata
-    objects = delivered_objects(metadata)
-    entity.status = "delivered"
-    entity.rows = int(str(metadata["dagster/row_count"].value))
-    entity.bytes = objects[0]["bytes"]
-    entity.seconds = sum(float(str(metadata[name].value)) for name in metadata if name.startswith("seconds"))
-    entity.uris = _uris(materialization)
-
-
-def _uris(materialization: dg.AssetMaterialization) -> list[str]:
-    return [one["uri"] for one in delivered_objects(materialization.metadata)]
-
-
-def failure_text(event: dg.DagsterEvent) -> str:
-    """The words of a failure without its trace: the innermost cause is the one that was written for people."""
-    data: Any = event.event_specific_data
-    described = getattr(getattr(data, "user_failure_data", None), "description", None)
-    error = getattr(data, "error", None)
-    while error is not None and error.cause is not None:
-        error = error.cause
-    return described or (error.message.strip().split(": ", 1)[-1] if error else event.message or "")
+def _loggers(*, verbose: bool) -> Mapping[str, Any]:
+    return {"console": {"config": {"log_level": "DEBUG" if verbose else "CRITICAL"}}}

@@ -214,7 +214,7 @@ def test_a_breached_entity_has_no_object_and_a_red_check_and_the_others_are_deli
     evaluation = next(one for one in result.get_asset_check_evaluations() if not one.passed)
     report = evaluation.metadata["report"].value
     bad = next(record["id"] for entity, record in ORGANIZATION.records() if entity == "product")
-    assert [record.data for record in report] == [
+    assert [record.data for record in report.records] == [
         {"row id": bad, "column": "name", "value": "5", "rule": "must be text"}
     ]
     assert failure_of(result, "product").startswith(

@@ -8,17 +8,18 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Thread
+from select import select
+from threading import Event, Thread
 
 from urllib3 import PoolManager, Retry
 
 PROJECT = Path(__file__).parents[1]
 SERVING = "Serving dagster-webserver on"
-LOADED = "{ workspaceOrError { ... on Workspace { locationEntries { locationOrLoadError { ... on PythonError { message } } } } } }"
 SECONDS_TO_END = 60
+"""Longer than a code server lives on without its dagster dev, which is 45."""
 
 # A SIGINT that a shell ignores for its background jobs stays ignored, and dagster dev would then not end on SIGTERM.
 PROGRAM = """\
@@ -26,32 +27,40 @@ import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
 os.execv(sys.executable, [sys.executable, "-m", "dagster", *sys.argv[1:]])
 """
+LOAD_ERRORS = """
+{
+  workspaceOrError {
+    ... on Workspace {
+      locationEntries { locationOrLoadError { ... on PythonError { message causes { message } } } }
+    }
+  }
+}
+"""
 
 
 @contextmanager
 def dagster_dev(environment: Mapping[str, str], home: Path) -> Iterator[str]:
     """The address of the UI; `home` is the DAGSTER_HOME. At the end nothing of it may be left running."""
     shutil.copy(PROJECT / "dagster.yaml", home)
-    address = f"http://127.0.0.1:{_free_port()}"
-    process = _start(
-        ["dev", "-h", "127.0.0.1", "-p", address.rsplit(":", 1)[1]], {**environment, "DAGSTER_HOME": str(home)}
-    )
+    port = _free_port()
+    process = _start({**environment, "DAGSTER_HOME": str(home)}, port)
     log: list[str] = []
+    serves_or_ended = Event()
     assert process.stdout
-    lines = iter(process.stdout.readline, "")
-    # Its log is read on, or it would stand still once the pipe is full; the pipe ends with the last process.
-    reader = Thread(target=lambda: log.extend(lines), daemon=True)
+    reader = Thread(target=_read, args=(process.stdout, log, serves_or_ended), daemon=True)
+    reader.start()
     try:
-        _wait_until_serving(address, lines, log)
-        reader.start()
-        yield address
+        assert serves_or_ended.wait(120), "".join(log)
+        assert SERVING in "".join(log), "".join(log)
+        _assert_loaded(f"http://127.0.0.1:{port}")
+        yield f"http://127.0.0.1:{port}"
     finally:
         _end(process, reader)
 
 
-def _start(arguments: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[str]:
+def _start(environment: Mapping[str, str], port: int) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, *arguments],
+        [sys.executable, "-c", PROGRAM, "dev", "-h", "127.0.0.1", "-p", str(port)],
         cwd=PROJECT,
         env={**_plain_environment(), **environment},
         stdout=subprocess.PIPE,
@@ -73,34 +82,48 @@ def _free_port() -> int:
         return server.getsockname()[1]
 
 
-def _wait_until_serving(address: str, lines: Iterator[str], log: list[str]) -> None:
+def _read(lines: Iterable[str], log: list[str], serves_or_ended: Event) -> None:
+    """Read the log to its end, or dagster dev would stand still once the pipe is full."""
     for line in lines:
-        log.append(line)
+        if not serves_or_ended.is_set():
+            log.append(line)
         if SERVING in line:
-            break
-    else:
-        raise AssertionError("dagster dev did not start:\n" + "".join(log))
-    # The line comes just before the port opens.
+            serves_or_ended.set()
+    serves_or_ended.set()
+
+
+def _assert_loaded(address: str) -> None:
+    """The code location has no load error. Waits for the port, which opens just after the line in the log."""
     with PoolManager(retries=Retry(connect=30, backoff_factor=0.1, backoff_max=1)) as pool:
-        answer = pool.request("POST", f"{address}/graphql", json={"query": LOADED}).json()
+        answer = pool.request("POST", f"{address}/graphql", json={"query": LOAD_ERRORS}).json()
     (location,) = answer["data"]["workspaceOrError"]["locationEntries"]
-    assert location["locationOrLoadError"] == {}, location["locationOrLoadError"]["message"]
+    assert location["locationOrLoadError"] == {}, location["locationOrLoadError"]
 
 
 def _end(process: subprocess.Popen[str], reader: Thread) -> None:
     process.terminate()
     try:
         process.wait(SECONDS_TO_END)
-        if reader.ident:
-            reader.join(SECONDS_TO_END)
     finally:
-        left = _running(session=process.pid)
+        left = {pid: command for pid, command in _running(session=process.pid).items() if not _ends(pid)}
         for pid in left:
             os.kill(pid, signal.SIGKILL)
         process.wait()
-    assert process.stdout
-    process.stdout.close()
+        reader.join()
+        assert process.stdout
+        process.stdout.close()
     assert left == {}, f"dagster dev left processes behind: {left}"
+
+
+def _ends(pid: int) -> bool:
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select([descriptor], [], [], SECONDS_TO_END)[0])
+    finally:
+        os.close(descriptor)
 
 
 def _running(*, session: int) -> dict[int, str]:

@@ -7,6 +7,7 @@ import dagster as dg
 
 from m3ter_dagster.assets.breaches import breach_metadata
 from m3ter_dagster.assets.column_schema import column_schema
+from m3ter_dagster.assets.own_checks import failed_checks, own_check_specs, passed_checks
 from m3ter_dagster.assets.source import source_key
 from m3ter_dagster.config import ConfigError
 from m3ter_dagster.entities import Entity, entities
@@ -17,7 +18,6 @@ from m3ter_dagster.resources.reading_metadata import reading_metadata
 
 GROUP = "operational_exports"
 IO_MANAGER = "csv_io_manager"
-SCHEMA, PRIMARY_KEY = "schema", "primary_key"
 RETRIES = dg.RetryPolicy(max_retries=1, delay=5)
 """For what the client and the stores have not outlived by themselves."""
 
@@ -36,7 +36,7 @@ def operational_asset(entity: Entity, owners: Sequence[str] = ()) -> dg.AssetsDe
         description=f"{entity.description} One CSV of all rows, as m3ter's Data Export Entity Schema defines it.",
         metadata={"dagster/column_schema": column_schema(entity)},
         tags={"m3ter/operational_data_type": entity.operational_data_type},
-        check_specs=_check_specs(entity),
+        check_specs=own_check_specs(entity),
         io_manager_key=IO_MANAGER,
         retry_policy=RETRIES,
     )
@@ -47,27 +47,11 @@ def operational_asset(entity: Entity, owners: Sequence[str] = ()) -> dg.AssetsDe
         try:
             reading = organization.read(entity, waiting=waiting)
         except SchemaBreached as breached:
-            yield from _check_results(entity, breached)
+            yield from failed_checks(entity, breached)
             raise dg.Failure(str(breached), metadata=breach_metadata(breached), allow_retries=False) from None
         except (EntityUnreadable, ConfigError) as error:
             raise dg.Failure(str(error), allow_retries=False) from None
-        yield from _check_results(entity, None, rows=reading.rows)
+        yield from passed_checks(entity, reading.rows, context.run, context.instance)
         yield dg.Output(reading.frame, metadata=reading_metadata(reading))
 
     return export
-
-
-def _check_specs(entity: Entity) -> list[dg.AssetCheckSpec]:
-    return [
-        dg.AssetCheckSpec(SCHEMA, asset=entity.name, description="Every cell fits the type of its column."),
-        dg.AssetCheckSpec(PRIMARY_KEY, asset=entity.name, description="Every row has an id, and no other row has it."),
-    ]
-
-
-def _check_results(entity: Entity, breached: SchemaBreached | None, *, rows: int = 0) -> Iterator[dg.AssetCheckResult]:
-    """Which of the two checks the breaches break; all rows were looked at either way."""
-    breaches = breached.breaches if breached else []
-    for name, of_key in ((SCHEMA, False), (PRIMARY_KEY, True)):
-        mine = [breach for breach in breaches if (breach.column == entity.primary_key) is of_key]
-        metadata = breach_metadata(breached, mine) if breached and mine else {"rows": rows}
-        yield dg.AssetCheckResult(passed=not mine, check_name=name, metadata=metadata)

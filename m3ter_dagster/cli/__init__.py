@@ -7,6 +7,7 @@ import click
 from m3ter_dagster.cli.check import check, schema
 from m3ter_dagster.cli.export import export
 from m3ter_dagster.cli.jobs import jobs
+from m3ter_dagster.cli.pull import pull
 from m3ter_dagster.cli.sandbox import demo, sandbox
 from m3ter_dagster.cli.schedules import schedules
 
@@ -17,5 +18,5 @@ def main() -> None:
     """m3ter's Operational Data Export, run by you."""
 
 
-for command in (export, schedules, jobs, check, schema, sandbox, demo):
+for command in (export, schedules, jobs, pull, check, schema, sandbox, demo):
     main.add_command(command)

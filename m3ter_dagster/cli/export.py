@@ -17,10 +17,19 @@ from m3ter_dagster.entities import UnknownEntity, entities, find_entity
 @click.option("--entities", "names", metavar="NAMES", help="Comma-separated: account,BILLS,... Without it: all.")
 @click.option("--destinations", "codes", metavar="CODES", help="Comma-separated. Without it: defaultDestinations.")
 @click.option("--schedule", "code", metavar="CODE", help="The entities and destinations of this Export Schedule.")
+@click.option("--resume", "run_id", metavar="RUN_ID", help="Complete the export of this run, which failed.")
+@click.option("--abandoned", is_flag=True, help="With --resume: its process died without telling Dagster.")
 @click.option("--verbose", is_flag=True, help="Show Dagster's own log.")
-def export(names: str | None, codes: str | None, code: str | None, verbose: bool) -> None:
+def export(
+    names: str | None, codes: str | None, code: str | None, run_id: str | None, abandoned: bool, verbose: bool
+) -> None:
     """Export entities to destinations now; exit code 0 only if all was delivered."""
     exports = configured(load_exports)
+    if run_id is not None:
+        if names is not None or codes is not None or code is not None:
+            wrong_use("--resume completes what its export began; leave out --entities, --destinations and --schedule.")
+        configured(load_m3ter_settings)
+        raise SystemExit(resume_export(run_id, abandoned=abandoned))
     if code is not None:
         if names is not None or codes is not None:
             wrong_use("--schedule brings its own entities and destinations; leave out --entities and --destinations.")
@@ -54,6 +63,22 @@ def run_export(
     console = open_console()
     with open_instance() as instance, progress(console) as changed:
         result = export_now(instance, names, destinations, verbose=verbose, changed=changed, tags=tags)
+    print_result(console, result)
+    return 0 if result.is_complete else 1
+
+
+def resume_export(run_id: str, *, abandoned: bool) -> int:
+    """Run what is missing of an export, showing how it goes; the exit code."""
+    from m3ter_dagster.cli.progress import print_result, progress
+    from m3ter_dagster.instance import open_instance
+    from m3ter_dagster.runs import NothingToResume, resume
+
+    console = open_console()
+    try:
+        with open_instance() as instance, progress(console) as changed:
+            result = resume(instance, run_id, abandoned=abandoned, changed=changed)
+    except NothingToResume as nothing:
+        wrong_use(f"--resume: {nothing}")
     print_result(console, result)
     return 0 if result.is_complete else 1
 

@@ -11,6 +11,7 @@ from m3ter_dagster.config.environment import (
 from m3ter_dagster.config.exports_file import ConfigError, parse_exports
 from m3ter_dagster.config.json_schema import exports_json_schema
 from m3ter_dagster.config.models import Destination, Exports, ExportSchedule
+from m3ter_dagster.config.notifications import Notifications, grace
 
 __all__ = [
     "EXAMPLE",
@@ -19,9 +20,11 @@ __all__ = [
     "ExportSchedule",
     "Exports",
     "M3terSettings",
+    "Notifications",
     "executor",
     "exports_json_schema",
     "exports_path",
+    "grace",
     "load_exports",
     "load_m3ter_settings",
     "parse_exports",

@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 
 from m3ter_dagster.config.models import Destination, Exports, ExportSchedule
 from m3ter_dagster.config.names import name_mistakes
+from m3ter_dagster.config.notifications import Notifications
 from m3ter_dagster.config.values import a_kind_of, unknown
 from m3ter_dagster.config.yaml_lines import Loc, Mistake, YamlLines, read_yaml
 
@@ -19,6 +20,7 @@ _ITEMS: dict[str, tuple[str, type[BaseModel]]] = {
     "destinations": ("destination", Destination),
     "schedules": ("schedule", ExportSchedule),
 }
+_PARTS: dict[str, type[BaseModel]] = {"notifications": Notifications}
 _CONSEQUENCE = "default_factory_not_called"
 """The kind of pydantic error that only follows from another one."""
 
@@ -95,7 +97,10 @@ def _words(error: ErrorDetails, document: YamlLines) -> str:
 
 def _fields(loc: Loc) -> dict[str, FieldInfo]:
     """The fields of the model that `loc` is in, by the names that the file uses."""
-    model = _ITEMS[str(loc[0])][1] if len(loc) > 2 else Exports
+    part = str(loc[0])
+    model = Exports
+    if len(loc) > 1:
+        model = _PARTS[part] if part in _PARTS else _ITEMS[part][1]
     return {str(field.alias): field for field in model.model_fields.values()}
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic_core.core_schema import ValidationInfo
 
+from m3ter_dagster.config.file_model import FileModel
 from m3ter_dagster.config.names import dagster_name, name_mistakes
+from m3ter_dagster.config.notifications import OptionalNotifications, Owner
 from m3ter_dagster.config.values import (
     BucketName,
     Code,
@@ -66,22 +67,7 @@ def data_types() -> list[str]:
     return [entity.operational_data_type for entity in entities().values()]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", alias_generator=to_camel, validate_by_name=True, validate_by_alias=True
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _leave_out_empty(cls, data: Any) -> Any:
-        """`region:` with nothing behind it is `region` left out."""
-        if not isinstance(data, Mapping):
-            return data
-        known = {field.alias for field in cls.model_fields.values()}
-        return {key: value for key, value in data.items() if value is not None or key not in known}
-
-
-class Destination(_Model):
+class Destination(FileModel):
     """A bucket, and how to write to it."""
 
     code: Code = Field(
@@ -123,7 +109,7 @@ class Destination(_Model):
         return value
 
 
-class ExportSchedule(_Model):
+class ExportSchedule(FileModel):
     """What to export, whereto, and how often."""
 
     code: Code = Field(
@@ -168,7 +154,7 @@ class ExportSchedule(_Model):
         return dagster_name(self.code)
 
 
-class Exports(_Model):
+class Exports(FileModel):
     """The whole of exports.yaml."""
 
     destinations: Annotated[tuple[Destination, ...], _list_of("destinations")] = Field(
@@ -184,6 +170,10 @@ class Exports(_Model):
         description="Where an export goes that a person starts; left out: the first destination.",
         json_schema_extra=_LISTED,
     )
+    owners: Annotated[tuple[Owner, ...], _list_of("owners such as team:finance or data@acme.com", at_least=0)] = Field(
+        default=(), description="Who owns the exports, shown in Dagster.", examples=[["team:finance", "data@acme.com"]]
+    )
+    notifications: OptionalNotifications = Field(default=None, description="Whom to tell about exports.")
 
     def destination(self, code: str) -> Destination:
         return next(destination for destination in self.destinations if destination.code == code)

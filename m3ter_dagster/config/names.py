@@ -13,13 +13,15 @@ Loc = tuple[str | int, ...]
 NameMistake = tuple[Loc, str]
 
 FIRST_EXPORTS = "first_exports"
-"""The sensor's name: schedules and sensors share their names."""
+FAILED_EXPORTS, DELIVERED_EXPORTS, LATE_EXPORTS = "failed_exports", "delivered_exports", "late_exports"
+SENSORS = (FIRST_EXPORTS, FAILED_EXPORTS, DELIVERED_EXPORTS, LATE_EXPORTS)
+"""Schedules and sensors share their names."""
 
 RESERVED = {
     *("context", "conf", "config", "meta", "arg_dict", "dict", "input_arg_dict", "output_arg_dict"),
     *("int", "str", "float", "bool", "input", "output", "type"),
     *keyword.kwlist,
-    FIRST_EXPORTS,
+    *SENSORS,
 }
 
 

@@ -92,14 +92,14 @@ def http_url(field: str, value: Any) -> str:
     text = a_text(field, value)
     if "@" in text:
         raise ValueError(f"has a user or password in {field}; write the address without them")
-    if not _is_address_of_a_host(text):
+    if not is_address_of_a_host(text):
         raise ValueError(
             f"has the {field} {text!r}; write an address such as https://store.example.com or http://host:9000"
         )
     return text.rstrip("/")
 
 
-def _is_address_of_a_host(text: str) -> bool:
+def is_address_of_a_host(text: str) -> bool:
     try:
         url = urlsplit(text)
         plain = text.isprintable() and " " not in text and not url.query and not url.fragment

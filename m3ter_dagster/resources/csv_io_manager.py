@@ -18,6 +18,7 @@ from m3ter_dagster.entities import Entity, find_entity
 from m3ter_dagster.exports import Export
 from m3ter_dagster.frames.csv import RowsLost, read_csv, write_csv
 from m3ter_dagster.manifest import Manifest
+from m3ter_dagster.resources.delivered_frames import DeliveredFrames
 from m3ter_dagster.resources.delivery_metadata import (
     comparison_metadata,
     delivered_objects,
@@ -26,7 +27,7 @@ from m3ter_dagster.resources.delivery_metadata import (
 )
 from m3ter_dagster.resources.destinations import DeliveryFailed, Destinations, UnknownDestination
 from m3ter_dagster.resources.differences import compare
-from m3ter_dagster.resources.export_history import MANIFEST, SCHEDULE_TAG, export_of, previous_export
+from m3ter_dagster.resources.export_history import MANIFEST, SCHEDULE_TAG, export_of, previous_export, root_id
 
 
 class NotExported(LookupError):
@@ -62,8 +63,10 @@ class S3CsvIOManager(dg.ConfigurableIOManager):
                 metadata = self._deliver_manifest(obj)
             else:
                 metadata = self._deliver_entity(obj, find_entity(context.asset_key.path[-1]))
-        except (DeliveryFailed, RowsLost, OSError) as error:
-            raise dg.Failure(str(error)) from error
+        except DeliveryFailed as failed:
+            raise dg.Failure(str(failed), allow_retries=not failed.is_permanent) from None
+        except (RowsLost, OSError) as error:
+            raise dg.Failure(f"{context.asset_key.to_user_string()} could not be written: {error}") from error
         context.add_output_metadata(metadata)
 
     def load_input(self, context: dg.InputContext) -> pl.LazyFrame:
@@ -76,6 +79,13 @@ class S3CsvIOManager(dg.ConfigurableIOManager):
         file = self._file(f"{entity.name}-input.csv")
         self._destinations.fetch(last["destination"], last["uri"], file)
         return read_csv(file, entity)
+
+    def delivered_frames(self) -> DeliveredFrames:
+        """What the runs of this run's export have delivered so far."""
+        assert self._run
+        assert self._instance
+        folder = Path(self._folder.name)
+        return DeliveredFrames(self._instance, root_id(self._run), destinations=self._destinations, folder=folder)
 
     def _deliver_entity(self, frame: pl.LazyFrame, entity: Entity) -> dict[str, Any]:
         started = time.monotonic()

@@ -45,6 +45,7 @@ class DeliveryFailed(Exception):
     def __init__(self, file: str, delivered: Sequence[Delivered], failures: Sequence[Refusal]) -> None:
         self.delivered = list(delivered)
         self.failures = list(failures)
+        self.is_permanent = all(one.is_permanent for one in failures)
         others = ", ".join(one.destination for one in delivered)
         there = f" It was delivered to: {others}." if delivered else ""
         super().__init__(f"{file} was not delivered everywhere.{there}\n" + "\n".join(f"  {one}" for one in failures))

@@ -18,7 +18,8 @@ DUE_TAG = "m3ter/due"
 SUMMARY = "m3ter/manifest"
 """Metadata of a manifest's materialisation: what the next export of the same schedule compares itself with."""
 
-_ROOT_TAG = "dagster/root_run_id"
+ROOT_TAG = "dagster/root_run_id"
+"""Dagster's tag of re-executions: the run that was executed first."""
 _LOOK_BACK = 100
 
 
@@ -37,7 +38,7 @@ def root_id(run: dg.DagsterRun) -> str:
 
 def runs_of(instance: dg.DagsterInstance, export_id: str) -> Sequence[dg.RunRecord]:
     """The root run and all its re-executions, oldest first."""
-    again = instance.get_run_records(dg.RunsFilter(tags={_ROOT_TAG: export_id}), ascending=True)
+    again = instance.get_run_records(dg.RunsFilter(tags={ROOT_TAG: export_id}), ascending=True)
     return [*instance.get_run_records(dg.RunsFilter(run_ids=[export_id])), *again]
 
 

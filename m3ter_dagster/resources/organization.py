@@ -44,6 +44,10 @@ class Organization(dg.ConfigurableResource):  # type: ignore[type-arg]
             self._reader.start(self._chosen)
         return self._reader.read(entity, waiting=waiting)
 
+    def already_read(self, entity: Entity) -> Reading | None:
+        """The entity as this process has read it; starts no reading."""
+        return self._reader.already_read(entity) if self._reader else None
+
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
         if self._reader:
             self._reader.close()

@@ -78,6 +78,11 @@ class OrganizationReader:
             self._forget(entity)
         return future.result()
 
+    def already_read(self, entity: Entity) -> Reading | None:
+        """The entity's Reading if it is whole by now; begins none."""
+        future = self._readings.get(entity.name)
+        return future.result() if future and future.done() and not future.exception() else None
+
     def close(self) -> None:
         """End all reading; returns when no thread does anything any more."""
         self._stop.set()

@@ -80,6 +80,17 @@ ADVICE_BY_CLASS: tuple[tuple[type[Exception], str], ...] = (
 )
 
 
+PERMANENT = (
+    boto.NoCredentialsError,
+    boto.PartialCredentialsError,
+    boto.ProfileNotFound,
+    boto.SSOError,
+    boto.TokenRetrievalError,
+)
+PASSING = {"RequestTimeout", "SlowDown", "Throttling", "ThrottlingException"}
+"""Codes that come with a status of 400, and may not come again."""
+
+
 @dataclass(frozen=True)
 class Refusal:
     """One destination that did not take, or not give, an object."""
@@ -90,6 +101,8 @@ class Refusal:
     code: str
     advice: str
     store_says: str = ""
+    is_permanent: bool = False
+    """Would the same request be refused again, until somebody changes something?"""
 
     def __str__(self) -> str:
         where = f"destination {self.destination!r}, s3://{self.bucket}/{self.key}"
@@ -112,13 +125,20 @@ def refusal(error: Exception, destination: Destination, *, bucket: str, key: str
     operation = f" on {error.operation_name}" if isinstance(error, ClientError) else ""
     # What a store says of wrong credentials may repeat them.
     said = "" if advice in ABOUT_THE_CREDENTIALS else _message(error)
-    return Refusal(destination.code, bucket, key, f"{code}{operation}", worded, said)
+    return Refusal(destination.code, bucket, key, f"{code}{operation}", worded, said, _is_permanent(error))
 
 
 def _code(error: Exception) -> str:
     if isinstance(error, ClientError):
         return str(error.response.get("Error", {}).get("Code") or "no error code")
     return type(error).__name__.removesuffix("Error")
+
+
+def _is_permanent(error: Exception) -> bool:
+    if isinstance(error, ClientError):
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        return 400 <= status < 500 and status not in (408, 429) and _code(error) not in PASSING
+    return isinstance(error, PERMANENT)
 
 
 def _endpoint(error: Exception, destination: Destination) -> str:

@@ -11,8 +11,10 @@ from typing import Self
 
 from m3ter_dagster.sandbox.access import Clock
 from m3ter_dagster.sandbox.api import LoggedRequest, SandboxApi
+from m3ter_dagster.sandbox.data_exports import data_export_routes, sample_destinations, sample_schedules
 from m3ter_dagster.sandbox.organization import SampleOrganization
 from m3ter_dagster.sandbox.s3 import Keys, Role, SandboxS3, User, allow, deny
+from m3ter_dagster.sandbox.values import Seed
 
 __all__ = [
     "Keys",
@@ -67,6 +69,7 @@ class Sandbox:
             token_lifetime=token_lifetime,
             clock=clock,
             port=api_port,
+            further_routes=[data_export_routes(sample_destinations(Seed(seed)), sample_schedules(Seed(seed)))],
         )
         self.s3 = SandboxS3(BUCKETS, port=s3_port)
         self._folder = folder

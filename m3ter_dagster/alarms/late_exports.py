@@ -1,0 +1,106 @@
+"""The dead man's switch: a sensor that tells of exports that should have been delivered and were not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import dagster as dg
+import msgspec
+
+from m3ter_dagster.alarms import messages
+from m3ter_dagster.alarms.lateness import Watch, owed, watched
+from m3ter_dagster.alarms.telling import Tell
+from m3ter_dagster.config import ExportSchedule, Notifications, grace
+from m3ter_dagster.config.names import LATE_EXPORTS
+from m3ter_dagster.resources.export_history import SCHEDULE_TAG, export_of
+from m3ter_dagster.schedules import cadence_of
+
+LOOK_EVERY_SECONDS = 60
+_CLOCKS_DIFFER = timedelta(minutes=1)
+
+
+@dataclass(frozen=True)
+class News:
+    """Something to tell, and what to remember once it is told."""
+
+    text: str
+    watch: Watch
+
+
+def late_exports(
+    schedules: Sequence[ExportSchedule], wanted: Notifications, tell: Tell, *, clock: Callable[[], datetime]
+) -> dg.SensorDefinition:
+    """Tells each schedule and due time once, and once more when it has recovered.
+
+    What the webhook did not take is told at the next look, and nothing else is tried before: Dagster gives a look one
+    minute.
+    """
+
+    def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        now, off = clock(), _switched_off(context)
+        before = msgspec.json.decode(context.cursor or "{}", type=dict[str, Watch])
+        after: dict[str, Watch] = {}
+        failure: str | None = None
+        for one in schedules:
+            is_on = one.dagster_name not in off
+            watch = watched(before.get(one.code), cadence_of(one), is_on=is_on, now=now)
+            news = _news(context.instance, one, watch, wanted, now) if is_on and not failure else None
+            failure = tell(context.log, news.text) if news else failure
+            after[one.code] = news.watch if news and not failure else watch
+        return dg.SensorResult(skip_reason=failure or _summary(after), cursor=msgspec.json.encode(after).decode())
+
+    return dg.SensorDefinition(
+        name=LATE_EXPORTS,
+        evaluation_fn=evaluate,
+        minimum_interval_seconds=LOOK_EVERY_SECONDS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Tells the webhook of each scheduled export that is not delivered in time, whatever the reason.",
+    )
+
+
+def _news(
+    instance: dg.DagsterInstance, schedule: ExportSchedule, watch: Watch, wanted: Notifications, now: datetime
+) -> News | None:
+    cadence, code, url = cadence_of(schedule), schedule.code, wanted.dagster_url
+    due = owed(watch, cadence, now=now, grace=grace(cadence.interval, wanted))
+    if watch.told:
+        success = _delivered(runs_due(instance, code, watch.told))
+        if success:
+            text = messages.recovered(code, watch.told, success, url)
+            return News(text, msgspec.structs.replace(watch, told=None))
+    if due is None or due == watch.told:
+        return None
+    runs = list(runs_due(instance, code, due))
+    if _delivered(runs):
+        return None
+    last = runs[0] if runs else None
+    return News(messages.late(code, due, last, url), msgspec.structs.replace(watch, told=due))
+
+
+def runs_due(instance: dg.DagsterInstance, code: str, since: datetime) -> Iterator[dg.DagsterRun]:
+    """The runs of a schedule's exports that were due at `since` or later, newest first."""
+    filters = dg.RunsFilter(tags={SCHEDULE_TAG: code}, created_after=since - _CLOCKS_DIFFER)
+    for record in instance.get_run_records(filters):
+        if export_of(record.dagster_run, instance, org_id="").due >= since:
+            yield record.dagster_run
+
+
+def _delivered(runs: Iterable[dg.DagsterRun]) -> dg.DagsterRun | None:
+    return next((run for run in runs if run.status == dg.DagsterRunStatus.SUCCESS), None)
+
+
+def _switched_off(context: dg.SensorEvaluationContext) -> set[str]:
+    """The schedules that a person has switched off; all others follow the code, which has them on."""
+    here = context.code_location_origin.location_name if context.code_location_origin else None
+    return {
+        state.instigator_name
+        for state in context.instance.all_instigator_state()
+        if not state.is_running and here in (None, state.repository_selector.location_name)
+    }
+
+
+def _summary(watches: dict[str, Watch]) -> str:
+    late = [code for code, watch in watches.items() if watch.told]
+    return f"late: {', '.join(late)}." if late else "every export is on time."

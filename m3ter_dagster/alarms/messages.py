@@ -1,0 +1,62 @@
+"""What alarms say, in plain text that any chat tool shows as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from m3ter_dagster.failures import failure_text
+from m3ter_dagster.resources.export_history import DUE_TAG, SCHEDULE_TAG, root_id
+
+LONGEST_REASON = 300
+
+
+def failed(run: dg.DagsterRun, events: Sequence[dg.DagsterEvent], dagster_url: str | None) -> str:
+    """`events` are the failures of steps, or the one of the run where no step failed."""
+    reasons = (": ".join(filter(None, (event.step_key, _short(failure_text(event))))) for event in events)
+    return "\n".join([f"m3ter export failed: {_export(run)}", *_places(run, dagster_url), *reasons])
+
+
+def delivered(run: dg.DagsterRun, deliveries: Mapping[str, dg.AssetMaterialization], dagster_url: str | None) -> str:
+    counts = [one.metadata.get("dagster/row_count") for one in deliveries.values()]
+    rows = sum(int(str(count.value)) for count in counts if count)
+    what = f"{len(deliveries)} files, {rows} rows: {', '.join(deliveries)}"
+    return "\n".join([f"m3ter export delivered: {_export(run)}", *_places(run, dagster_url), what])
+
+
+def late(code: str, due: datetime, last_run: dg.DagsterRun | None, dagster_url: str | None) -> str:
+    title = f"m3ter export late: schedule '{code}', due {_moment(due)}, is not delivered"
+    if last_run is None:
+        return f"{title}\nNo run was launched for it; look at the schedule's ticks and at the Dagster daemon."
+    state = f"Its last run is {last_run.status.value.lower()}."
+    return "\n".join([title, *_places(last_run, dagster_url), state])
+
+
+def recovered(code: str, due: datetime, run: dg.DagsterRun, dagster_url: str | None) -> str:
+    title = f"m3ter export recovered: schedule '{code}', due {_moment(due)} and told as late, is delivered"
+    return "\n".join([title, *_places(run, dagster_url)])
+
+
+def _export(run: dg.DagsterRun) -> str:
+    """Such as "schedule 'finance', due 2024-06-06 10:00 UTC"."""
+    schedule, due = run.tags.get(SCHEDULE_TAG), run.tags.get(DUE_TAG)
+    cause = f"due {_moment(datetime.fromisoformat(due))}" if due else "started by hand"
+    return f"schedule '{schedule}', {cause}" if schedule else cause
+
+
+def _places(run: dg.DagsterRun, dagster_url: str | None) -> Iterator[str]:
+    """Where to find the export in the buckets, and its run in Dagster."""
+    yield f"export id {root_id(run)}"
+    if dagster_url:
+        yield f"{dagster_url}/runs/{run.run_id}"
+
+
+def _moment(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def _short(reason: str) -> str:
+    line = " ".join(reason.split())
+    return line if len(line) <= LONGEST_REASON else f"{line[: LONGEST_REASON - 3]}..."

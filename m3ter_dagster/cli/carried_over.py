@@ -1,0 +1,170 @@
+"""m3ter's own destinations and schedules as items of exports.yaml, with what is different here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from m3ter_dagster.config import Destination, ExportSchedule
+from m3ter_dagster.config.names import RESERVED, dagster_name
+from m3ter_dagster.config.values import CODE
+from m3ter_dagster.entities import UnknownEntity, entities, find_entity
+
+Record = Mapping[str, Any]
+
+LONGEST_CODE = 80
+DESTINATION_FIELDS = ("bucketName", "prefix", "partitionOrder", "iamRoleArn")
+ABOUT_THE_RECORD = {"id", "version", "dtLastModified", "createdBy", "lastModifiedBy", "destinationIds"}
+NOT_HERE = {
+    "cronExpression": "it runs by a cron expression; give it scheduleType HOUR or DAY and a period",
+    "AD_HOC": "it runs once, on request; `m3ter-dagster export` does that",
+    "MINUTE": "it runs by the minute; give it scheduleType HOUR or DAY and a period",
+    "USAGE": "it exports usage data",
+}
+"""Why a schedule of this kind is written as a comment only."""
+
+
+@dataclass
+class Item:
+    """A destination or schedule of exports.yaml."""
+
+    fields: dict[str, Any]
+    notes: list[str] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+    """Why it cannot be used as it is."""
+
+    @property
+    def is_usable(self) -> bool:
+        return not self.reasons
+
+
+def carried_destinations(records: Sequence[Record]) -> dict[str, Item]:
+    """The items by m3ter's ids."""
+    taken: set[str] = set()
+    return {record["id"]: _destination(record, taken) for record in records}
+
+
+def carried_schedules(records: Sequence[Record], destinations: Mapping[str, Item]) -> list[Item]:
+    taken = set(RESERVED)
+    return [_schedule(record, destinations, taken) for record in records]
+
+
+def _destination(record: Record, taken: set[str]) -> Item:
+    fields = {name: record[name] for name in DESTINATION_FIELDS if record.get(name)}
+    item = _item(record, fields, _free_code(record, taken, key=str))
+    kind = record.get("destinationType", "S3")
+    if kind != "S3":
+        item.reasons.append(f"it is of type {kind}, and this project delivers to S3")
+        return _with_the_rest(item, record)
+    return _checked(item, Destination, record)
+
+
+def _schedule(record: Record, destinations: Mapping[str, Item], taken: set[str]) -> Item:
+    item = _item(record, {"sourceType": record.get("sourceType")}, _free_code(record, taken, key=dagster_name))
+    item.reasons += _reasons(record)
+    if record.get("sourceType") == "OPERATIONAL":
+        item.fields["operationalDataTypes"] = _data_types(record, item)
+    item.fields["destinations"] = _codes(record, destinations, item)
+    item.fields |= {name: record[name] for name in ("scheduleType", "period", "dtCreated") if name in record}
+    item.notes += _differences(record)
+    return _checked(item, ExportSchedule, record)
+
+
+def _item(record: Record, fields: Mapping[str, Any], code: str) -> Item:
+    name = _without_variables(str(record.get("name") or ""))
+    item = Item({"code": code, **({"name": name} if name else {}), **fields})
+    for field_name, given in (("code", code), ("name", name)):
+        if record.get(field_name) and record[field_name] != given:
+            item.notes.append(f"its {field_name} in m3ter is {record[field_name]!r}")
+    return item
+
+
+def _checked(item: Item, model: type[BaseModel], record: Record) -> Item:
+    """With the words of exports.yaml's own check, where that refuses it."""
+    if item.is_usable:
+        try:
+            model.model_validate(item.fields, by_alias=True, by_name=False)
+        except ValidationError as refused:
+            item.reasons += [_words(error) for error in refused.errors()]
+    if any("${" in str(value) for value in item.fields.values()):
+        item.reasons.append("it has a value with ${, which exports.yaml takes for a variable of the environment")
+    return item if item.is_usable else _with_the_rest(item, record)
+
+
+def _words(error: Any) -> str:
+    reason = (error.get("ctx") or {}).get("error")
+    return f"it {reason}" if reason else f"its {'.'.join(map(str, error['loc']))} is {error['type']}"
+
+
+def _with_the_rest(item: Item, record: Record) -> Item:
+    """Everything that m3ter says, for the person who adapts it."""
+    item.fields |= {
+        name: value for name, value in record.items() if name not in item.fields and name not in ABOUT_THE_RECORD
+    }
+    return item
+
+
+def _reasons(record: Record) -> Iterator[str]:
+    if record.get("cronExpression"):
+        yield NOT_HERE["cronExpression"]
+    for name in ("sourceType", "scheduleType"):
+        if record.get(name) in NOT_HERE:
+            yield NOT_HERE[record[name]]
+    if not record.get("destinationIds"):
+        yield "it has no destination, m3ter only keeps its files for download; give it destinations"
+
+
+def _differences(record: Record) -> Iterator[str]:
+    if record.get("offset"):
+        yield f"its offset {record['offset']} is not carried over: it is due whole periods after dtCreated"
+    if record.get("exportFileFormat", "CSV") != "CSV":
+        yield f"m3ter writes {record['exportFileFormat']}; this project writes CSV"
+
+
+def _data_types(record: Record, item: Item) -> Any:
+    known: list[str] = []
+    for name in record.get("operationalDataTypes") or []:
+        try:
+            known.append(find_entity(name).operational_data_type)
+        except UnknownEntity:
+            item.notes.append(f"{name!r} is not carried over: this project does not export it")
+    if not known:
+        item.reasons.append("it exports nothing that this project exports")
+    return "ALL" if len(set(known)) == len(entities()) else known
+
+
+def _codes(record: Record, destinations: Mapping[str, Item], item: Item) -> list[str]:
+    codes: list[str] = []
+    for id in record.get("destinationIds") or []:
+        found = destinations.get(id)
+        if found is not None and found.is_usable:
+            codes.append(found.fields["code"])
+        else:
+            named = repr(found.fields["code"]) if found else f"with the id {id!r}, which m3ter does not list"
+            item.notes.append(f"its destination {named} is not carried over")
+    if record.get("destinationIds") and not codes:
+        item.reasons.append("none of its destinations is carried over; give it another")
+    return list(dict.fromkeys(codes))
+
+
+def _free_code(record: Record, taken: set[str], *, key: Any) -> str:
+    """The record's code, changed as little as exports.yaml and Dagster ask for."""
+    written = _without_variables(str(record.get("code") or record.get("name") or ""))
+    plain = re.sub(r"[\x00-\x1f\x7f]", " ", written)[:LONGEST_CODE].strip()
+    code = plain if re.fullmatch(CODE, plain) else str(record["id"])
+    if key(code) in RESERVED and key(code) in taken:
+        code = f"{code[: LONGEST_CODE - 7]}_export"
+    numbered, number = code, 1
+    while key(numbered) in taken:
+        number += 1
+        numbered = f"{code[: LONGEST_CODE - 4]}_{number}"
+    taken.add(key(numbered))
+    return numbered
+
+
+def _without_variables(text: str) -> str:
+    return text.replace("${", "$ {")

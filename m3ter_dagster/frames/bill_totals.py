@@ -1,0 +1,82 @@
+"""Is a bill's total the sum of its line items? Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from m3ter_dagster.frames.references import SHOWN_ROWS, TIMES, ExportedRows, written_since
+
+AMOUNTS = ("billTotal", "currency", "lastCalculatedDate", "subtotal", "convertedSubtotal")
+"""The columns of bills and line items that are looked at, apart from keys and times."""
+
+WITHOUT_MINOR_UNIT = (
+    *("BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "UYI", "VND", "VUV", "XAF", "XOF"),
+    "XPF",
+)
+"""ISO 4217. Every other currency is taken to have hundredths."""
+LEAST_TOLERANCE = 0.01
+RULE = (
+    "The total of a bill is the sum of its line items' convertedSubtotal (of subtotal where nothing was converted), "
+    "give or take half a minor unit of the bill's currency for each line item, and at least 0.01 in all."
+)
+
+_FLOAT_DUST = 1e-6
+_COLUMNS = ("bill id", "billTotal", "sum of line items", "line items", "difference")
+
+
+@dataclass(frozen=True)
+class BillTotals:
+    compared: int
+    without_total: int
+    """Bills whose total m3ter does not give."""
+    wrong: int
+    recent: int
+    """Wrong bills that were written, or have line items that were, since the reading of either began."""
+    examples: Sequence[dict[str, object]]
+    """The first of the wrong bills."""
+
+
+def compare_totals(bills: ExportedRows, line_items: ExportedRows) -> BillTotals:
+    counts = bills.frame.select(compared=pl.col("billTotal").count(), without_total=pl.col("billTotal").null_count())
+    counted, differing = pl.collect_all([counts, _differing(bills.frame, line_items.frame)], engine="streaming")
+    recent = _recent(differing, bills, line_items) if len(differing) else differing
+    wrong = differing.join(recent, on="bill id", how="anti") if len(differing) else differing
+    return BillTotals(
+        **counted.row(0, named=True),
+        wrong=len(wrong),
+        recent=len(differing) - len(wrong),
+        examples=wrong.sort("bill id").head(SHOWN_ROWS).to_dicts(),
+    )
+
+
+def _differing(bills: pl.LazyFrame, line_items: pl.LazyFrame) -> pl.LazyFrame:
+    amount = pl.coalesce("convertedSubtotal", "subtotal")
+    sums = line_items.group_by("billId").agg(amount.sum().alias(_COLUMNS[2]), pl.len().alias(_COLUMNS[3]))
+    totals = bills.select(pl.col("id").alias("bill id"), "billTotal", "currency").drop_nulls("billTotal")
+    compared = totals.join(sums, left_on="bill id", right_on="billId", how="left").with_columns(
+        pl.col(_COLUMNS[2], _COLUMNS[3]).fill_null(0)
+    )
+    difference = pl.col("billTotal") - pl.col(_COLUMNS[2])
+    differs = difference.abs() > _tolerance() + _FLOAT_DUST
+    return compared.filter(differs).with_columns(difference.round(6).alias("difference")).select(_COLUMNS)
+
+
+def _tolerance() -> pl.Expr:
+    half_a_unit = pl.when(pl.col("currency").is_in(WITHOUT_MINOR_UNIT)).then(0.5).otherwise(0.005)
+    return pl.max_horizontal(half_a_unit * pl.col(_COLUMNS[3]), pl.lit(LEAST_TOLERANCE))
+
+
+def _recent(differing: pl.DataFrame, bills: ExportedRows, line_items: ExportedRows) -> pl.DataFrame:
+    """m3ter replaces the line items when it calculates a bill again, so the two readings may show different ones."""
+    moment = min(bills.read_from, line_items.read_from)
+    bill = _among(differing, bills.frame, "id").filter(written_since(moment, (*TIMES, "lastCalculatedDate")))
+    line = _among(differing, line_items.frame, "billId").filter(written_since(moment))
+    ids = [bill.select(pl.col("id").alias("bill id")), line.select(pl.col("billId").alias("bill id"))]
+    return pl.concat(ids).unique().collect(engine="streaming")
+
+
+def _among(differing: pl.DataFrame, rows: pl.LazyFrame, column: str) -> pl.LazyFrame:
+    return rows.join(differing.lazy().select("bill id"), left_on=column, right_on="bill id", how="semi")

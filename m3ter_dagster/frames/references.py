@@ -1,0 +1,97 @@
+"""Do rows refer to rows that are there? Distinct keys are streamed, so memory grows with them and not with rows. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import polars as pl
+
+from m3ter_dagster.entities import Entity
+
+TIMES = ("dtCreated", "dtLastModified")
+SHOWN_ROWS = 10
+
+_FORMATS = (("%+", "UTC"), ("%Y-%m-%dT%H:%M:%S%.f", None))
+"""ISO 8601 with a zone, and without one, which is UTC then."""
+_ID, _KEY, _RECENT = "row id", "key", "is recent"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A column whose values are ids of something else."""
+
+    column: str
+    to: str
+    is_exported: bool
+    """Is what it refers to an entity of the export?"""
+
+
+@dataclass(frozen=True)
+class ExportedRows:
+    """The rows of an entity in one export."""
+
+    frame: pl.LazyFrame
+    read_from: datetime
+    """When their reading began; what was written before is among them."""
+
+
+@dataclass(frozen=True)
+class Dangling:
+    """The references of one column that lead nowhere."""
+
+    references: int
+    """Rows with a value in that column."""
+    rows: int
+    """Rows that refer to nothing, although they were not touched since the reading of the parents began."""
+    parents: int
+    """The different keys in those rows."""
+    recent: int
+    """Rows that refer to nothing and were written after that: what they refer to may be as new as they are."""
+    examples: Sequence[tuple[str, str]]
+    """Id and key of the first of `rows`."""
+
+
+def references_of(entity: Entity) -> tuple[Reference, ...]:
+    """Every foreign key that the document notes, also those to what is not exported."""
+    to = {key.column: Reference(key.column, key.entity, is_exported=True) for key in entity.foreign_keys}
+    for field in json.loads(entity.table_schema)["fields"]:
+        if "m3ter:references" in field:
+            to[field["name"]] = Reference(field["name"], field["m3ter:references"], is_exported=False)
+    return tuple(to[column.name] for column in entity.columns if column.name in to)
+
+
+def dangling(children: pl.LazyFrame, column: str, parents: ExportedRows, *, row_id: str, key: str) -> Dangling:
+    """What in `column` is no `key` of the parents; rows are named by `row_id`."""
+    keys = children.select(pl.col(column).alias(_KEY)).drop_nulls().unique()
+    absent = keys.join(parents.frame.select(pl.col(key).alias(_KEY)), on=_KEY, how="anti")
+    missing, counted = pl.collect_all([absent, children.select(pl.col(column).count())], engine="streaming")
+    if not len(missing):
+        return Dangling(counted.item(), 0, 0, 0, ())
+    rows = children.select(
+        pl.col(row_id).alias(_ID), pl.col(column).alias(_KEY), written_since(parents.read_from).alias(_RECENT)
+    ).join(missing.lazy(), on=_KEY, how="semi")
+    return _counted(rows, references=counted.item())
+
+
+def written_since(moment: datetime, columns: Sequence[str] = TIMES) -> pl.Expr:
+    """Is one of these times at or after `moment`? What is no time is not."""
+    times = [_time(column, format_, zone) for column in columns for format_, zone in _FORMATS]
+    return pl.any_horizontal(time >= moment for time in times).fill_null(False)
+
+
+def _counted(rows: pl.LazyFrame, *, references: int) -> Dangling:
+    old = rows.filter(~pl.col(_RECENT))
+    counts = rows.select(
+        rows=(~pl.col(_RECENT)).sum(), parents=pl.col(_KEY).filter(~pl.col(_RECENT)).n_unique(), recent=_RECENT
+    ).select("rows", "parents", pl.col("recent").sum())
+    first = old.select(_ID, _KEY).sort(_ID).head(SHOWN_ROWS)
+    counted, examples = pl.collect_all([counts, first], engine="streaming")
+    return Dangling(references, **counted.row(0, named=True), examples=examples.rows())
+
+
+def _time(column: str, format_: str, zone: str | None) -> pl.Expr:
+    time = pl.col(column).str.to_datetime(format_, time_unit="us", time_zone=zone, strict=False)
+    return time if zone else time.dt.replace_time_zone("UTC")

@@ -1,0 +1,134 @@
+"""Messages to an incoming webhook of Slack, or of a tool that takes the same JSON. Its address is a secret."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import time
+import urllib.request
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import tenacity
+import urllib3
+from pydantic import SecretStr
+
+TRIES = 4
+LAST_TRY_SECONDS = 22.0
+"""No try begins later than this after the first, so that all is over within 30 seconds."""
+TRY_SECONDS = 8.0
+LONGEST_TEXT = 4000
+"""Slack's advice for one message."""
+
+_HTML = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
+_URLLIB3 = logging.getLogger("urllib3.connectionpool")
+
+
+class NotTold(Exception):
+    """The webhook did not take a message. Says why, and nothing of the address."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"the webhook did not take the message: {reason}; check notifications.webhookUrl in exports.yaml."
+        )
+
+
+class _Later(Exception):
+    """Another try may help."""
+
+    def __init__(self, reason: str, retry_after: float | None = None) -> None:
+        self.retry_after = retry_after
+        super().__init__(reason)
+
+
+@dataclass(frozen=True)
+class Webhook:
+    """Posts texts. Its repr shows no secret."""
+
+    url: SecretStr
+    sleep: Callable[[float], None] = time.sleep
+    try_seconds: float = TRY_SECONDS
+
+    def post(self, text: str) -> None:
+        """Returns once the webhook has taken the text; NotTold if it has not within 30 seconds."""
+        body = json.dumps({"text": _cut(text).translate(_HTML)}).encode()
+        tries = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(_Later),
+            wait=_pause,
+            stop=tenacity.stop_after_attempt(TRIES) | tenacity.stop_before_delay(LAST_TRY_SECONDS),
+            sleep=self.sleep,
+        )
+        try:
+            tries(self._try, body)
+        except tenacity.RetryError as error:
+            last = error.last_attempt
+            raise NotTold(f"{last.exception()}, {last.attempt_number} tries") from None
+
+    def _try(self, body: bytes) -> None:
+        url, headers = self.url.get_secret_value(), {"content-type": "application/json"}
+        timeout = urllib3.Timeout(total=self.try_seconds)
+        try:
+            with _no_address_in_the_log(), _pool(url) as pool:
+                answer = pool.request(
+                    "POST", url, body=body, headers=headers, timeout=timeout, retries=False, redirect=False
+                )
+        except urllib3.exceptions.HTTPError as error:
+            # urllib3's own texts hold the address.
+            raise _Later(f"no answer ({type(error).__name__})") from None
+        _judge(answer)
+
+
+def _judge(answer: urllib3.BaseHTTPResponse) -> None:
+    if 200 <= answer.status < 300:
+        return
+    reason = f"status {answer.status}{_code(answer.data)}"
+    if answer.status in (408, 429) or answer.status >= 500:
+        raise _Later(reason, _seconds(answer.headers.get("retry-after")))
+    raise NotTold(reason)
+
+
+def _code(body: bytes) -> str:
+    """Slack says why in one word, such as no_service; anything longer may repeat the address."""
+    word = body[:100].decode("utf-8", "replace").strip()
+    return f" {word}" if re.fullmatch(r"[a-z]+(_[a-z]+)+", word) else ""
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    return float(retry_after) if retry_after and retry_after.isdecimal() else None
+
+
+def _pause(state: tenacity.RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome else None
+    if isinstance(error, _Later) and error.retry_after is not None:
+        return error.retry_after
+    return tenacity.wait_exponential(multiplier=1, max=8)(state)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST_TEXT else f"{text[: LONGEST_TEXT - 3]}..."
+
+
+def _pool(url: str) -> urllib3.PoolManager:
+    """A connection through the proxy of the environment, as other HTTP tools do."""
+    address = urlsplit(url)
+    proxy = urllib.request.getproxies().get(address.scheme)
+    if proxy and not urllib.request.proxy_bypass(address.hostname or ""):
+        return urllib3.ProxyManager(proxy)
+    return urllib3.PoolManager()
+
+
+@contextmanager
+def _no_address_in_the_log() -> Generator[None]:
+    """At DEBUG urllib3 logs the path of each request, which is the secret."""
+
+    def is_about_no_request(record: logging.LogRecord) -> bool:
+        return "POST" not in record.getMessage()
+
+    _URLLIB3.addFilter(is_about_no_request)
+    try:
+        yield
+    finally:
+        _URLLIB3.removeFilter(is_about_no_request)

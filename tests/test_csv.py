@@ -1,0 +1,239 @@
+"""What is written as CSV reads back as the same frame, with polars and by the letter of RFC 4180."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from api_rows import INT64, TEXTS, UNHURRIED
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy
+
+from m3ter_dagster.entities import Column, Entity, entities
+from m3ter_dagster.frames.csv import RowsLost, read_csv, write_csv
+from m3ter_dagster.frames.schema import frame_schema
+
+AGGREGATION, BALANCE, METER = (entities()[name] for name in ("aggregation", "balance", "meter"))
+
+Cell = str | None
+"""A field as it stands in the file: None is an empty one, "" is two quotes."""
+
+
+def json_text(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+VALUES: dict[str, SearchStrategy[Any]] = {
+    "array": st.lists(TEXTS, max_size=2).map(json_text),
+    "boolean": st.booleans(),
+    "integer": INT64,
+    "number": st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**53), 2**53).map(float),
+    "object": st.dictionaries(TEXTS, TEXTS, max_size=2).map(json_text),
+    "string": TEXTS,
+}
+
+
+@st.composite
+def frames(draw: st.DrawFn, entity: Entity) -> pl.DataFrame:
+    rows = draw(st.integers(0, 4))
+    columns = {
+        column.name: draw(st.lists(st.none() | VALUES[column.type], min_size=rows, max_size=rows))
+        for column in entity.columns
+    }
+    return pl.DataFrame(columns, schema=frame_schema(entity))
+
+
+def write(frame: pl.DataFrame, entity: Entity, folder: Path) -> Path:
+    path = folder / f"{entity.name}.csv"
+    assert write_csv(frame.lazy(), entity, path) == len(frame)
+    return path
+
+
+def read_strictly(text: str) -> list[list[Cell]]:
+    """Every record of the file; anything that RFC 4180 does not know is refused."""
+    records: list[list[Cell]] = []
+    position = 0
+    while position < len(text):
+        record, position = _record(text, position)
+        records.append(record)
+    return records
+
+
+def _record(text: str, position: int) -> tuple[list[Cell], int]:
+    cells: list[Cell] = []
+    while True:
+        cell, position = _quoted(text, position + 1) if text[position] == '"' else _plain(text, position)
+        cells.append(cell)
+        assert text[position] in ",\n", f"{text[position]!r} after a cell"
+        if text[position] == "\n":
+            return cells, position + 1
+        position += 1
+
+
+def _plain(text: str, position: int) -> tuple[Cell, int]:
+    end = min(found for mark in ",\n" if (found := text.find(mark, position)) >= 0)
+    cell = text[position:end]
+    assert not set(cell) & set('"\r'), f"{cell!r} is not quoted"
+    return cell or None, end
+
+
+def _quoted(text: str, position: int) -> tuple[Cell, int]:
+    parts: list[str] = []
+    while True:
+        end = text.index('"', position)
+        parts.append(text[position:end])
+        if text[end : end + 2] != '""':
+            return "".join(parts), end + 1
+        parts.append('"')
+        position = end + 2
+
+
+def cells_of(row: dict[str, Any], entity: Entity) -> Iterator[Any]:
+    """What the cells of a row have to mean."""
+    for column in entity.columns:
+        value = row[column.name]
+        yield str(value).lower() if isinstance(value, bool) else str(value) if isinstance(value, int) else value
+
+
+def meaning(cell: Cell, column: Column) -> Any:
+    return float(cell) if cell is not None and column.type == "number" else cell
+
+
+@UNHURRIED
+@given(drawn=st.sampled_from(list(entities().values())).flatmap(lambda one: st.tuples(st.just(one), frames(one))))
+def test_any_frame_reads_back_as_it_was(drawn: tuple[Entity, pl.DataFrame], shared_folder: Path) -> None:
+    entity, frame = drawn
+    path = write(frame, entity, shared_folder)
+    again = read_csv(path, entity).collect()
+    assert again.schema == frame.schema
+    assert again.equals(frame)
+    header, *records = read_strictly(path.read_bytes().decode("utf-8"))
+    assert header == frame.columns
+    assert len(records) == len(frame)
+    for row, record in zip(frame.iter_rows(named=True), records, strict=True):
+        found = [meaning(cell, column) for cell, column in zip(record, entity.columns, strict=True)]
+        assert found == list(cells_of(row, entity))
+
+
+@UNHURRIED
+@given(amounts=st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=50))
+def test_a_float_keeps_its_value_in_the_shortest_form(amounts: list[float], shared_folder: Path) -> None:
+    frame = pl.DataFrame({"id": ["x"] * len(amounts), "amount": amounts})
+    path = write(complete(frame, BALANCE), BALANCE, shared_folder)
+    column = list(frame_schema(BALANCE)).index("amount")
+    texts = [str(record[column]) for record in read_strictly(path.read_text(encoding="utf-8"))[1:]]
+    assert [repr(float(text)) for text in texts] == [repr(amount) for amount in amounts]
+    assert repr(read_csv(path, BALANCE).collect()["amount"].to_list()) == repr(amounts)
+    for text, amount in zip(texts, amounts, strict=True):
+        assert digits(text) == digits(repr(amount))
+        assert "." in text or "e" in text
+
+
+def digits(number: str) -> str:
+    """The digits that count."""
+    return number.split("e")[0].replace(".", "").strip("-0")
+
+
+def complete(frame: pl.DataFrame, entity: Entity) -> pl.DataFrame:
+    """The frame with all columns of the entity, empty where it has none."""
+    schema = frame_schema(entity)
+    return frame.select(
+        pl.col(name).cast(dtype) if name in frame.columns else pl.lit(None, dtype).alias(name)
+        for name, dtype in schema.items()
+    )
+
+
+@pytest.fixture(scope="module")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("csv")
+
+
+@pytest.mark.parametrize("entity", entities().values(), ids=lambda entity: entity.name)
+def test_the_header_is_quoted_and_stands_in_an_empty_file_too(entity: Entity, tmp_path: Path) -> None:
+    path = write(complete(pl.DataFrame({"id": []}), entity), entity, tmp_path)
+    assert path.read_bytes() == (",".join(f'"{column.name}"' for column in entity.columns) + "\n").encode()
+
+
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [
+        (None, b""),
+        ("", b'""'),
+        (" ", b" "),
+        ("plain", b"plain"),
+        ("a b", b"a b"),
+        ("null", b"null"),
+        ("a,b", b'"a,b"'),
+        ('a"b', b'"a""b"'),
+        ("a\nb", b'"a\nb"'),
+        ("a\r\nb", b'"a\r\nb"'),
+        ("a\rb", b'"a\rb"'),
+        ("é🚀", "é🚀".encode()),
+        ("=1+1", b"=1+1"),
+        ("a\\b", b"a\\b"),
+    ],
+)
+def test_a_text_is_quoted_only_where_it_must_be(tmp_path: Path, text: str | None, cell: bytes) -> None:
+    frame = complete(pl.DataFrame({"id": ["x"], "name": [text]}, schema={"id": pl.String, "name": pl.String}), METER)
+    line = write(frame, METER, tmp_path).read_bytes().split(b"\n", 1)[1]
+    assert line == b"x,," + cell + b"," * (len(METER.columns) - 3) + b"\n"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (10.0, "10"),
+        (0.0, "0"),
+        (-0.0, "0"),
+        (-3.0, "-3"),
+        (2.5, "2.5"),
+        (0.1, "0.1"),
+        (1e-7, "1e-07"),
+        (9007199254740993.0, "9007199254740992"),
+        (1e16, "10000000000000000"),
+        (123456.75, "123456.75"),
+        (None, None),
+    ],
+)
+def test_a_number_documented_as_integer_has_a_fraction_only_where_there_is_one(
+    tmp_path: Path, value: float | None, text: Cell
+) -> None:
+    frame = complete(
+        pl.DataFrame({"id": ["x"], "defaultValue": [value]}, schema_overrides={"defaultValue": pl.Float64}), AGGREGATION
+    )
+    path = write(frame, AGGREGATION, tmp_path)
+    record = read_strictly(path.read_text(encoding="utf-8"))[1]
+    assert record[list(frame_schema(AGGREGATION)).index("defaultValue")] == text
+    assert read_csv(path, AGGREGATION).collect()["defaultValue"].to_list() == [value]
+
+
+def test_booleans_and_integers_are_written_plainly(tmp_path: Path) -> None:
+    plan = entities()["plan"]
+    frame = complete(pl.DataFrame({"id": ["x"], "version": [2**63 - 1], "bespoke": [True], "deleted": [False]}), plan)
+    record = dict(zip(frame.columns, read_strictly(write(frame, plan, tmp_path).read_text("utf-8"))[1], strict=True))
+    assert (record["version"], record["bespoke"], record["deleted"]) == ("9223372036854775807", "true", "false")
+
+
+def test_columns_that_are_not_the_entitys_are_not_written(tmp_path: Path) -> None:
+    frame = complete(pl.DataFrame({"id": ["x"]}), METER).with_columns(more=1)
+    path = write(frame.select(reversed(frame.columns)), METER, tmp_path)
+    assert read_strictly(path.read_text(encoding="utf-8"))[0] == list(frame_schema(METER))
+
+
+def test_a_file_that_lost_rows_is_named() -> None:
+    lost = RowsLost("meter", expected=12345, found=7)
+    assert str(lost) == "the CSV of meter holds 7 rows instead of 12,345; it is not delivered."
+
+
+@pytest.mark.parametrize("rows", [1, 30_000])
+def test_all_rows_are_written_in_their_order(tmp_path: Path, rows: int) -> None:
+    ids = [f"row-{number}" for number in range(rows)]
+    frame = complete(pl.DataFrame({"id": ids, "name": ["a\nb" if number % 3 else "" for number in range(rows)]}), METER)
+    path = write(frame, METER, tmp_path)
+    assert read_csv(path, METER).select("id").collect()["id"].to_list() == ids
+    assert [record[0] for record in read_strictly(path.read_text(encoding="utf-8"))[1:]] == ids

@@ -1,0 +1,256 @@
+"""A delivered file is read alike by the programs that customers load it with."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pandas as pd
+import polars as pl
+import psycopg2
+import pytest
+from frictionless import Resource, Schema, system
+
+from m3ter_dagster.entities import Entity, entities
+from m3ter_dagster.frames.csv import read_csv, write_csv
+from m3ter_dagster.frames.schema import frame_schema
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:frictionless.*")
+
+LINE_ITEM = entities()["bill_line_item"]
+PLAIN_ROWS = 25_000
+"""More than the rows from which readers guess how a file is written."""
+
+TEXTS = (
+    "",
+    " blanks around ",
+    "NA",
+    "null",
+    "N/A",
+    "a,b",
+    'say "so"',
+    '"',
+    '""',
+    "line\nend",
+    "line\r\nend",
+    "return\ralone",
+    "\\N",
+    "\\.",
+    "back\\slash",
+    "\\",
+    "O'Neill",
+    "=SUM(A1:A9)",
+    "001",
+    "1e5",
+    "true",
+    "2024-06-01",
+    "株式会社サンプル",
+    "Émile 🚀",
+    "e\u0301",
+    "\ufeffmark",
+    "\u2028",
+    "\x7f",
+    "\ttab\t",
+    "x" * 10_000,
+)
+"""No NUL: PostgreSQL has no such character."""
+NUMBERS = (0.1, -0.0, 1e-7, 1e300, 5e-324, 12345678.875, 1e16, 0.30000000000000004)
+SEGMENTS = ("{}", '{"a":"b,\\"c\\"\\n"}', '{"n":0.12345678901234567890123}', None)
+POSTGRES_TYPES = {
+    "array": "json",
+    "boolean": "boolean",
+    "integer": "bigint",
+    "number": "double precision",
+    "object": "json",
+    "string": "text",
+}
+
+
+def line_items(plain: int) -> pl.DataFrame:
+    """Plain rows with whole amounts, and then one row for each awkward text."""
+    awkward = [{"id": f"awkward-{number}", **awkward_cells(number, text)} for number, text in enumerate(TEXTS)]
+    rows = [{"id": f"plain-{number}", **PLAIN} for number in range(plain)] + awkward
+    return pl.DataFrame(rows, schema=frame_schema(LINE_ITEM))
+
+
+PLAIN: dict[str, Any] = {
+    "version": 1,
+    "description": "usage",
+    "quantity": 2.0,
+    "subtotal": 3.0,
+    "sequenceNumber": 5,
+    "deleted": False,
+}
+
+
+def awkward_cells(number: int, text: str) -> dict[str, Any]:
+    amount = NUMBERS[number % len(NUMBERS)]
+    return {
+        **PLAIN,
+        "description": text,
+        "productName": text or None,
+        "quantity": amount,
+        "units": amount if number % 2 else None,
+        "segment": SEGMENTS[number % len(SEGMENTS)],
+        "bandUsage": json.dumps([text], ensure_ascii=False),
+        "sequenceNumber": 2**63 - 1 - number,
+    }
+
+
+FRAME = line_items(PLAIN_ROWS)
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("readers") / "bill_line_item.csv"
+    write_csv(FRAME.lazy(), LINE_ITEM, path)
+    return path
+
+
+def awkward(column: str) -> list[Any]:
+    return FRAME[column].to_list()[PLAIN_ROWS:]
+
+
+def test_polars_reads_it_with_the_schema_and_without(file: Path) -> None:
+    assert read_csv(file, LINE_ITEM).collect().equals(FRAME)
+    guessed = pl.read_csv(file)
+    assert guessed.columns == FRAME.columns
+    assert guessed["description"].to_list() == FRAME["description"].to_list()
+    assert guessed["quantity"].to_list() == FRAME["quantity"].to_list()
+
+
+def test_duckdb_reads_it_without_being_told_anything(file: Path) -> None:
+    with closing(duckdb.connect()) as connection:
+        found = connection.sql(f"SELECT * FROM read_csv('{file}')")
+        assert found.columns == FRAME.columns
+        types = dict(zip(found.columns, map(str, found.types), strict=True))
+        rows = found.fetchall()
+    assert len(rows) == len(FRAME)
+    assert (types["quantity"], types["version"], types["deleted"]) == ("DOUBLE", "BIGINT", "BOOLEAN")
+    last = [dict(zip(FRAME.columns, row, strict=True)) for row in rows[PLAIN_ROWS:]]
+    assert [row["quantity"] for row in last] == awkward("quantity")
+    assert [row["sequenceNumber"] for row in last] == awkward("sequenceNumber")
+    assert [row["description"] or "" for row in last] == awkward("description")
+    assert [row["bandUsage"] for row in last] == awkward("bandUsage")
+
+
+def test_pandas_reads_it(file: Path) -> None:
+    texts = {column.name: str for column in LINE_ITEM.columns if column.type in ("string", "object", "array")}
+    frame = pd.read_csv(file, dtype=texts, keep_default_na=False, na_values={"units": [""], "sequenceNumber": [""]})
+    assert list(frame.columns) == FRAME.columns
+    assert len(frame) == len(FRAME)
+    last = frame.iloc[PLAIN_ROWS:]
+    assert list(last["description"]) == awkward("description")
+    assert list(last["quantity"]) == awkward("quantity")
+    assert list(last["bandUsage"]) == awkward("bandUsage")
+
+
+def test_pandas_counts_the_same_rows_without_being_told_anything(file: Path) -> None:
+    frame = pd.read_csv(file, low_memory=False)
+    assert list(frame.columns) == FRAME.columns
+    assert len(frame) == len(FRAME)
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Any]:
+    """A connection to a PostgreSQL server of the test's own, on a socket in a temporary folder."""
+    programs = postgres_programs()
+    with tempfile.TemporaryDirectory(prefix="m3ter-postgres-") as folder:
+        if os.getuid() == 0:
+            shutil.chown(folder, "postgres", "postgres")
+        data = f"{folder}/data"
+        run_as_postgres([programs / "initdb", "-D", data, "-U", "reader", "-A", "trust", "-E", "UTF8", "-N"], folder)
+        options = f"-k {folder} -c listen_addresses= -c fsync=off"
+        start = [programs / "pg_ctl", "-D", data, "-w", "-l", f"{folder}/log", "-o", options, "start"]
+        run_as_postgres(start, folder)
+        try:
+            with closing(psycopg2.connect(host=folder, user="reader", dbname="postgres")) as connection:
+                yield connection
+        finally:
+            run_as_postgres([programs / "pg_ctl", "-D", data, "-w", "-m", "immediate", "stop"], folder)
+
+
+def postgres_programs() -> Path:
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
+    if not found:
+        pytest.skip("there is no PostgreSQL server in /usr/lib/postgresql; install Debian's postgresql to run this")
+    if os.getuid() == 0:
+        try:
+            pwd.getpwnam("postgres")
+        except KeyError:
+            pytest.skip("PostgreSQL does not run as root, and there is no system user postgres")
+    return found[-1].parent
+
+
+def run_as_postgres(command: Sequence[Path | str], folder: str) -> None:
+    """PostgreSQL refuses root."""
+    user = "postgres" if os.getuid() == 0 else None
+    arguments = [str(part) for part in command]
+    done = subprocess.run(arguments, user=user, group=user, cwd=folder, stdout=subprocess.DEVNULL, check=False)
+    assert done.returncode == 0, f"{arguments[0]} ended with {done.returncode}"
+
+
+def create_table(postgres: Any, entity: Entity) -> None:
+    columns = ", ".join(f'"{column.name}" {POSTGRES_TYPES[column.type]}' for column in entity.columns)
+    with postgres.cursor() as cursor:
+        cursor.execute(f"DROP TABLE IF EXISTS {entity.name}; CREATE TABLE {entity.name} ({columns})")
+
+
+def copy(postgres: Any, entity: Entity, file: Path) -> None:
+    with postgres.cursor() as cursor, file.open("rb") as lines:
+        cursor.copy_expert(f"COPY {entity.name} FROM STDIN WITH (FORMAT csv, HEADER match)", lines)
+
+
+def test_postgresql_copies_it_and_tells_null_from_empty_text(postgres: Any, file: Path) -> None:
+    create_table(postgres, LINE_ITEM)
+    copy(postgres, LINE_ITEM, file)
+    names = ("description", "productName", "quantity", "units", "segment", "bandUsage", "sequenceNumber")
+    chosen = ", ".join(f'"{name}"::text' if name in ("segment", "bandUsage") else f'"{name}"' for name in names)
+    with postgres.cursor() as cursor:
+        cursor.execute("SELECT count(*), count(*) FILTER (WHERE NOT deleted) FROM bill_line_item")
+        assert cursor.fetchone() == (len(FRAME), len(FRAME))
+        cursor.execute(f"SELECT {chosen} FROM bill_line_item WHERE id LIKE 'awkward-%' ORDER BY substr(id, 9)::int")
+        assert cursor.fetchall() == list(zip(*map(awkward, names), strict=True))
+
+
+@pytest.mark.parametrize("entity", entities().values(), ids=lambda entity: entity.name)
+def test_postgresql_copies_an_empty_file_of_any_entity(postgres: Any, entity: Entity, tmp_path: Path) -> None:
+    path = tmp_path / f"{entity.name}.csv"
+    write_csv(pl.LazyFrame(schema=frame_schema(entity)), entity, path)
+    create_table(postgres, entity)
+    copy(postgres, entity, path)
+    with postgres.cursor() as cursor:
+        cursor.execute(f"SELECT count(*) FROM {entity.name}")
+        assert cursor.fetchone() == (0,)
+
+
+def test_frictionless_validates_it_against_its_descriptor(tmp_path: Path) -> None:
+    path = tmp_path / "bill_line_item.csv"
+    frame = line_items(plain=50)
+    write_csv(frame.lazy(), LINE_ITEM, path)
+    report = validate(path, LINE_ITEM)
+    assert report.valid, report.flatten(["rowNumber", "fieldName", "note"])[:5]
+    assert report.tasks[0].stats["rows"] == len(frame)
+
+
+def test_frictionless_finds_what_is_wrong(tmp_path: Path) -> None:
+    path = tmp_path / "bill_line_item.csv"
+    write_csv(line_items(plain=1).lazy(), LINE_ITEM, path)
+    path.write_text(path.read_text(encoding="utf-8").replace("plain-0,1,", "plain-0,one,"), encoding="utf-8")
+    assert validate(path, LINE_ITEM).flatten(["rowNumber", "fieldName"]) == [[2, "version"]]
+
+
+def validate(path: Path, entity: Entity) -> Any:
+    """Foreign keys are for a whole export to check."""
+    descriptor = {name: value for name, value in json.loads(entity.table_schema).items() if name != "foreignKeys"}
+    with system.use_context(trusted=True):
+        return Resource(path=str(path), schema=Schema.from_descriptor(descriptor)).validate()
