@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
+from m3ter_dagster.assets.checks import cross_entity_checks
 from m3ter_dagster.assets.manifest import export_manifest
 from m3ter_dagster.assets.operational import IO_MANAGER, operational_assets
 from m3ter_dagster.assets.source import source_assets
@@ -24,15 +25,15 @@ def definitions() -> dg.Definitions:
     jobs = export_jobs(exports.schedules)
     whole = [*operational, export_manifest]
     everything = dg.define_asset_job(EXPORT_JOB, selection=whole, description="Export every entity now.")
-    in_process = executor() == "in_process"
     return dg.Definitions(
         assets=[*source_assets(), *whole],
+        asset_checks=cross_entity_checks(),
         jobs=[everything, *jobs.values()],
         schedules=export_schedules(exports.schedules, jobs, now=datetime.now(UTC)),
         sensors=[first_exports(exports.schedules, jobs)] if exports.schedules else [],
-        executor=dg.in_process_executor if in_process else dg.multiprocess_executor,
+        executor=dg.in_process_executor if executor() == "in_process" else dg.multiprocess_executor,
         resources={
-            "organization": Organization(read_ahead=in_process),
+            "organization": Organization(),
             IO_MANAGER: S3CsvIOManager(destinations=list(exports.default_destinations)),
         },
     )

@@ -10,7 +10,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from dagster._core.definitions.utils import DISALLOWED_NAMES
+from dagster._core.definitions.utils import DISALLOWED_NAMES, is_valid_owner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -22,6 +22,7 @@ from m3ter_dagster.config import (
     Exports,
     ExportSchedule,
     M3terSettings,
+    Notifications,
     executor,
     exports_json_schema,
     exports_path,
@@ -29,7 +30,7 @@ from m3ter_dagster.config import (
     load_m3ter_settings,
     parse_exports,
 )
-from m3ter_dagster.config.names import FIRST_EXPORTS, RESERVED
+from m3ter_dagster.config.names import RESERVED, SENSORS
 from m3ter_dagster.entities import entities
 
 ROOT = Path(__file__).parents[1]
@@ -68,7 +69,14 @@ schedules:
     period: 12
     dtCreated: 2024-06-01 10:00:00Z
 defaultDestinations: [archive]
+owners: [team:finance, data@acme.com]
+notifications:
+  webhookUrl: ${WEBHOOK_URL}
+  onSuccess: true
+  graceHours: 1.5
+  dagsterUrl: https://dagster.example.com/
 """
+WEBHOOK = "https://acme.webhook.example.com/a@b/hunter2?sig=hunter3"
 
 # The file that each wrong one below differs from in one place.
 DESTINATION = """\
@@ -90,6 +98,11 @@ schedules:
     dtCreated: 2024-06-01T10:00:00Z
 """
 GOOD = DESTINATION + ARCHIVE + SCHEDULE
+NOTIFIED = """\
+00Z
+notifications:
+  webhookUrl: https://chat.example.com/hook
+"""
 
 
 def parse(text: str, **environ: str) -> Exports:
@@ -103,7 +116,7 @@ def mistakes_in(text: str, **environ: str) -> tuple[str, ...]:
 
 
 def test_the_whole_file() -> None:
-    exports = parse(WHOLE, EXTERNAL_ID="a-shared-id")
+    exports = parse(WHOLE, EXTERNAL_ID="a-shared-id", WEBHOOK_URL=WEBHOOK)
     warehouse, archive = exports.destinations
     assert warehouse == Destination(
         code="warehouse",
@@ -136,12 +149,21 @@ def test_the_whole_file() -> None:
     )
     assert (agent.code, agent.name, agent.period) == ("007", "007", 12)
     assert agent.operational_data_types == tuple(entities())
+    assert exports.owners == ("team:finance", "data@acme.com")
+    assert exports.notifications == Notifications.model_validate(
+        {
+            "webhook_url": WEBHOOK,
+            "on_success": True,
+            "grace_hours": 1.5,
+            "dagster_url": "https://dagster.example.com",
+        }
+    )
 
 
 def test_what_may_be_left_out() -> None:
     exports = parse("destinations:\n- code: a\n  bucketName: abc\n  region:\nschedules:\n")
     (destination,) = exports.destinations
-    assert exports.schedules == ()
+    assert (exports.schedules, exports.owners, exports.notifications) == ((), (), None)
     assert exports.default_destinations == ("a",)
     assert (destination.name, destination.prefix, destination.partition_order) == ("a", "", "TIME_FIRST")
     assert destination.region is None
@@ -179,7 +201,7 @@ def test_minutes_are_for_tests_only() -> None:
 
 
 def test_names_that_dagster_reserves() -> None:
-    assert DISALLOWED_NAMES | {FIRST_EXPORTS} == RESERVED
+    assert DISALLOWED_NAMES | set(SENSORS) == RESERVED
 
 
 def test_a_variable_anywhere_in_a_text() -> None:
@@ -243,6 +265,7 @@ WRONG = [
     ("    bucketName: acme-exports", "\tbucketName: x", 3, "the file is indented with a tab; write spaces."),
     ("code: nightly", "code: a,b\n  - code: a", 7, "schedule 'a,b' has no 'operationalDataTypes'"),
     ("code: nightly", "code: first-exports", 7, "keeps for itself; write another code, such as 'first_exports_export'"),
+    ("code: nightly", "code: late exports", 7, "keeps for itself; write another code, such as 'late_exports_export'"),
     ("code: nightly", "code: config", 7, "schedule 'config' has a code that Dagster keeps for itself"),
     ("[BILLS]", "[BILS]", 8, "schedule 'nightly' names the operational data type 'BILS'; known are ACCOUNTS,"),
     ("[BILLS]", "[BILS]", 8, "Did you mean 'BILLS'?"),
@@ -294,6 +317,21 @@ WRONG = [
         "the file has no 'destinations'; write it, such as destinations: [{code: ware",
     ),
     (DESTINATION + ARCHIVE, "destinations: []\n", 1, "the file has an empty list as destinations; write at least one"),
+    ("00Z\n", "00Z\nowners: data@acme.com\n", 13, "as owners; write a list of owners such as team:finance or data@"),
+    ("00Z\n", "00Z\nowners: [finance]\n", 13, "owners names the owner 'finance'; write a team or an e-mail"),
+    ("00Z\n", "00Z\nowners:\n- a@b.org\n- team:\n", 15, "owners has a mapping as owner; write one text"),
+    ("00Z\n", "00Z\nowners: [data@acme]\n", 13, "'data@acme'; write a team or an e-mail, such as team:finance"),
+    ("00Z\n", "00Z\nnotifications: [a]\n", 13, "the file has a list as notifications; write keys and values"),
+    ("00Z\n", "00Z\nnotifications: {}\n", 13, "has no 'webhookUrl'; write it, such as webhookUrl: ${M3TER_WEBHO"),
+    ("00Z\n", NOTIFIED + "  onsuccess: true\n", 15, "known are dagsterUrl, graceHours, onSuccess, webhookUrl."),
+    ("00Z\n", NOTIFIED + "  onSuccess: yes\n", 15, "notifications has the onSuccess 'yes'; write true or false."),
+    ("00Z\n", NOTIFIED + "  graceHours: 0\n", 15, "has the graceHours '0'; write a number of hours above 0 and at"),
+    ("00Z\n", NOTIFIED + "  graceHours: 168.5\n", 15, "'168.5'; write a number of hours above 0 and at most 168"),
+    ("00Z\n", NOTIFIED + "  graceHours: nan\n", 15, "has the graceHours 'nan'; write a number of hours"),
+    ("00Z\n", NOTIFIED + "  dagsterUrl: dagster:3000\n", 15, "has the dagsterUrl 'dagster:3000'; write an address"),
+    ("00Z\n", NOTIFIED.replace("https", "ftp"), 14, "has a webhookUrl that is no http or https address; write the"),
+    ("00Z\n", NOTIFIED.replace("/hook", "/hook#a"), 14, "has a webhookUrl that is no http or https address"),
+    ("00Z\n", NOTIFIED.replace("https", "${HOOK}"), 14, "uses ${HOOK}; set the environment variable HOOK"),
     (GOOD, "", 1, "the file is empty; write 'destinations:'"),
     (GOOD, "# nothing but a comment\n", 1, "the file is empty"),
     (GOOD, "- code: a\n", 1, "the file is a list; write keys and values, such as destinations: [{"),
@@ -378,6 +416,50 @@ def test_a_wrong_secret_is_not_repeated(key: str, value: str) -> None:
     (mistake,) = mistakes_in(DESTINATION + f"    {key}: {value}\n")
     assert key in mistake
     assert "hunter2" not in mistake
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        " https://hunter2.example.com/",
+        "\n  webhookUrl:https://chat.example.com/hunter2",
+        "\n  webhookUrl: chat.example.com/hunter2",
+        "\n  webhookUrl: https://chat.example.com/hunter2#a",
+        "\n  webhookUrl: https://chat.example.com/hunter2 b",
+        "\n  webhookUrl: https://user:hunter2@chat.example.com/",
+        "\n  webhookUrl: https:///hunter2",
+        "\n  webhookUrl: https://chat.example.com:99999/hunter2",
+        "\n  webhookUrl: [https://chat.example.com/hunter2]",
+        "\n  webhookUrl: {https://chat.example.com/: hunter2}",
+    ],
+)
+def test_nor_is_a_webhook_address(written: str) -> None:
+    (mistake,) = mistakes_in(f"{DESTINATION}notifications:{written}\n")
+    assert "notifications" in mistake
+    assert "hunter2" not in mistake
+
+
+def test_a_webhook_address_is_shown_nowhere() -> None:
+    exports = parse(WHOLE, EXTERNAL_ID="a-shared-id", WEBHOOK_URL=WEBHOOK)
+    shown = f"{exports!r} {exports} {exports.model_dump()} {exports.model_dump_json()}"
+    assert "hunter" not in shown
+    assert exports.notifications
+    assert exports.notifications.webhook_url.get_secret_value() == WEBHOOK
+    assert Exports.model_validate(exports.model_dump()) == exports
+    with pytest.raises(ValidationError) as raised:
+        Notifications.model_validate({"webhook_url": "chat.example.com/hunter2"})
+    assert "hunter2" not in str(raised.value) + repr(raised.value)
+
+
+@pytest.mark.parametrize(
+    "owner", ["team:finance", "data+m3ter@acme.co.uk", "team:", "team", "a@b", "@b.org", "a b@c.de"]
+)
+def test_an_owner_is_what_dagster_takes_for_one(owner: str) -> None:
+    text = DESTINATION + f"owners: ['{owner}']\n"
+    if is_valid_owner(owner):
+        assert parse(text).owners == (owner,)
+    else:
+        assert mistakes_in(text)
 
 
 def test_an_error_survives_pickling() -> None:
@@ -528,6 +610,12 @@ def test_right_files_are_right_in_an_editor(text: str) -> None:
         ("period: 1", "period: 0"),
         ("    period: 1\n", ""),
         ("bucketName", "bucket"),
+        ("00Z\n", "00Z\nowners: [finance]\n"),
+        ("00Z\n", "00Z\nnotifications: {}\n"),
+        ("00Z\n", NOTIFIED.replace("https", "ftp")),
+        ("00Z\n", NOTIFIED + "  onSuccess: 1\n"),
+        ("00Z\n", NOTIFIED + "  graceHours: 0\n"),
+        ("00Z\n", NOTIFIED + "  channel: a\n"),
     ],
 )
 def test_wrong_files_are_wrong_in_an_editor(old: str, new: str) -> None:
@@ -538,6 +626,6 @@ def test_wrong_files_are_wrong_in_an_editor(old: str, new: str) -> None:
 def test_the_schema_describes_each_field() -> None:
     schema = exports_json_schema()
     fields = [*schema["properties"].values()]
-    for model in ("Destination", "ExportSchedule"):
+    for model in ("Destination", "ExportSchedule", "Notifications"):
         fields += schema["$defs"][model]["properties"].values()
     assert all(field["description"].endswith(".") for field in fields)

@@ -404,6 +404,14 @@ def test_missing_and_empty_ids_are_breaches(reader_of: ReaderOf, serve: Serve) -
     ]
 
 
+@pytest.mark.xfail(strict=True, reason="rows are not validated any more once a cell could not be decoded")
+def test_a_missing_id_is_found_beside_a_cell_of_the_wrong_type(reader_of: ReaderOf, serve: Serve) -> None:
+    with pytest.raises(SchemaBreached) as breached:
+        read(reader_of(serve({"/meters": [page({"id": "m", "name": 5}, {"name": "x"})]})), "meter")
+    assert {(one.row_id, one.column) for one in breached.value.breaches} == {("m", "name"), (None, "id")}
+    assert breached.value.total == 2
+
+
 # What a reading says
 
 
@@ -440,7 +448,11 @@ def test_whoever_waits_is_told_how_far_it_is(reader_of: ReaderOf, serve: Serve) 
             enough.set()
 
     assert reader.read(find_entity("meter"), waiting=waiting, every=0.01).rows == 2
-    assert set(told) <= {"not begun yet", "0 rows in 0 requests so far", "0 rows in 1 requests so far"}
+    assert "0 rows in 1 requests so far" in told
+    assert set(told) <= {
+        "not begun yet",
+        *(f"{rows} rows in {pages} requests so far" for rows in (0, 2) for pages in (0, 1, 2)),
+    }
 
 
 def test_many_batches_give_the_same_frame(

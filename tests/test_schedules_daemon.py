@@ -154,7 +154,6 @@ def play(stage: Stage) -> tuple[datetime, ...]:
     up = now()
     stage.daemon.start()
     stage.first_exports_made()
-    stage.exported("toggled", due_after=up)
     stage.toggle("stop", "toggled")
     off = now()
     stage.exported("kept-on", due_after=off)
@@ -207,7 +206,6 @@ def test_a_standstill_over_two_due_times_is_made_up_for_once(story: Story) -> No
 
 
 def test_a_schedule_that_is_toggled_off_does_not_run(story: Story) -> None:
-    assert len(story.due("toggled", story.up, story.off)) >= 1
     assert len(story.due("kept-on", story.off, story.down)) >= 1
     assert story.due("toggled", story.off, story.on_again) == []
 

@@ -21,7 +21,7 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-LONGEST_WAIT = 45_000
+LONGEST_WAIT = 90_000
 """Milliseconds, for a machine that does much else: a run is a new process that imports everything."""
 RUN = """
 query Run($id: ID!) {

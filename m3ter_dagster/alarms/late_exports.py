@@ -14,7 +14,7 @@ from m3ter_dagster.alarms.lateness import Watch, owed, watched
 from m3ter_dagster.alarms.telling import Tell
 from m3ter_dagster.config import ExportSchedule, Notifications, grace
 from m3ter_dagster.config.names import LATE_EXPORTS
-from m3ter_dagster.resources.export_history import SCHEDULE_TAG, export_of
+from m3ter_dagster.resources.export_history import SCHEDULE_TAG, export_of, root_id, runs_of
 from m3ter_dagster.schedules import cadence_of
 
 LOOK_EVERY_SECONDS = 60
@@ -80,11 +80,13 @@ def _news(
 
 
 def runs_due(instance: dg.DagsterInstance, code: str, since: datetime) -> Iterator[dg.DagsterRun]:
-    """The runs of a schedule's exports that were due at `since` or later, newest first."""
+    """The runs of a schedule's exports that were due at `since` or later, of each export the newest run first."""
     filters = dg.RunsFilter(tags={SCHEDULE_TAG: code}, created_after=since - _CLOCKS_DIFFER)
-    for record in instance.get_run_records(filters):
-        if export_of(record.dagster_run, instance, org_id="").due >= since:
-            yield record.dagster_run
+    found = [record.dagster_run for record in instance.get_run_records(filters)]
+    # A re-execution is found by its root: whoever makes one may have taken the other tags away.
+    exports = dict.fromkeys(root_id(run) for run in found if export_of(run, instance, org_id="").due >= since)
+    for export_id in exports:
+        yield from (record.dagster_run for record in reversed(runs_of(instance, export_id)))
 
 
 def _delivered(runs: Iterable[dg.DagsterRun]) -> dg.DagsterRun | None:

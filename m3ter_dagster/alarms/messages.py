@@ -30,12 +30,12 @@ def late(code: str, due: datetime, last_run: dg.DagsterRun | None, dagster_url: 
     title = f"m3ter export late: schedule '{code}', due {_moment(due)}, is not delivered"
     if last_run is None:
         return f"{title}\nNo run was launched for it; look at the schedule's ticks and at the Dagster daemon."
-    state = f"Its last run is {last_run.status.value.lower()}."
+    state = f"The last run: {last_run.status.value.lower()}."
     return "\n".join([title, *_places(last_run, dagster_url), state])
 
 
 def recovered(code: str, due: datetime, run: dg.DagsterRun, dagster_url: str | None) -> str:
-    title = f"m3ter export recovered: schedule '{code}', due {_moment(due)} and told as late, is delivered"
+    title = f"m3ter export recovered: schedule '{code}', late since {_moment(due)}, has delivered"
     return "\n".join([title, *_places(run, dagster_url)])
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dagster as dg
+from dagster._core.definitions.run_request import DagsterRunReaction
+from dagster._utils.error import SerializableErrorInfo
 
 from m3ter_dagster.alarms import messages
 from m3ter_dagster.alarms.telling import Tell
@@ -16,9 +18,10 @@ def failed_exports(tell: Tell, dagster_url: str | None) -> dg.SensorDefinition:
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Tells the webhook of each run that failed: which entities, and why.",
     )
-    def sensor(context: dg.RunFailureSensorContext) -> dg.SkipReason | None:
+    def sensor(context: dg.RunFailureSensorContext) -> DagsterRunReaction | None:
         events = context.get_step_failure_events() or [context.failure_event]
-        return _skipped(tell(context.log, messages.failed(context.dagster_run, events, dagster_url)))
+        text = messages.failed(context.dagster_run, events, dagster_url)
+        return _reaction(context.dagster_run, tell(context.log, text))
 
     return sensor
 
@@ -30,15 +33,20 @@ def delivered_exports(tell: Tell, dagster_url: str | None) -> dg.SensorDefinitio
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Tells the webhook of each export that was delivered.",
     )
-    def sensor(context: dg.RunStatusSensorContext) -> dg.SkipReason | None:
+    def sensor(context: dg.RunStatusSensorContext) -> DagsterRunReaction | None:
         deliveries = deliveries_of(context.instance, root_id(context.dagster_run))
         if not deliveries:
             return None
-        return _skipped(tell(context.log, messages.delivered(context.dagster_run, deliveries, dagster_url)))
+        text = messages.delivered(context.dagster_run, deliveries, dagster_url)
+        return _reaction(context.dagster_run, tell(context.log, text))
 
     return sensor
 
 
-def _skipped(failure: str | None) -> dg.SkipReason | None:
-    """Dagster gives an evaluation a minute: one that has waited for the webhook in vain leaves the rest to the next."""
-    return dg.SkipReason(failure) if failure else None
+def _reaction(run: dg.DagsterRun, failure: str | None) -> DagsterRunReaction | None:
+    """A failed tick with its words; the run is not told again.
+
+    It also ends the evaluation, which Dagster gives one minute: the next run has the next one to itself.
+    """
+    error = SerializableErrorInfo(failure, stack=[], cls_name=None) if failure else None
+    return DagsterRunReaction(run, error, run.status) if error else None

@@ -12,7 +12,7 @@ def column_schema(entity: Entity) -> dg.TableSchema:
 
 
 def _column(entity: Entity, column: Column) -> dg.TableColumn:
-    keys = [f"foreign key to {key.entity}" for key in entity.foreign_keys if key.column == column.name]
+    keys = [f"→ {key.entity}" for key in entity.foreign_keys if key.column == column.name]
     is_key = column.name == entity.primary_key
     constraints = dg.TableColumnConstraints(
         nullable=not column.required, unique=is_key, other=["primary key", *keys] if is_key else keys

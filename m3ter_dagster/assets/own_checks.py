@@ -20,7 +20,11 @@ _DESCRIPTIONS = {
 
 
 def own_check_specs(entity: Entity) -> list[dg.AssetCheckSpec]:
-    return [dg.AssetCheckSpec(name, asset=entity.name, description=text) for name, text in _DESCRIPTIONS.items()]
+    """Those that stop the delivery are blocking; a person decides about the other."""
+    return [
+        dg.AssetCheckSpec(name, asset=entity.name, description=text, blocking=name != ROW_COUNT)
+        for name, text in _DESCRIPTIONS.items()
+    ]
 
 
 def passed_checks(

@@ -10,6 +10,7 @@ from m3ter_dagster.cli.jobs import jobs
 from m3ter_dagster.cli.pull import pull
 from m3ter_dagster.cli.sandbox import demo, sandbox
 from m3ter_dagster.cli.schedules import schedules
+from m3ter_dagster.cli.verify import verify
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -18,5 +19,5 @@ def main() -> None:
     """m3ter's Operational Data Export, run by you."""
 
 
-for command in (export, schedules, jobs, pull, check, schema, sandbox, demo):
+for command in (export, schedules, jobs, pull, check, schema, verify, sandbox, demo):
     main.add_command(command)

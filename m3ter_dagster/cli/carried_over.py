@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from m3ter_dagster.cli.free_codes import free_code, plain
 from m3ter_dagster.config import Destination, ExportSchedule
 from m3ter_dagster.config.names import RESERVED, dagster_name
-from m3ter_dagster.config.values import CODE
 from m3ter_dagster.entities import UnknownEntity, entities, find_entity
 
 Record = Mapping[str, Any]
 
-LONGEST_CODE = 80
+LONGEST_NAME = 200
 DESTINATION_FIELDS = ("bucketName", "prefix", "partitionOrder", "iamRoleArn")
 ABOUT_THE_RECORD = {"id", "version", "dtLastModified", "createdBy", "lastModifiedBy", "destinationIds"}
 NOT_HERE = {
@@ -55,7 +54,7 @@ def carried_schedules(records: Sequence[Record], destinations: Mapping[str, Item
 
 def _destination(record: Record, taken: set[str]) -> Item:
     fields = {name: record[name] for name in DESTINATION_FIELDS if record.get(name)}
-    item = _item(record, fields, _free_code(record, taken, key=str))
+    item = _item(record, fields, free_code(record, taken, key=str))
     kind = record.get("destinationType", "S3")
     if kind != "S3":
         item.reasons.append(f"it is of type {kind}, and this project delivers to S3")
@@ -64,7 +63,7 @@ def _destination(record: Record, taken: set[str]) -> Item:
 
 
 def _schedule(record: Record, destinations: Mapping[str, Item], taken: set[str]) -> Item:
-    item = _item(record, {"sourceType": record.get("sourceType")}, _free_code(record, taken, key=dagster_name))
+    item = _item(record, {"sourceType": record.get("sourceType")}, free_code(record, taken, key=dagster_name))
     item.reasons += _reasons(record)
     if record.get("sourceType") == "OPERATIONAL":
         item.fields["operationalDataTypes"] = _data_types(record, item)
@@ -75,7 +74,7 @@ def _schedule(record: Record, destinations: Mapping[str, Item], taken: set[str])
 
 
 def _item(record: Record, fields: Mapping[str, Any], code: str) -> Item:
-    name = _without_variables(str(record.get("name") or ""))
+    name = plain(record.get("name"))[:LONGEST_NAME].strip()
     item = Item({"code": code, **({"name": name} if name else {}), **fields})
     for field_name, given in (("code", code), ("name", name)):
         if record.get(field_name) and record[field_name] != given:
@@ -102,9 +101,8 @@ def _words(error: Any) -> str:
 
 def _with_the_rest(item: Item, record: Record) -> Item:
     """Everything that m3ter says, for the person who adapts it."""
-    item.fields |= {
-        name: value for name, value in record.items() if name not in item.fields and name not in ABOUT_THE_RECORD
-    }
+    known = {*item.fields, *ABOUT_THE_RECORD}
+    item.fields |= {name: value for name, value in record.items() if name not in known and value not in (None, "CSV")}
     return item
 
 
@@ -149,22 +147,3 @@ def _codes(record: Record, destinations: Mapping[str, Item], item: Item) -> list
     if record.get("destinationIds") and not codes:
         item.reasons.append("none of its destinations is carried over; give it another")
     return list(dict.fromkeys(codes))
-
-
-def _free_code(record: Record, taken: set[str], *, key: Any) -> str:
-    """The record's code, changed as little as exports.yaml and Dagster ask for."""
-    written = _without_variables(str(record.get("code") or record.get("name") or ""))
-    plain = re.sub(r"[\x00-\x1f\x7f]", " ", written)[:LONGEST_CODE].strip()
-    code = plain if re.fullmatch(CODE, plain) else str(record["id"])
-    if key(code) in RESERVED and key(code) in taken:
-        code = f"{code[: LONGEST_CODE - 7]}_export"
-    numbered, number = code, 1
-    while key(numbered) in taken:
-        number += 1
-        numbered = f"{code[: LONGEST_CODE - 4]}_{number}"
-    taken.add(key(numbered))
-    return numbered
-
-
-def _without_variables(text: str) -> str:
-    return text.replace("${", "$ {")

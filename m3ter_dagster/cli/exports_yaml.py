@@ -49,15 +49,14 @@ def _comments(noun: str, item: Item) -> Iterator[str]:
 def _fields(item: Item) -> Iterator[str]:
     bullet = "- "
     for name, value in item.fields.items():
-        for line in f"{bullet}{inline(name)}: {inline(value)}".splitlines():
-            yield line
+        yield from f"{bullet}{inline(name)}: {inline(value)}".splitlines()
         bullet = "  "
 
 
 def inline(value: Any) -> str:
     """A value in YAML's flow style, quoted where that is needed."""
-    options = {"default_flow_style": True, "allow_unicode": True, "sort_keys": False, "width": math.inf}
-    return yaml.safe_dump([value], **options).strip()[1:-1]
+    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, sort_keys=False, width=math.inf)
+    return text.removesuffix("...\n").strip()
 
 
 def _on_one_line(text: str) -> str:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 import polars as pl
 
 from m3ter_dagster.entities import Column, Entity
 from m3ter_dagster.frames.cells import Unfit, Value, compact_json, read_cell
-from m3ter_dagster.frames.elements import Origin, elements_of
+from m3ter_dagster.frames.elements import Elements, Origin, elements_of
 from m3ter_dagster.frames.raw_rows import RawRow, raw_rows, row_id
 from m3ter_dagster.frames.schema import DTYPES, RECORD, RECORD_ID, RECORD_VERSION, Breach, shown, spool_schema
 
@@ -24,8 +25,12 @@ _TYPES: dict[str, Any] = {
     "object": msgspec.Raw,
     "string": str | None,
 }
-_EXACT = 2**53
-"""From here on a float no longer tells which integer was written."""
+
+_NEGATIVE_ZEROS = (b":-0,", b":-0}", b": -0")
+"""msgspec reads -0 as the integer 0 and loses its sign."""
+
+_UNESCAPED = re.compile(r'[^"\\\x00-\x1f]*')
+"""Names that msgspec can look for; a page with another unknown name is read cell by cell."""
 
 _Cells = dict[str, pl.Series]
 
@@ -41,6 +46,7 @@ class Decoder:
         self.entity = entity
         self.unknown_fields: Counter[str] = Counter()
         self._records = 0
+        self._enclosing: list[pl.DataFrame] = []
         self._columns = [column for column in entity.columns if column.api_field]
         self._rows = self._row_decoder()
 
@@ -52,11 +58,18 @@ class Decoder:
             self._records += rows
             return frame, breaches
         elements = elements_of(page, self.entity, first_ordinal=self._records)
-        self._records += elements.records
+        self._records += len(elements.records)
+        self._enclosing.append(_enclosing_records(elements))
         cells, rows, breaches = self._decode_rows(elements.page)
         return self._frame(cells, rows, elements.origins), elements.breaches + breaches
 
+    def enclosing_records(self) -> pl.DataFrame:
+        """Every record whose elements are this entity's rows, those without elements too: ordinal, id, version."""
+        return pl.concat(self._enclosing)
+
     def _decode_rows(self, page: bytes) -> tuple[_Cells, int, list[Breach]]:
+        if any(zero in page for zero in _NEGATIVE_ZEROS):
+            return self._decode_by_cell(page)
         try:
             rows = self._rows.decode(page)
             return self._cells_at_once(rows), len(rows), []
@@ -66,13 +79,14 @@ class Decoder:
     def _cells_at_once(self, rows: Sequence[msgspec.Struct]) -> _Cells:
         """`rows` as columns; raises what `_decode_rows` catches for a value that needs a closer look."""
         by_field = list(zip(*map(msgspec.structs.astuple, rows), strict=True)) or [()] * len(self._fields)
-        for name, values in zip(self._fields[len(self._columns) :], by_field[len(self._columns) :], strict=True):
-            if name in self.unknown_fields:
-                self.unknown_fields[name] += sum(value is not _NULL for value in values)
-        return {
+        cells = {
             column.name: _series(column, _plain_values(column, values))
             for column, values in zip(self._columns, by_field, strict=False)
         }
+        for name, values in zip(self._fields, by_field, strict=True):
+            if name in self.unknown_fields:
+                self.unknown_fields[name] += sum(value is not _NULL for value in values)
+        return cells
 
     def _decode_by_cell(self, page: bytes) -> tuple[_Cells, int, list[Breach]]:
         breaches: list[Breach] = []
@@ -101,7 +115,8 @@ class Decoder:
     def _row_decoder(self) -> msgspec.json.Decoder[list[Any]]:
         """Exported fields typed, all other known ones skipped unread, any further one refused and so noticed."""
         exported = [column.api_field or "" for column in self._columns]
-        others = sorted((self.entity.not_exported | set(self.unknown_fields)) - set(exported))
+        unknown = filter(_UNESCAPED.fullmatch, self.unknown_fields)
+        others = sorted(self.entity.not_exported.union(unknown) - set(exported))
         self._fields = [*exported, *others]
         types = [_TYPES[column.type] for column in self._columns] + [msgspec.Raw] * len(others)
         defaults = [_NULL if type_ is msgspec.Raw else None for type_ in types]
@@ -130,13 +145,12 @@ def _plain_values(column: Column, values: Sequence[Any]) -> Sequence[Value]:
     if column.is_json:
         return [None if (raw := bytes(value)) == b"null" else compact_json(column.type, raw) for value in values]
     if column.type == "integer":
-        return [_whole(value) if type(value) is float else value for value in values]
+        return values if not any(type(value) is float for value in values) else _look_closer()
     return values
 
 
-def _whole(value: float) -> int:
-    if abs(value) < _EXACT and value == int(value):
-        return int(value)
+def _look_closer() -> NoReturn:
+    """A float no longer tells which number was written: 10.0, or 10.00000000000000000001."""
     raise Unfit("must be a whole number")
 
 
@@ -150,13 +164,17 @@ def _ordinals(first: int, rows: int) -> _Cells:
 
 def _origin_columns(entity: Entity, origins: Sequence[Origin]) -> _Cells:
     columns = {
-        column.name: pl.Series([origin.record[column.parent_field] for origin in origins], dtype=pl.String)
+        column.name: pl.Series([origin.record.fields[column.parent_field] for origin in origins], dtype=pl.String)
         for column in entity.columns
         if column.parent_field
     }
     for name in {name for _, constants in entity.elements for name, _ in constants}:
         columns[name] = pl.Series([origin.constants.get(name) for origin in origins], dtype=pl.String)
-    columns[RECORD] = pl.Series([origin.ordinal for origin in origins], dtype=pl.UInt32)
-    columns[RECORD_ID] = pl.Series([origin.record["id"] for origin in origins], dtype=pl.String)
-    columns[RECORD_VERSION] = pl.Series([origin.version for origin in origins], dtype=pl.Int64)
+    columns[RECORD] = pl.Series([origin.record.ordinal for origin in origins], dtype=pl.UInt32)
     return columns
+
+
+def _enclosing_records(elements: Elements) -> pl.DataFrame:
+    rows = [(record.ordinal, record.fields["id"], record.version) for record in elements.records]
+    schema = {RECORD: pl.UInt32, RECORD_ID: pl.String, RECORD_VERSION: pl.Int64}
+    return pl.DataFrame(rows, schema=schema, orient="row")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -16,14 +16,22 @@ _NULL = b"null"
 
 
 @dataclass(frozen=True)
-class Origin:
-    """The record that an element was taken from, and the columns that say from where in it."""
+class Record:
+    """A listed record, as far as its elements' rows need it."""
 
     ordinal: int
-    record: Mapping[str, str | None]
-    """Fields of the record that its elements' columns need, `id` among them."""
+    fields: Mapping[str, str]
+    """Fields that columns of the elements take over, `id` among them."""
     version: int | None
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where an element was taken from."""
+
+    record: Record
     constants: Mapping[str, str]
+    """Columns that say which array of the record it was in."""
 
 
 @dataclass(frozen=True)
@@ -32,24 +40,25 @@ class Elements:
     """A JSON array of the elements, as m3ter sent each."""
     origins: list[Origin]
     """One per element."""
-    records: int
+    records: list[Record]
     breaches: list[Breach]
 
 
 def elements_of(page: bytes, entity: Entity, *, first_ordinal: int) -> Elements:
     """The elements of the page's records; the first record has the ordinal `first_ordinal`."""
     found: list[bytes] = []
-    origins: list[Origin] = []
-    breaches: list[Breach] = []
-    records = raw_rows(page, entity, breaches)
-    for ordinal, record in enumerate(records, first_ordinal):
+    elements = Elements(b"", [], [], [])
+    for ordinal, raw in enumerate(raw_rows(page, entity, elements.breaches), first_ordinal):
         try:
-            for origin, element in _elements_of_record(record, entity, ordinal):
-                origins.append(origin)
-                found.append(element)
+            record = _record(raw, entity, ordinal)
+            elements.records.append(record)
+            for array, constants in entity.elements:
+                for element in _array(raw, array, entity):
+                    elements.origins.append(Origin(record, dict(constants)))
+                    found.append(bytes(element))
         except _Unusable as unusable:
-            breaches.append(unusable.breach)
-    return Elements(b"[" + b",".join(found) + b"]", origins, len(records), breaches)
+            elements.breaches.append(unusable.breach)
+    return replace(elements, page=b"[" + b",".join(found) + b"]")
 
 
 class _Unusable(Exception):
@@ -57,13 +66,9 @@ class _Unusable(Exception):
         self.breach = breach
 
 
-def _elements_of_record(record: RawRow, entity: Entity, ordinal: int) -> Iterator[tuple[Origin, bytes]]:
-    fields = {"id", *(column.parent_field for column in entity.columns if column.parent_field)}
-    texts = {field: _text(record, field, entity) for field in fields}
-    for array, constants in entity.elements:
-        origin = Origin(ordinal, texts, _version(record), dict(constants))
-        for element in _array(record, array, entity):
-            yield origin, bytes(element)
+def _record(raw: RawRow, entity: Entity, ordinal: int) -> Record:
+    names = {"id", *(column.parent_field for column in entity.columns if column.parent_field)}
+    return Record(ordinal, {name: _text(raw, name, entity) for name in names}, _version(raw))
 
 
 def _array(record: RawRow, field: str, entity: Entity) -> list[msgspec.Raw]:

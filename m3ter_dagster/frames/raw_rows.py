@@ -46,11 +46,11 @@ def _rows_with_half_pairs(page: bytes, entity: Entity, breaches: list[Breach]) -
     rows: list[RawRow] = []
     for row in json.loads(page):
         fields = row if isinstance(row, dict) else {}
-        rows.append({name: json.dumps(value).encode() for name, value in fields.items() if is_text(value)})
-        for name, value in fields.items():
-            if not is_text(value):
-                found = row_id(rows[-1], entity)
-                breaches.append(Breach(found, name, shown(json.dumps(value)), HALF_A_PAIR))
+        sound = {name: value for name, value in fields.items() if is_text([name, value])}
+        rows.append({name: json.dumps(value).encode() for name, value in sound.items()})
+        for name in fields.keys() - sound.keys():
+            value = shown(json.dumps(fields[name]))
+            breaches.append(Breach(row_id(rows[-1], entity), json.dumps(name)[1:-1], value, HALF_A_PAIR))
     return rows
 
 

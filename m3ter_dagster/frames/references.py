@@ -83,11 +83,9 @@ def written_since(moment: datetime, columns: Sequence[str] = TIMES) -> pl.Expr:
 
 
 def _counted(rows: pl.LazyFrame, *, references: int) -> Dangling:
-    old = rows.filter(~pl.col(_RECENT))
-    counts = rows.select(
-        rows=(~pl.col(_RECENT)).sum(), parents=pl.col(_KEY).filter(~pl.col(_RECENT)).n_unique(), recent=_RECENT
-    ).select("rows", "parents", pl.col("recent").sum())
-    first = old.select(_ID, _KEY).sort(_ID).head(SHOWN_ROWS)
+    recent = pl.col(_RECENT)
+    counts = rows.select(rows=(~recent).sum(), parents=pl.col(_KEY).filter(~recent).n_unique(), recent=recent.sum())
+    first = rows.filter(~recent).select(_ID, _KEY).sort(_ID).head(SHOWN_ROWS)
     counted, examples = pl.collect_all([counts, first], engine="streaming")
     return Dangling(references, **counted.row(0, named=True), examples=examples.rows())
 

@@ -25,7 +25,7 @@ RECORD = "m3ter:record"
 """Which listed record a row comes from, counted from 0; never exported."""
 RECORD_ID = "m3ter:recordId"
 RECORD_VERSION = "m3ter:recordVersion"
-"""Identity of the enclosing record, where rows are elements of one (pricing bands)."""
+"""Identity of a listed record; not the row's own where rows are elements of records (pricing bands)."""
 
 SHOWN = 120
 """Longest part of a value that a message shows."""
@@ -65,14 +65,8 @@ def frame_schema(entity: Entity) -> dict[str, type[pl.DataType]]:
 
 
 def spool_schema(entity: Entity) -> dict[str, type[pl.DataType]]:
-    """The same with the columns that tell records apart."""
-    nested: dict[str, type[pl.DataType]] = {RECORD_ID: pl.String, RECORD_VERSION: pl.Int64} if entity.elements else {}
-    return {**frame_schema(entity), RECORD: pl.UInt32, **nested}
-
-
-def record_key(entity: Entity) -> tuple[str, str]:
-    """The columns with id and version of the record that m3ter lists."""
-    return (RECORD_ID, RECORD_VERSION) if entity.elements else (entity.primary_key, "version")
+    """The same with the column that tells records apart."""
+    return {**frame_schema(entity), RECORD: pl.UInt32}
 
 
 def validate(frame: pl.DataFrame, entity: Entity) -> list[Breach]:

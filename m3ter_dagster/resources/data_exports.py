@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -42,12 +42,7 @@ def read_data_exports(settings: M3terSettings) -> DataExports:
     """All of both, whole. DataExportUnavailable where m3ter does not know the service or does not let us."""
     reader = _Reader(settings)
     try:
-        return DataExports(
-            reader.records(DESTINATIONS, lambda one: one.get("destinationType") == "S3" and "bucketName" not in one),
-            reader.records(
-                SCHEDULES, lambda one: one.get("sourceType") == "OPERATIONAL" and "operationalDataTypes" not in one
-            ),
-        )
+        return DataExports(reader.records(DESTINATIONS), reader.records(SCHEDULES))
     except Refused as refusal:
         if refusal.status in (403, 404):
             raise DataExportUnavailable(settings.org_id, refusal) from None
@@ -62,14 +57,19 @@ class _Reader:
         self._client = M3terClient(settings.base_url, settings.org_id, credentials, per_second=pace, stop=stop)
         self._http = Http(settings.base_url, credentials, per_second=pace, stop=stop)
 
-    def records(self, listing: Listing, is_short: Callable[[Record], bool]) -> list[Record]:
+    def records(self, listing: Listing) -> list[Record]:
         """The list documents only what all kinds have in common; what it leaves out is read record by record."""
         listed = [record for page in self._client.pages(listing) for record in msgspec.json.decode(page.rows)]
-        return [self._whole(listing, record) if is_short(record) else record for record in listed]
+        return [self._whole(listing, record) if _is_short(record) else record for record in listed]
 
     def _whole(self, listing: Listing, record: Record) -> Record:
         path = f"{self._organization}{listing.path}/{quote(str(record['id']), safe='')}"
         return {**record, **self._http.get(path, _record)}
+
+
+def _is_short(record: Record) -> bool:
+    """Is it without what only its kind has?"""
+    return not record.keys() & {"bucketName", "operationalDataTypes", "timePeriod"}
 
 
 def _record(body: bytes) -> dict[str, Any]:

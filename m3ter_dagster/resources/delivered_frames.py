@@ -49,15 +49,14 @@ class DeliveredFrames:
         objects = delivered_objects(metadata)
         kept = self._folder / f"{entity.name}-{objects[0]['sha256']}.parquet"
         if not kept.exists():
-            csv = self._folder / f"{entity.name}-delivered.csv"
+            csv, part = (kept.with_suffix(suffix) for suffix in (".csv", ".part"))
             try:
                 self._fetch(objects, csv)
-                read_csv(csv, entity).select(_checked_columns(entity)).sink_parquet(kept)
-            except BaseException:
-                kept.unlink(missing_ok=True)
-                raise
+                read_csv(csv, entity).select(_checked_columns(entity)).sink_parquet(part)
+                part.rename(kept)
             finally:
                 csv.unlink(missing_ok=True)
+                part.unlink(missing_ok=True)
         return pl.scan_parquet(kept)
 
     def _fetch(self, objects: list[dict[str, Any]], to: Path) -> None:

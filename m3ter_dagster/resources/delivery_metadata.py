@@ -14,32 +14,30 @@ from m3ter_dagster.resources.destinations import Delivered
 from m3ter_dagster.resources.differences import Compared
 from m3ter_dagster.resources.export_history import SUMMARY
 
-OBJECTS = "m3ter/objects"
+OBJECTS = "objects"
 COMPARISON = "m3ter/comparison"
 PREVIEW_ROWS = 5
+PREVIEW_COLUMNS = 8
 PREVIEW_CHARACTERS = 60
 
 
 def delivery_metadata(
     frame: pl.LazyFrame, *, rows: int, delivered: Sequence[Delivered], seconds: float
 ) -> dict[str, Any]:
-    first = delivered[0]
     return {
         "dagster/row_count": rows,
-        "dagster/uri": first.uri,
-        "bytes": first.bytes,
-        "sha256": first.sha256,
+        "dagster/uri": delivered[0].uri,
+        "bytes": delivered[0].bytes,
+        OBJECTS: _table([asdict(one) for one in delivered]),
+        "preview": _preview(frame),
         "seconds to write and deliver": round(seconds, 3),
-        "preview": dg.MetadataValue.md(_preview(frame)),
-        OBJECTS: dg.MetadataValue.json([asdict(one) for one in delivered]),
-        **{f"object in {one.destination}": dg.MetadataValue.text(one.uri) for one in delivered},
     }
 
 
 def delivered_objects(metadata: Mapping[str, dg.MetadataValue[Any]]) -> list[dict[str, Any]]:
     """The objects that a materialisation of `delivery_metadata` names."""
-    value = metadata[OBJECTS].value
-    return list(value) if isinstance(value, list) else []
+    value = metadata[OBJECTS]
+    return [dict(record.data) for record in value.records] if isinstance(value, dg.TableMetadataValue) else []
 
 
 def comparison_metadata(compared: Compared) -> dict[str, Any]:
@@ -68,18 +66,23 @@ def manifest_metadata(whole: Manifest, delivered: Sequence[Delivered]) -> dict[s
         "rows": sum(one.rows for one in whole.entities),
         "compared with export": whole.previous or "none",
         SUMMARY: dg.MetadataValue.json({"id": whole.export.id, "schedule": whole.schedule, "entities": entities}),
-        OBJECTS: dg.MetadataValue.json([asdict(one) for one in delivered]),
-        **{f"object in {one.destination}": dg.MetadataValue.text(one.uri) for one in delivered},
+        OBJECTS: _table([asdict(one) for one in delivered]),
     }
 
 
-def _preview(frame: pl.LazyFrame) -> str:
+def _preview(frame: pl.LazyFrame) -> dg.TableMetadataValue:
     rows = frame.head(PREVIEW_ROWS).collect()
-    lines = [rows.columns, ["---"] * len(rows.columns), *([_cell(value) for value in row] for row in rows.iter_rows())]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    names = rows.columns[:PREVIEW_COLUMNS]
+    columns = [dg.TableColumn(name) for name in names]
+    records = [dict(zip(names, map(_cell, row[:PREVIEW_COLUMNS]), strict=True)) for row in rows.iter_rows()]
+    return dg.MetadataValue.table(list(map(dg.TableRecord, records)), schema=dg.TableSchema(columns=columns))
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
+    return dg.MetadataValue.table([dg.TableRecord(dict(row)) for row in rows])
 
 
 def _cell(value: Any) -> str:
     text = "" if value is None else str(value)
     cut = text if len(text) <= PREVIEW_CHARACTERS else f"{text[:PREVIEW_CHARACTERS]}..."
-    return "".join(character if character.isprintable() else " " for character in cut).replace("|", "\\|")
+    return "".join(character if character.isprintable() else " " for character in cut)

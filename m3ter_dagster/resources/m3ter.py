@@ -12,7 +12,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from m3ter_dagster.entities import Listing
-from m3ter_dagster.resources.m3ter_errors import CursorExpired, CursorStuck, Later, Refused
+from m3ter_dagster.resources.m3ter_errors import CursorExpired, CursorStuck, Later, M3terError, Refused
 from m3ter_dagster.resources.m3ter_http import Credentials, Http
 
 _CURSOR_REFUSALS = (400, 404, 410, 422)
@@ -87,6 +87,8 @@ def _list_answer(body: bytes) -> _ListAnswer:
         answer = msgspec.json.decode(body, type=_ListAnswer)
     except UnicodeDecodeError as error:
         raise Later(f"the answer is not UTF-8 at byte {error.start} of {len(body)}") from None
+    except RecursionError:
+        raise M3terError("a row is nested too deeply to be read; ask m3ter's support which it is.") from None
     except msgspec.DecodeError as error:
         return _answer_with_half_pairs(body) or _not_a_list(body, str(error))
     if not bytes(answer.data).startswith(b"["):
@@ -97,10 +99,14 @@ def _list_answer(body: bytes) -> _ListAnswer:
 def _answer_with_half_pairs(body: bytes) -> _ListAnswer | None:
     """A whole answer with half a surrogate pair in it is passed on, so that the row can be named."""
     try:
-        answer = json.loads(body)
+        answer = json.loads(body, parse_constant=_refuse_constant)
         return _ListAnswer(msgspec.Raw(json.dumps(answer["data"]).encode()), answer.get("nextToken"))
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
 
 
 def _not_a_list(body: bytes, reason: str) -> NoReturn:

@@ -40,19 +40,19 @@ class Pace:
     def __init__(self, per_second: float) -> None:
         self._interval = 1 / per_second
         self._next = 0.0
-        self._lock = threading.Lock()
+        self._row = threading.Lock()
 
-    def turn(self) -> float:
-        """Seconds until the caller may send; the place in the row is taken."""
-        with self._lock:
-            now = time.monotonic()
-            self._next = max(self._next, now) + self._interval
-            return self._next - self._interval - now
+    def take_turn(self, wait: Callable[[float], None]) -> None:
+        """Returns when the caller may send. Those behind wait in the row, so a late one brings nobody closer."""
+        with self._row:
+            wait(0)
+            while (left := self._next - time.monotonic()) > 0:
+                wait(left)
+            self._next = time.monotonic() + self._interval
 
     def hold(self, seconds: float) -> None:
         """Nobody sends for so long."""
-        with self._lock:
-            self._next = max(self._next, time.monotonic() + seconds)
+        self._next = max(self._next, time.monotonic() + seconds)
 
 
 class Http:
@@ -71,12 +71,15 @@ class Http:
         return self._persist(request, lambda: check(self._authorized(request, path)))
 
     def _authorized(self, request: str, path: str) -> bytes:
-        """An expired token is answered with 403 like a missing permission, so a refusal is believed the second time."""
+        """An expired token is answered with 403 like a missing permission: a refusal is believed with a new token."""
+        self._pace.take_turn(self._wait)
         token = self._token.value()
-        answer = self._send("GET", path, {"authorization": f"Bearer {token}"})
-        if answer.status in (401, 403):
-            token = self._token.renewed(instead_of=token)
-            answer = self._send("GET", path, {"authorization": f"Bearer {token}"})
+        answer = self._send("GET", path, _bearer(token))
+        is_new = False
+        while answer.status in (401, 403) and not is_new:
+            self._pace.take_turn(self._wait)
+            token, is_new = self._token.renewed(instead_of=token)
+            answer = self._send("GET", path, _bearer(token))
         return _body(request, answer)
 
     def _ask_for_token(self, credentials: Credentials) -> tuple[str, float]:
@@ -85,6 +88,7 @@ class Http:
         headers["content-type"] = "application/json"
 
         def ask() -> tuple[str, float]:
+            self._pace.take_turn(self._wait)
             answer = self._send("POST", "/oauth/token", headers, b'{"grant_type":"client_credentials"}')
             return _token_in(_body(request, answer))
 
@@ -94,7 +98,6 @@ class Http:
             raise CredentialsRefused(request, status=refusal.status, message=refusal.message) from None
 
     def _send(self, method: str, path: str, headers: dict[str, str], body: bytes | None = None) -> _Answer:
-        self._wait(self._pace.turn())
         headers = {"accept": "application/json", "accept-encoding": "gzip", **headers}
         try:
             answer = self._pool.request(method, self._base_url + path, headers=headers, body=body, redirect=False)
@@ -137,31 +140,47 @@ class _Token:
         self._value: str | None = None
         self._renew_at = 0.0
         self._refusal: CredentialsRefused | None = None
+        self._failure: Unavailable | None = None
+        self._failed_at = 0.0
 
     def value(self) -> str:
+        wanted = time.monotonic()
         with self._lock:
             if self._value is None or time.monotonic() >= self._renew_at:
-                self._renew()
+                self._renew(wanted)
             assert self._value is not None
             return self._value
 
-    def renewed(self, *, instead_of: str) -> str:
+    def renewed(self, *, instead_of: str) -> tuple[str, bool]:
+        """Another token, and whether it was asked for just now and not by another thread before."""
+        wanted = time.monotonic()
         with self._lock:
-            if self._value is None or self._value == instead_of:
-                self._renew()
+            is_new = self._value is None or self._value == instead_of
+            if is_new:
+                self._renew(wanted)
             assert self._value is not None
-            return self._value
+            return self._value, is_new
 
-    def _renew(self) -> None:
+    def _renew(self, wanted: float) -> None:
+        """What failed while the caller waited has failed for the caller too."""
         if self._refusal:
             raise self._refusal
+        if self._failure and self._failed_at >= wanted:
+            raise self._failure
         asked = time.monotonic()
         try:
             self._value, lifetime = self._ask(self._credentials)
         except CredentialsRefused as refusal:
             self._refusal = refusal
             raise
+        except Unavailable as failure:
+            self._failure, self._failed_at = failure, time.monotonic()
+            raise
         self._renew_at = asked + lifetime - min(RENEW_BEFORE_SECONDS, lifetime / 10)
+
+
+def _bearer(token: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {token}"}
 
 
 @dataclass(frozen=True)
@@ -190,7 +209,7 @@ def _token_in(body: bytes) -> tuple[str, float]:
 
 def _body(request: str, answer: _Answer) -> bytes:
     """The body of a success; 408, 429 and 5xx are Later, anything else is Refused."""
-    if answer.status == 200:
+    if 200 <= answer.status < 300:
         return answer.body
     message = _message(answer.body)
     if answer.status in (408, 429) or answer.status >= 500:
@@ -235,10 +254,9 @@ def _later(state: tenacity.RetryCallState) -> Later:
 
 
 def _pause(state: tenacity.RetryCallState) -> float:
-    retry_after = _later(state).retry_after
-    if retry_after is not None:
-        return retry_after
-    return tenacity.wait_exponential(multiplier=0.5, max=15)(state) + tenacity.wait_random(0, 0.25)(state)
+    """At least as long as asked for, and longer each time: "at once" for ever would be no pause."""
+    backoff = tenacity.wait_exponential(multiplier=0.5, max=15)(state) + tenacity.wait_random(0, 0.25)(state)
+    return max(_later(state).retry_after or 0.0, backoff)
 
 
 def _out_of_patience(state: tenacity.RetryCallState) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 import dagster as dg
 from pydantic import PrivateAttr
 
-from m3ter_dagster.config import M3terSettings, load_m3ter_settings
+from m3ter_dagster.config import M3terSettings, executor, load_m3ter_settings
 from m3ter_dagster.entities import Entity, entities
 from m3ter_dagster.resources.m3ter import M3terClient
 from m3ter_dagster.resources.m3ter_http import Credentials
@@ -22,18 +22,18 @@ from m3ter_dagster.resources.reading import Reading
 class Organization(dg.ConfigurableResource):  # type: ignore[type-arg]
     """Reads the m3ter Organization of the M3TER_* environment variables.
 
-    With `read_ahead`, the first entity that is asked for starts the reading of all that this run exports; it is
-    for executors that run all steps in one process.
+    Where all steps run in one process, the first entity that is asked for starts the reading of all that the run
+    exports.
     """
 
-    read_ahead: bool = True
     _chosen: list[Entity] = PrivateAttr(default_factory=list)
     _reader: OrganizationReader | None = PrivateAttr(None)
     _folder: Path | None = PrivateAttr(None)
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         steps = context.run.step_keys_to_execute if context.run else None
-        self._chosen = [entities()[step] for step in steps or [] if step in entities()] if self.read_ahead else []
+        reads_ahead = executor() == "in_process"
+        self._chosen = [entities()[step] for step in steps or [] if step in entities()] if reads_ahead else []
 
     def read(self, entity: Entity, *, waiting: Callable[[str], None]) -> Reading:
         """The whole entity. ConfigError, SchemaBreached, EntityUnreadable say why there is none."""

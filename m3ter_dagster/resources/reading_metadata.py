@@ -17,14 +17,15 @@ _EMPTY = "documented fields without any value"
 
 
 def reading_metadata(reading: Reading) -> dict[str, Any]:
+    """Findings are there only where there are any."""
+    findings = {_UNKNOWN: dict(reading.unknown_fields), _EMPTY: list(reading.empty_columns)}
     return {
         "requests": reading.requests,
         "seconds to read": round(reading.seconds, 3),
         _FROM: dg.MetadataValue.timestamp(reading.started),
         _UNTIL: dg.MetadataValue.timestamp(reading.finished),
         _DUPLICATES: reading.duplicates,
-        _UNKNOWN: dg.MetadataValue.json(dict(reading.unknown_fields)),
-        _EMPTY: dg.MetadataValue.json(list(reading.empty_columns)),
+        **{name: dg.MetadataValue.json(found) for name, found in findings.items() if found},
     }
 
 
@@ -34,8 +35,8 @@ def recorded_reading(metadata: Mapping[str, dg.MetadataValue[Any]]) -> dict[str,
         "from": _iso(metadata[_FROM]),
         "until": _iso(metadata[_UNTIL]),
         "duplicatesDropped": metadata[_DUPLICATES].value,
-        "unknownFields": metadata[_UNKNOWN].value,
-        "emptyFields": metadata[_EMPTY].value,
+        "unknownFields": metadata[_UNKNOWN].value if _UNKNOWN in metadata else {},
+        "emptyFields": metadata[_EMPTY].value if _EMPTY in metadata else [],
     }
 
 

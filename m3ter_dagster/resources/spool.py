@@ -11,10 +11,11 @@ from m3ter_dagster.entities import Entity
 from m3ter_dagster.frames.decoding import Decoder
 from m3ter_dagster.frames.schema import (
     RECORD,
+    RECORD_ID,
+    RECORD_VERSION,
     Breach,
     SchemaBreached,
     frame_schema,
-    record_key,
     repeated_ids,
     spool_schema,
     validate,
@@ -43,7 +44,7 @@ class Spool:
         self._decoder = Decoder(entity)
         self._pages: list[bytes] = []
         self._batch: list[pl.DataFrame] = []
-        self._keys: list[pl.DataFrame] = []
+        self._hashes: list[pl.DataFrame] = []
         self._filled: set[str] = set()
         self._breaches: list[Breach] = []
         self._breached = 0
@@ -88,8 +89,8 @@ class Spool:
             return
         self._breach(validate(batch, self.entity))
         self._filled.update(name for name in batch.columns if batch[name].null_count() < len(batch))
-        self._keys.append(batch.select(pl.col(self._record_id).hash().alias(_HASH), RECORD).unique())
-        batch.write_ipc(self._folder / f"{len(self._keys):06}.arrow", compression="lz4")
+        self._hashes.append(batch.select(pl.col(self.entity.primary_key).hash().alias(_HASH), RECORD))
+        batch.write_ipc(self._folder / f"{len(self._hashes):06}.arrow", compression="lz4")
 
     def _breach(self, breaches: list[Breach]) -> None:
         self._breached += len(breaches)
@@ -97,7 +98,7 @@ class Spool:
 
     def _without_stale(self) -> tuple[pl.LazyFrame, int]:
         """Of the copies of a record the one with the highest version, the last read of equals; all its rows."""
-        if not self._keys:
+        if not self._hashes:
             return pl.LazyFrame(schema=spool_schema(self.entity)), 0
         frame = pl.scan_ipc(self._folder / "*.arrow")
         stale = self._stale_records(frame)
@@ -108,14 +109,15 @@ class Spool:
         return frame, rows
 
     def _stale_records(self, frame: pl.LazyFrame) -> pl.Series:
-        keys = pl.concat(self._keys)
-        suspects = keys.filter(pl.col(_HASH).is_duplicated())[RECORD]
-        if not len(suspects):
-            return suspects
-        record_id, version = record_key(self.entity)
-        copies = frame.select(record_id, version, RECORD).filter(pl.col(RECORD).is_in(suspects.implode())).unique()
-        newest_first = copies.collect().sort([version, RECORD], descending=True, nulls_last=True)
-        return newest_first.filter(~pl.col(record_id).is_first_distinct())[RECORD]
+        copies = self._decoder.enclosing_records() if self.entity.elements else self._suspects(frame)
+        newest_first = copies.sort([RECORD_VERSION, RECORD], descending=True, nulls_last=True)
+        return newest_first.filter(~pl.col(RECORD_ID).is_first_distinct())[RECORD]
+
+    def _suspects(self, frame: pl.LazyFrame) -> pl.DataFrame:
+        """The records whose ids have equal hashes: nearly always none, so that no id is kept in memory."""
+        suspects = pl.concat(self._hashes).filter(pl.col(_HASH).is_duplicated())[RECORD]
+        identity = {RECORD_ID: pl.col(self.entity.primary_key), RECORD_VERSION: pl.col("version")}
+        return frame.filter(pl.col(RECORD).is_in(suspects.implode())).select(RECORD, **identity).collect()
 
     def _check_primary_key(self, frame: pl.LazyFrame) -> None:
         """Rows that are records are unique by now; elements of records may repeat an id of another."""
@@ -130,10 +132,6 @@ class Spool:
     def _empty_columns(self, rows: int) -> tuple[str, ...]:
         expected = [column.name for column in self.entity.columns if column.api_field]
         return tuple(name for name in expected if name not in self._filled) if rows else ()
-
-    @property
-    def _record_id(self) -> str:
-        return record_key(self.entity)[0]
 
 
 def _joined(pages: list[bytes]) -> bytes:

@@ -1,0 +1,105 @@
+"""Checks across the entities of one export: foreign keys and bill totals. They warn, and never fail an export."""
+
+from collections.abc import Callable, Iterator, Mapping
+
+import dagster as dg
+
+from m3ter_dagster.assets.operational import IO_MANAGER
+from m3ter_dagster.assets.verdicts import FindRows, Verdict, bill_total_verdict, error_verdict, reference_verdict
+from m3ter_dagster.entities import Entity, entities
+from m3ter_dagster.frames.bill_totals import RULE
+from m3ter_dagster.frames.references import ExportedRows, Reference, references_of
+from m3ter_dagster.resources.csv_io_manager import S3CsvIOManager
+from m3ter_dagster.resources.organization import Organization
+
+STEP = "checks_across_entities"
+BILL_TOTAL = "bill_total"
+_BILL, _LINE_ITEM = "bill", "bill_line_item"
+
+Judge = Callable[[FindRows], Verdict]
+
+
+def cross_entity_checks() -> list[dg.AssetChecksDefinition]:
+    """One step for all of them, after the last entity of a run: each file that must be read back is read once."""
+    judges = _judges()
+
+    @dg.multi_asset_check(
+        name=STEP,
+        description="Does what the rows refer to exist in the same export, and do bills add up?",
+        specs=_specs(),
+        can_subset=True,
+        required_resource_keys={"organization", IO_MANAGER},
+    )
+    def across_entities(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+        find = _finder(context.resources.organization, context.resources.csv_io_manager)
+        for key in sorted(context.selected_asset_check_keys):
+            yield _result(key, _verdict(judges[key], find, context))
+
+    return [across_entities]
+
+
+def foreign_key_check(entity: str, column: str) -> dg.AssetCheckKey:
+    return dg.AssetCheckKey(dg.AssetKey(entity), f"foreign_key_{column}")
+
+
+def _specs() -> list[dg.AssetCheckSpec]:
+    total = dg.AssetCheckSpec(BILL_TOTAL, asset=_BILL, additional_deps=[_LINE_ITEM], description=RULE)
+    return [_spec(entity, one) for entity in entities().values() for one in references_of(entity)] + [total]
+
+
+def _spec(entity: Entity, reference: Reference) -> dg.AssetCheckSpec:
+    """A dependency on the parent makes the check wait for it, in runs that export it."""
+    rule = f"Every {reference.column} of {entity.name} is the id of a row of {reference.to} in the same export."
+    written = "Rows written after the reading of the parents began are counted and not judged."
+    never = f"m3ter exports no {reference.to}, so this is never checked."
+    return dg.AssetCheckSpec(
+        foreign_key_check(entity.name, reference.column).name,
+        asset=entity.name,
+        additional_deps=[reference.to] if reference.is_exported and reference.to != entity.name else [],
+        description=f"{rule} {written if reference.is_exported else never}",
+    )
+
+
+def _judges() -> Mapping[dg.AssetCheckKey, Judge]:
+    def of(entity: Entity, reference: Reference) -> Judge:
+        return lambda find: reference_verdict(entity, reference, find)
+
+    judges = {
+        foreign_key_check(entity.name, reference.column): of(entity, reference)
+        for entity in entities().values()
+        for reference in references_of(entity)
+    }
+    total = dg.AssetCheckKey(dg.AssetKey(_BILL), BILL_TOTAL)
+    return {**judges, total: lambda find: bill_total_verdict(find, bill=_BILL, line_item=_LINE_ITEM)}
+
+
+def _verdict(judge: Judge, find: FindRows, context: dg.AssetCheckExecutionContext) -> Verdict:
+    """An export is as good as before when it could not be checked, so nothing may be raised from here."""
+    try:
+        return judge(find)
+    except Exception as error:
+        context.log.warning("A check across entities could not be made.", exc_info=True)
+        return error_verdict(error)
+
+
+def _finder(organization: Organization, io_manager: S3CsvIOManager) -> FindRows:
+    """What this process has read, or else what the runs of this export have delivered; nothing older."""
+    delivered = io_manager.delivered_frames()
+
+    def find(name: str) -> ExportedRows | None:
+        entity = entities()[name]
+        reading = organization.already_read(entity)
+        return ExportedRows(reading.frame, reading.started) if reading else delivered.find(entity)
+
+    return find
+
+
+def _result(key: dg.AssetCheckKey, verdict: Verdict) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        passed=verdict.passed,
+        asset_key=key.asset_key,
+        check_name=key.name,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=verdict.text,
+        metadata={"result": verdict.text, **verdict.metadata},
+    )

@@ -1,0 +1,139 @@
+"""A delivered export against its manifest, without Dagster."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import click
+from pydantic import ValidationError
+
+from m3ter_dagster.cli.tables import print_table
+from m3ter_dagster.cli.wrong_use import configured, wrong_use
+from m3ter_dagster.config import Destination, load_exports
+
+if TYPE_CHECKING:
+    from m3ter_dagster.verification.data_package import DataPackage
+    from m3ter_dagster.verification.findings import Finding, Report
+    from m3ter_dagster.verification.objects import Store
+
+MANIFEST = re.compile(r"s3://([^/]+)/(.+)")
+
+
+@click.command()
+@click.argument("manifest", metavar="s3://BUCKET/.../ID_manifest.json")
+@click.option("--destination", "code", metavar="CODE", help="Read with role, region and endpoint of this destination.")
+@click.option("--endpoint-url", metavar="URL", help="The address of an S3-compatible store.")
+@click.option("--region", metavar="REGION", help="The bucket's region. Without it: that of the environment.")
+@click.option("--strict", is_flag=True, help="Warnings count as errors.")
+def verify(manifest: str, code: str | None, endpoint_url: str | None, region: str | None, strict: bool) -> None:
+    """Check a delivered export against its manifest; exit code 0 only if it is whole.
+
+    Errors are what went wrong with the delivery: an object that is missing or has another size, sha256, number of rows
+    or header than the manifest says, a cell that does not read as its type, an id that is missing or stands twice.
+
+    Warnings are rows that refer to a row which the export does not have: m3ter itself can keep references to what was
+    deleted. They change the exit code only with --strict. A row that changed after its parent entity was read is a
+    note and never does. Empty references hold.
+
+    It needs s3:GetObject, with the ordinary AWS credentials or those of --destination, and nothing of Dagster or m3ter.
+    One file at a time is downloaded to the temporary folder (TMPDIR) and removed again; the columns with its keys stay
+    there, compressed, until the end. Memory does not grow with the files but for some bytes a row.
+
+    Exit codes: 0 all is right, 1 something is wrong, 2 wrong use (address, credentials, bucket).
+    """
+    from m3ter_dagster.verification.findings import counted
+
+    bucket = _bucket(manifest)
+    store = _store(_destination(code, bucket, endpoint_url, region))
+    package = _package(store, manifest)
+    click.echo(f"export {package.export.id}, due {package.export.due}: {counted(len(package.resources), 'file')}")
+    report = _verified(package, bucket, store)
+    _print(report)
+    raise SystemExit(1 if report.count("error") or (strict and report.count("warning")) else 0)
+
+
+def _bucket(manifest: str) -> str:
+    found = MANIFEST.fullmatch(manifest)
+    if not found:
+        wrong_use(f"{manifest!r} is no address of a manifest; write s3://bucket/.../<export id>_manifest.json.")
+    return found[1]
+
+
+def _destination(code: str | None, bucket: str, endpoint_url: str | None, region: str | None) -> Destination:
+    """That of the code, or the ordinary credentials; what the command says comes first."""
+    given = {"bucket_name": bucket, "endpoint_url": endpoint_url, "region": region}
+    base = _configured_destination(code).model_dump(exclude={"name"}) if code is not None else {"code": "verify"}
+    try:
+        return Destination.model_validate(base | {name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        wrong_use("\n".join(f"the command {one['msg'].removeprefix('Value error, ')}." for one in error.errors()))
+
+
+def _configured_destination(code: str) -> Destination:
+    known = {one.code: one for one in configured(load_exports).destinations}
+    if code not in known:
+        wrong_use(f"--destination: there is no destination {code!r}; known are {', '.join(sorted(known))}.")
+    return known[code]
+
+
+def _store(destination: Destination) -> Store:
+    from m3ter_dagster.verification.objects import ObjectUnreadable, open_store
+
+    try:
+        return open_store(destination)
+    except ObjectUnreadable as error:
+        wrong_use(str(error))
+
+
+def _package(store: Store, manifest: str) -> DataPackage:
+    from m3ter_dagster.verification.data_package import NotAManifest, read_data_package
+    from m3ter_dagster.verification.objects import ObjectMissing, ObjectUnreadable
+
+    try:
+        return read_data_package(store.read(manifest))
+    except ObjectMissing as error:
+        click.echo(f"error: manifest: {error}: the export is not finished, or the address is another.")
+    except NotAManifest as error:
+        click.echo(f"error: manifest: {error}")
+    except ObjectUnreadable as error:
+        wrong_use(str(error))
+    raise SystemExit(1)
+
+
+def _verified(package: DataPackage, bucket: str, store: Store) -> Report:
+    from m3ter_dagster.verification.verify import verify as verify_export
+
+    with TemporaryDirectory(prefix="m3ter-verify-") as folder:
+        try:
+            return verify_export(package, bucket, fetch=store.fetch, folder=Path(folder), found=_print_findings)
+        except OSError as error:
+            wrong_use(f"{folder}: {error.strerror}: set TMPDIR to a folder with room for the largest file.")
+
+
+def _print_findings(findings: Sequence[Finding]) -> None:
+    for one in findings:
+        click.echo(str(one))
+
+
+def _print(report: Report) -> None:
+    from m3ter_dagster.verification.findings import counted
+
+    if report.references:
+        print_table(
+            ("foreign key", "to", "result"),
+            [(f"{one.entity}.{one.column}", one.parent, str(one)) for one in report.references],
+        )
+        click.echo()
+    numbers = [
+        (one.entity, _number(one.rows), _number(one.bytes), report.result(one.entity)) for one in report.entities
+    ]
+    print_table(("entity", "rows", "bytes", "result"), numbers)
+    click.echo(f"{counted(report.count('error'), 'error')}, {counted(report.count('warning'), 'warning')}")
+
+
+def _number(value: int | None) -> str:
+    return "" if value is None else f"{value:,}"

@@ -1,0 +1,51 @@
+"""A CSV in batches of text columns. Pyarrow reads it, because it minds rows that are too short and maps no memory."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+from pyarrow import csv as arrow_csv
+
+BLOCK_SIZE = 8 * 1024 * 1024
+"""No row may be longer."""
+LONGEST_HEADER = 1024 * 1024
+LONGEST_REASON = 200
+
+
+class NotCsv(Exception):
+    """The file is no CSV of so many columns; the text says why."""
+
+
+def header_of(file: Path) -> list[str]:
+    with file.open("rb") as content:
+        line = content.readline(LONGEST_HEADER)
+    return next(csv.reader([line.decode("utf-8", "replace").rstrip("\r\n")]), [])
+
+
+def batches(file: Path, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """The rows below the header; an empty field is null and "" is not."""
+    if not _has_rows(file):
+        return
+    try:
+        yield from arrow_csv.open_csv(
+            file,
+            read_options=arrow_csv.ReadOptions(column_names=names, skip_rows=1, block_size=BLOCK_SIZE),
+            parse_options=arrow_csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),
+            convert_options=arrow_csv.ConvertOptions(
+                column_types=dict.fromkeys(names, pa.string()),
+                null_values=[""],
+                strings_can_be_null=True,
+                quoted_strings_can_be_null=False,
+            ),
+        )
+    except pa.ArrowInvalid as error:
+        raise NotCsv(" ".join(str(error).split())[:LONGEST_REASON]) from None
+
+
+def _has_rows(file: Path) -> bool:
+    with file.open("rb") as content:
+        content.readline(LONGEST_HEADER)
+        return bool(content.read(1))

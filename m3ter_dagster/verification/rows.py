@@ -1,0 +1,130 @@
+"""The rows of one delivered CSV, in one pass: header, number, cells and primary key. Pure but for its files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+from pyarrow import parquet
+
+from m3ter_dagster.verification.batches import NotCsv, batches, header_of
+from m3ter_dagster.verification.cells import Rule, rules
+from m3ter_dagster.verification.data_package import Resource
+from m3ter_dagster.verification.findings import SHOWN, Finding, counted, named, rows_text
+
+LONGEST_VALUE = 80
+CHANGED = ("dtLastModified", "dtCreated")
+"""Columns that tell whether a row changed while the export ran."""
+SUSPECTS = 1000
+
+
+@dataclass(frozen=True)
+class CheckedRows:
+    """`rows` is None where they could not be counted."""
+
+    rows: int | None
+    findings: list[Finding]
+    has_keys: bool
+    """Whether the file of keys holds those of all rows."""
+
+
+@dataclass
+class Breaches:
+    """How many cells of a column break a rule, and the first of them."""
+
+    count: int = 0
+    first: tuple[str | None, str | None] = field(default=(None, None))
+    """Id of the row, and value."""
+
+
+def check_rows(file: Path, resource: Resource, keys: Path) -> CheckedRows:
+    """Everything about the rows; the columns that keys are made of go to a Parquet file."""
+    names, about = header_of(file), resource.entity
+    mistake = _header_mistake(names, resource.schema.names)
+    findings = [Finding(about, "header", mistake)] if mistake else []
+    try:
+        if mistake:
+            rows = sum(batch.num_rows for batch in batches(file, [f"column {number}" for number in range(len(names))]))
+        else:
+            rows, cells = _read(file, resource, keys)
+            findings += [*cells, *_repeated(keys, resource)]
+    except NotCsv as error:
+        findings.append(Finding(about, "rows", f"the file cannot be read as CSV: {error}"))
+        return CheckedRows(None, findings, has_keys=False)
+    return CheckedRows(rows, [*_rows_lost(rows, resource), *findings], has_keys=not mistake)
+
+
+def _header_mistake(found: Sequence[str], expected: Sequence[str]) -> str | None:
+    """How the names of the file differ from those of the schema."""
+    if found == expected:
+        return None
+    for number, (has, should) in enumerate(zip(found, expected, strict=False), 1):
+        if has != should:
+            return f"column {number} is named {_shown(has)} and should be {_shown(should)}; its cells are not checked"
+    return f"it has {counted(len(found), 'column')} and should have {len(expected)}; its cells are not checked"
+
+
+def _read(file: Path, resource: Resource, keys: Path) -> tuple[int, list[Finding]]:
+    """The number of rows, and the cells that break their rules."""
+    rows, found = 0, [(rule, Breaches()) for rule in rules(resource.schema)]
+    kept = _key_columns(resource)
+    with parquet.ParquetWriter(keys, pa.schema([(name, pa.string()) for name in kept]), compression="zstd") as writer:
+        for batch in batches(file, resource.schema.names):
+            rows += batch.num_rows
+            writer.write_batch(batch.select(kept))
+            _tally(pl.DataFrame(batch), found, resource.schema.primary_key)
+    return rows, [_cell_finding(rule, breaches, resource) for rule, breaches in found if breaches.count]
+
+
+def _tally(frame: pl.DataFrame, found: Sequence[tuple[Rule, Breaches]], key: str) -> None:
+    counts = frame.select(rule.broken.sum().alias(str(number)) for number, (rule, _) in enumerate(found)).row(0)
+    for (rule, breaches), count in zip(found, counts, strict=True):
+        if count and not breaches.count:
+            columns = pl.col(key), pl.col(rule.column).alias("value")
+            breaches.first = frame.filter(rule.broken).select(columns).row(0)
+        breaches.count += count
+
+
+def _key_columns(resource: Resource) -> list[str]:
+    schema = resource.schema
+    wanted = {schema.primary_key, *(key.column for key in schema.foreign_keys), *CHANGED}
+    return [name for name in schema.names if name in wanted]
+
+
+def _rows_lost(rows: int, resource: Resource) -> list[Finding]:
+    if rows == resource.rows:
+        return []
+    return [Finding(resource.entity, "rows", f"the file has {rows_text(rows)} and the manifest says {resource.rows:,}")]
+
+
+def _cell_finding(rule: Rule, breaches: Breaches, resource: Resource) -> Finding:
+    row, value = breaches.first
+    more = f" ({rows_text(breaches.count)} like this)" if breaches.count > 1 else ""
+    says = f"{rule.column} is {_shown(value)} and {rule.says}{more}"
+    return Finding(resource.entity, rule.check, says, row=row or None)
+
+
+def _repeated(keys: Path, resource: Resource) -> Iterator[Finding]:
+    """Ids that more than one row has: found by their hashes, and then by themselves."""
+    name = resource.schema.primary_key
+    present = pl.scan_parquet(keys).select(name).filter(pl.col(name).is_not_null() & (pl.col(name) != ""))
+    hashes = present.select(pl.col(name).hash()).collect(engine="streaming").to_series().sort()
+    twice = hashes.filter(hashes == hashes.shift(1)).unique()
+    if twice.is_empty():
+        return
+    suspects = present.filter(pl.col(name).hash().is_in(twice.head(SUSPECTS).implode()))
+    ids = suspects.group_by(name).len().filter(pl.col("len") > 1).sort(name).collect(engine="streaming").rows()
+    for row, count in ids[:SHOWN]:
+        yield Finding(resource.entity, "primary key", f"{name} must be unique and stands in {count:,} rows", row=row)
+    if len(ids) > SHOWN:
+        says = f"{name} must be unique; {named([row for row, _ in ids[:1]], len(twice))} stand in more than one row"
+        yield Finding(resource.entity, "primary key", says)
+
+
+def _shown(value: str | None) -> str:
+    if value is None:
+        return "missing"
+    return repr(value if len(value) <= LONGEST_VALUE else f"{value[:LONGEST_VALUE]}...")

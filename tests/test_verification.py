@@ -1,0 +1,445 @@
+"""A delivered export that is tampered with: each fault is named by the check that finds it, and the others go on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from stores import Key, Store
+
+from m3ter_dagster.cli import main
+from m3ter_dagster.entities import entities
+from m3ter_dagster.sandbox import Sandbox, SandboxS3
+from m3ter_dagster.verification.data_package import NotAManifest, read_data_package
+
+NAMES = ("account", "bill", "meter", "product")
+PROGRAM = Path(sys.executable).parent / "m3ter-dagster"
+WAREHOUSE = "sandbox-warehouse"
+NO_ID = "00000000-0000-4000-8000-000000000000"
+
+
+@dataclass(frozen=True)
+class Original:
+    """An export as it was delivered."""
+
+    s3: SandboxS3
+    exports: Path
+    key: str
+    """Of the manifest."""
+    objects: dict[str, bytes]
+
+
+@dataclass
+class Copy:
+    """A copy of the export in a bucket of the test's own, to be tampered with."""
+
+    s3: SandboxS3
+    bucket: str
+    key: str
+    manifest: dict[str, Any]
+
+    def resource(self, entity: str) -> dict[str, Any]:
+        return next(one for one in self.manifest["resources"] if one["m3ter:type"] == entity)
+
+    def content(self, entity: str) -> bytes:
+        return self.s3.client().get_object(Bucket=self.bucket, Key=self._key(entity))["Body"].read()
+
+    def put(self, entity: str, content: bytes) -> None:
+        self.s3.client().put_object(Bucket=self.bucket, Key=self._key(entity), Body=content)
+
+    def put_sealed(self, entity: str, content: bytes) -> None:
+        """As if it had been delivered like this: size and sha256 agree."""
+        self.put(entity, content)
+        self.resource(entity).update(bytes=len(content), hash=f"sha256:{hashlib.sha256(content).hexdigest()}")
+        self.put_manifest(json.dumps(self.manifest).encode())
+
+    def put_manifest(self, content: bytes) -> None:
+        self.s3.client().put_object(Bucket=self.bucket, Key=self.key, Body=content)
+
+    def remove(self, entity: str) -> None:
+        self.s3.client().delete_object(Bucket=self.bucket, Key=self._key(entity))
+
+    def verify(self, *options: str) -> Result:
+        return verify(f"s3://{self.bucket}/{self.key}", "--endpoint-url", self.s3.endpoint_url, *options)
+
+    def _key(self, entity: str) -> str:
+        return self.resource(entity)["path"].removeprefix(f"s3://{self.bucket}/")
+
+
+def verify(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["verify", *arguments])
+
+
+def findings(result: Result) -> list[str]:
+    """The lines of what was found, without ids and sums."""
+    lines = [line for line in result.stdout.splitlines() if line.startswith(("error: ", "warning: ", "note: "))]
+    return [re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}", "ID", re.sub(r"[0-9a-f]{64}", "SHA", line)) for line in lines]
+
+
+def results(result: Result) -> dict[str, str]:
+    """The last column of the table at the end, by entity."""
+    table = result.stdout.split("entity ", 1)[1].splitlines()[1:-1]
+    return {line.split()[0]: re.split(r"\s{2,}", line.strip())[-1] for line in table}
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Original]:
+    folder = tmp_path_factory.mktemp("export")
+    with Sandbox(4, folder=folder, requests_per_second=None) as sandbox:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("M3TER_", "AWS_"))}
+        environment = {**kept, **sandbox.environment, "DAGSTER_HOME": str(folder / "home")}
+        command = [str(PROGRAM), "export", "--entities", ",".join(NAMES), "--destinations", "warehouse"]
+        subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True, timeout=120)
+        objects = sandbox.s3.objects(WAREHOUSE)
+        key = next(key for key in objects if key.endswith("_manifest.json"))
+        yield Original(sandbox.s3, sandbox.exports, key, objects)
+
+
+@pytest.fixture
+def copy(original: Original, aws_key: Callable[[Key], None]) -> Copy:
+    bucket = f"copy-{uuid.uuid4().hex[:12]}"
+    client = original.s3.client()
+    client.create_bucket(Bucket=bucket)
+    for key, content in original.objects.items():
+        client.put_object(Bucket=bucket, Key=key, Body=content)
+    text = original.objects[original.key].replace(f"s3://{WAREHOUSE}/".encode(), f"s3://{bucket}/".encode())
+    client.put_object(Bucket=bucket, Key=original.key, Body=text)
+    aws_key(Key(original.s3.root.access_key_id, original.s3.root.secret_access_key))
+    return Copy(original.s3, bucket, original.key, json.loads(text))
+
+
+def test_a_whole_export_is_all_right(copy: Copy) -> None:
+    result = copy.verify("--strict")
+    assert (result.exit_code, findings(result)) == (0, [])
+    assert results(result) == dict.fromkeys(NAMES, "all right")
+    assert re.search(r"^bill\.accountId +account +holds *$", result.stdout, re.MULTILINE)
+    rows = copy.resource("bill")["m3ter:rows"]
+    assert re.search(rf"^bill +{rows} +{len(copy.content('bill')):,} +all right$", result.stdout, re.MULTILINE)
+    assert result.stdout.endswith("0 errors, 0 warnings\n")
+
+
+def test_a_destination_of_exports_yaml_says_how_to_read(
+    original: Original, copy: Copy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("M3TER_EXPORTS", str(original.exports))
+    assert verify(f"s3://{copy.bucket}/{copy.key}", "--destination", "archive").exit_code == 0
+
+
+def test_an_altered_byte_is_found_by_the_sha256(copy: Copy) -> None:
+    content = copy.content("meter")
+    copy.put("meter", content[:-2].replace(b"Z,", b"Y,", 1) + content[-2:])
+    result = copy.verify()
+    assert result.exit_code == 1
+    assert findings(result) == ["error: meter: sha256: the object has SHA, and the manifest says SHA"]
+    assert results(result) == {**dict.fromkeys(NAMES, "all right"), "meter": "1 error"}
+
+
+def test_a_removed_row_is_found_by_sha256_size_and_rows(copy: Copy) -> None:
+    content = copy.content("meter")
+    without = content[: content.rstrip(b"\n").rindex(b"\n") + 1]
+    copy.put("meter", without)
+    rows = copy.resource("meter")["m3ter:rows"]
+    assert findings(copy.verify()) == [
+        "error: meter: sha256: the object has SHA, and the manifest says SHA",
+        f"error: meter: size: the object has {len(without):,} bytes and the manifest says {len(content):,}",
+        f"error: meter: rows: the file has {rows - 1} rows and the manifest says {rows}",
+    ]
+
+
+def test_a_missing_file_is_named_and_the_others_are_checked(copy: Copy) -> None:
+    copy.remove("account")
+    copy.put("meter", copy.content("meter") + b"\n")
+    result = copy.verify()
+    assert result.exit_code == 1
+    assert findings(result)[0].startswith(f"error: account: object: there is no object s3://{copy.bucket}/m3ter/")
+    assert findings(result)[1].startswith("error: meter: sha256: ")
+    assert re.search(r"^bill\.accountId +account +not checked *$", result.stdout, re.MULTILINE)
+    assert results(result)["product"] == "all right"
+
+
+def test_a_swapped_file_is_named_with_its_owner(copy: Copy) -> None:
+    copy.put("meter", copy.content("product"))
+    found = findings(copy.verify())
+    assert found[0] == (
+        "error: meter: sha256: the object has SHA, which is the file of product, and the manifest says SHA"
+    )
+    assert found[1].startswith("error: meter: size: ")
+    assert found[-1] == (
+        "error: meter: header: column 5 is named 'customFields' and should be 'productId'; its cells are not checked"
+    )
+    assert all(line.startswith("error: meter: ") for line in found)
+
+
+def test_a_file_that_is_no_csv_is_an_error_of_its_own(copy: Copy) -> None:
+    header = copy.content("meter").split(b"\n")[0]
+    copy.put_sealed("meter", header + b"\na,1" + b",x" * 40 + b"\n")
+    copy.put("product", b"")
+    result = copy.verify()
+    assert result.exit_code == 1
+    found = findings(result)
+    assert any(line.startswith("error: meter: rows: the file cannot be read as CSV: ") for line in found)
+    assert "error: product: header: it has 0 columns and should have 10; its cells are not checked" in found
+
+
+def test_a_repeated_id_is_found_by_the_primary_key(copy: Copy) -> None:
+    content = copy.content("meter")
+    first = content.split(b"\n")[1] + b"\n"
+    copy.put_sealed("meter", content + first)
+    result = copy.verify()
+    rows = copy.resource("meter")["m3ter:rows"]
+    assert findings(result) == [
+        f"error: meter: rows: the file has {rows + 1} rows and the manifest says {rows}",
+        "error: meter, row ID: primary key: id must be unique and stands in 2 rows",
+    ]
+    assert first.split(b",")[0].decode() in result.stdout
+
+
+def test_of_many_repeated_ids_the_first_are_named(copy: Copy) -> None:
+    header, rows = copy.content("bill").split(b"\n", 1)
+    copy.put_sealed("bill", header + b"\n" + rows + rows)
+    found = [line for line in findings(copy.verify()) if "primary key" in line]
+    assert len(found) == 6
+    count = copy.resource("bill")["m3ter:rows"]
+    assert found[-1] == (
+        f"error: bill: primary key: id must be unique; ID and {count - 1} more stand in more than one row"
+    )
+
+
+def row_of(entity: str, **cells: str) -> bytes:
+    """A row of the entity's CSV, without commas or quotes in its cells."""
+    return ",".join(cells.get(column.name, "") for column in entities()[entity].columns).encode() + b"\n"
+
+
+@pytest.mark.parametrize(
+    ("cells", "finding"),
+    [
+        ({"id": ""}, "error: product: primary key: id is missing and must not be missing"),
+        ({"id": '""'}, "error: product: primary key: id is '' and must not be empty"),
+        ({"version": "2.5"}, "error: product, row n: cells: version is '2.5' and must be a whole number of 64 bits"),
+        ({"version": '""'}, "error: product, row n: cells: version is '' and must be a whole number of 64 bits"),
+        ({"deleted": "yes"}, "error: product, row n: cells: deleted is 'yes' and must be true or false"),
+        ({"customFields": "{"}, "error: product, row n: cells: customFields is '{' and must be a JSON object"),
+        ({"customFields": "[]"}, "error: product, row n: cells: customFields is '[]' and must be a JSON object"),
+    ],
+)
+def test_a_cell_that_does_not_read_as_its_type_is_named(copy: Copy, cells: dict[str, str], finding: str) -> None:
+    copy.put_sealed("product", copy.content("product") + row_of("product", **{"id": "n", **cells}))
+    assert finding in findings(copy.verify())
+
+
+def test_a_changed_header_is_named(copy: Copy) -> None:
+    content = copy.content("product")
+    copy.put_sealed("product", content.replace(b'"name","code"', b'"code","name"', 1))
+    result = copy.verify()
+    assert findings(result) == [
+        "error: product: header: column 3 is named 'code' and should be 'name'; its cells are not checked"
+    ]
+    assert re.search(r"^meter\.productId +product +not checked *$", result.stdout, re.MULTILINE)
+    assert result.exit_code == 1
+
+
+def test_a_reference_to_nothing_is_a_warning_unless_strict(copy: Copy) -> None:
+    old = row_of("bill", id="old", accountId=NO_ID, dtCreated="2020-01-01T00:00:00.000Z")
+    empty = row_of("bill", id="empty", accountId='""') + row_of("bill", id="null")
+    copy.resource("bill")["m3ter:rows"] += 3
+    copy.put_sealed("bill", copy.content("bill") + old + empty)
+    result = copy.verify()
+    assert findings(result)[-1:] == [
+        "warning: bill: foreign key accountId -> account: 1 row refers to what the export does not have: row old to ID"
+    ]
+    assert re.search(r"^bill\.accountId +account +1 row: old *$", result.stdout, re.MULTILINE)
+
+
+def test_only_strict_makes_a_warning_fail(copy: Copy) -> None:
+    copy.resource("meter")["m3ter:rows"] += 1
+    new = row_of("meter", id="m", productId=NO_ID, dtCreated="2020-01-01T00:00:00.000Z")
+    copy.put_sealed("meter", copy.content("meter") + new)
+    assert copy.verify().exit_code == 0
+    assert results(copy.verify())["meter"] == "1 warning"
+    assert copy.verify("--strict").exit_code == 1
+
+
+def test_a_row_that_changed_while_the_export_ran_may_refer_to_nothing(copy: Copy) -> None:
+    copy.resource("meter")["m3ter:rows"] += 1
+    started = copy.resource("product")["m3ter:reading"]["from"]
+    new = row_of("meter", id="m", productId=NO_ID, dtCreated="2020-01-01T00:00:00.000Z", dtLastModified=started)
+    copy.put_sealed("meter", copy.content("meter") + new)
+    result = copy.verify("--strict")
+    assert result.exit_code == 0
+    assert findings(result) == [
+        "note: meter: foreign key productId -> product: 1 row refers to what the export does not have: "
+        "row m to ID; they changed after product was read"
+    ]
+
+
+def test_a_manifest_that_names_another_bucket_is_a_warning(original: Original, copy: Copy) -> None:
+    copy.put_manifest(original.objects[original.key])
+    result = copy.verify()
+    assert result.exit_code == 0
+    assert findings(result)[0].startswith(f"warning: account: object: the manifest names s3://{WAREHOUSE}/m3ter/")
+
+
+def test_no_manifest_is_an_unfinished_export(copy: Copy) -> None:
+    copy.s3.client().delete_object(Bucket=copy.bucket, Key=copy.key)
+    result = copy.verify()
+    assert result.exit_code == 1
+    assert result.stdout == (
+        f"error: manifest: there is no object s3://{copy.bucket}/{copy.key}: "
+        "the export is not finished, or the address is another.\n"
+    )
+
+
+def spoil(copy: Copy, **changes: Any) -> bytes:
+    manifest = copy.manifest
+    manifest["resources"][0] |= changes
+    return json.dumps(manifest).encode()
+
+
+GARBAGE: list[tuple[Callable[[Copy], bytes], str]] = [
+    (lambda _: b"\x00\xff garbage", "JSON is malformed"),
+    (lambda _: b"", "Input data was truncated"),
+    (lambda _: b"[]", "Expected `object`, got `array`"),
+    (lambda _: b'{"profile": "data-package"}', "Object missing required field `m3ter:export`"),
+    (lambda copy: json.dumps(copy.manifest | {"resources": []}).encode(), "`$.resources`"),
+    (lambda copy: spoil(copy, hash="md5:0"), "`$.resources[0].hash`"),
+    (lambda copy: spoil(copy, path="/etc/passwd"), "`$.resources[0].path`"),
+    (lambda copy: spoil(copy, name="../x"), "`$.resources[0].name`"),
+    (lambda copy: spoil(copy, name="bill"), "it has 2 resources 'bill'"),
+    (lambda copy: spoil(copy, schema={"fields": [], "primaryKey": "id"}), "no column 'id', which is its primary key"),
+    (lambda copy: spoil(copy, name="other"), "resource 'bill' has a foreign key 'accountId' that is no column"),
+]
+
+
+@pytest.mark.parametrize(("content", "words"), GARBAGE)
+def test_what_is_no_manifest_says_why(copy: Copy, content: Callable[[Copy], bytes], words: str) -> None:
+    copy.put_manifest(content(copy))
+    result = copy.verify()
+    assert result.exit_code == 1
+    assert result.stdout.startswith("error: manifest: this is not the manifest of an export: ")
+    assert words in result.stdout
+
+
+def test_an_unknown_type_of_column_is_no_manifest(copy: Copy) -> None:
+    copy.manifest["resources"][0]["schema"]["fields"][0]["type"] = "date"
+    with pytest.raises(NotAManifest, match=r"has a column of the type 'date'; known are array, boolean"):
+        read_data_package(json.dumps(copy.manifest).encode())
+
+
+WRONG_USE = [
+    (["bill.csv"], "'bill.csv' is no address of a manifest; write s3://bucket/.../<export id>_manifest.json."),
+    (["s3://bucket"], "'s3://bucket' is no address of a manifest"),
+    (["s3://Bad_Bucket/x"], "the command has the bucketName 'Bad_Bucket'; write the name of an S3 bucket"),
+    (["s3://bucket/x", "--endpoint-url", "nowhere"], "the command has the endpointUrl 'nowhere'; write an address"),
+    (["s3://bucket/x", "--region", "a b"], "the command has the region 'a b'; write a region such as eu-west-1."),
+    (["s3://bucket/x", "--destination", "x"], "--destination: there is no destination 'x'; known are archive, warehou"),
+    (["s3://bucket/x", "--endpoint-url", "http://127.0.0.1:9"], "no AWS credentials were found"),
+]
+
+
+@pytest.mark.usefixtures("no_aws_settings")
+@pytest.mark.parametrize(("arguments", "words"), WRONG_USE)
+def test_wrong_use_ends_with_2(
+    original: Original, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str
+) -> None:
+    monkeypatch.setenv("M3TER_EXPORTS", str(original.exports))
+    result = verify(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert words in result.stderr
+
+
+def test_a_wrong_bucket_ends_with_2(copy: Copy) -> None:
+    result = verify(f"s3://no-such-bucket-here/{copy.key}", "--endpoint-url", copy.s3.endpoint_url)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "there is no bucket 'no-such-bucket-here'; check the address and the endpoint\n"
+
+
+def test_a_refusal_says_that_the_object_may_be_absent(moto_store: Store, aws_key: Callable[[Key], None]) -> None:
+    assert moto_store.writer
+    aws_key(moto_store.writer)
+    result = verify(f"s3://{moto_store.new_bucket()}/x_manifest.json", "--endpoint-url", moto_store.endpoint)
+    assert result.exit_code == 2
+    assert "AccessDenied on GetObject: allow s3:GetObject on arn:aws:s3:::" in result.stderr
+    assert "which a store tells only to those who may s3:ListBucket." in result.stderr
+
+
+def test_it_reads_in_the_role_of_a_destination(
+    original: Original, moto_store: Store, aws_key: Callable[[Key], None], tmp_path: Path, monkeypatch: Any
+) -> None:
+    bucket = moto_store.new_bucket()
+    for key, content in original.objects.items():
+        body = content.replace(f"s3://{WAREHOUSE}/".encode(), f"s3://{bucket}/".encode())
+        moto_store.client().put_object(Bucket=bucket, Key=key, Body=body if key == original.key else content)
+    role = {"iamRoleArn": moto_store.role_arn, "externalId": "customer-1", "endpointUrl": moto_store.endpoint}
+    exports = tmp_path / "exports.yaml"
+    exports.write_text(json.dumps({"destinations": [{"code": "r", "bucketName": "other", **role}]}), encoding="utf-8")
+    aws_key(moto_store.exporter)
+    monkeypatch.setenv("M3TER_EXPORTS", str(exports))
+    result = verify(f"s3://{bucket}/{original.key}", "--destination", "r")
+    assert (result.exit_code, findings(result)) == (0, [])
+
+
+MEASURED = """
+import atexit, resource, sys
+from m3ter_dagster.cli import main
+atexit.register(lambda: print("dagster" in sys.modules, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024))
+main()
+"""
+
+
+def measured(*arguments: str) -> tuple[int, str, bool, int]:
+    """Exit code, output, whether Dagster was imported, and the peak of memory in MB."""
+    command = [sys.executable, "-c", MEASURED, "verify", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.stderr == ""
+    dagster, megabytes = done.stdout.splitlines()[-1].split()
+    return done.returncode, done.stdout, dagster == "True", int(megabytes)
+
+
+def test_dagster_is_not_imported(copy: Copy) -> None:
+    code, _, dagster, _ = measured(f"s3://{copy.bucket}/{copy.key}", "--endpoint-url", copy.s3.endpoint_url)
+    assert (code, dagster) == (0, False)
+
+
+def write_line_items(file: Path, *, megabytes: int) -> int:
+    """Rows of some 800 bytes; their number."""
+    names = [column.name for column in entities()["bill_line_item"].columns]
+    text = "x" * 700
+    rows = 0
+    with file.open("wb") as out:
+        out.write(",".join(f'"{name}"' for name in names).encode() + b"\n")
+        while out.tell() < megabytes * 1_000_000:
+            cells = {"id": str(uuid.UUID(int=rows)), "name": text, "billId": str(uuid.UUID(int=rows // 100))}
+            out.write(row_of("bill_line_item", **{"description": text, "quantity": "1.5", **cells}))
+            rows += 1
+    return rows
+
+
+@pytest.mark.slow
+def test_a_large_file_needs_little_memory(
+    copy: Copy, rclone_store: Store, aws_key: Callable[[Key], None], tmp_path: Path
+) -> None:
+    file = tmp_path / "bill_line_item.csv"
+    rows = write_line_items(file, megabytes=200)
+    bucket = rclone_store.new_bucket()
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    schema = json.loads(entities()["bill_line_item"].table_schema) | {"foreignKeys": []}
+    resource = copy.resource("bill") | {"name": "bill-line-item", "m3ter:type": "bill_line_item", "schema": schema}
+    resource |= {"path": f"s3://{bucket}/large.csv", "bytes": file.stat().st_size, "hash": f"sha256:{digest}"}
+    manifest = copy.manifest | {"resources": [resource | {"m3ter:rows": rows}]}
+    rclone_store.client().upload_file(str(file), bucket, "large.csv")
+    rclone_store.client().put_object(Bucket=bucket, Key="m.json", Body=json.dumps(manifest).encode())
+    aws_key(rclone_store.exporter)
+    code, output, _, megabytes = measured(f"s3://{bucket}/m.json", "--endpoint-url", rclone_store.endpoint)
+    assert code == 0, output
+    assert megabytes < 400
