@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
+from m3ter_dagster.alarms import alarm_sensors, freshness_policies
 from m3ter_dagster.assets.checks import cross_entity_checks
 from m3ter_dagster.assets.manifest import export_manifest
 from m3ter_dagster.assets.operational import IO_MANAGER, operational_assets
@@ -21,7 +22,7 @@ EXPORT_JOB = "export"
 @dg.definitions
 def definitions() -> dg.Definitions:
     exports = load_exports()
-    operational = operational_assets()
+    operational = operational_assets(exports.owners, freshness_policies(exports))
     jobs = export_jobs(exports.schedules)
     whole = [*operational, export_manifest]
     everything = dg.define_asset_job(EXPORT_JOB, selection=whole, description="Export every entity now.")
@@ -30,7 +31,10 @@ def definitions() -> dg.Definitions:
         asset_checks=cross_entity_checks(),
         jobs=[everything, *jobs.values()],
         schedules=export_schedules(exports.schedules, jobs, now=datetime.now(UTC)),
-        sensors=[first_exports(exports.schedules, jobs)] if exports.schedules else [],
+        sensors=[
+            *([first_exports(exports.schedules, jobs)] if exports.schedules else []),
+            *alarm_sensors(exports),
+        ],
         executor=dg.in_process_executor if executor() == "in_process" else dg.multiprocess_executor,
         resources={
             "organization": Organization(),

@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import dagster as dg
 from dagster import DagsterEventType as Type
 
+from m3ter_dagster.assets.verdicts import was_checked
+from m3ter_dagster.failures import failure_text
 from m3ter_dagster.resources.delivery_metadata import delivered_objects
 from m3ter_dagster.resources.export_history import MANIFEST
 
@@ -85,7 +86,7 @@ def _apply(events: Sequence[dg.DagsterEvent | None], result: RunResult) -> Itera
     for event in events:
         if event is None:
             continue
-        entity = result.entities.get(event.step_key or "")
+        entity = result.entities.get(_entity_of(event))
         if entity is not None:
             _apply_to_entity(event, entity)
             yield entity.entity
@@ -95,6 +96,13 @@ def _apply(events: Sequence[dg.DagsterEvent | None], result: RunResult) -> Itera
             result.error = failure_text(event)
 
 
+def _entity_of(event: dg.DagsterEvent) -> str:
+    """The step's own, but a check across entities belongs to the entity that it judges."""
+    if event.event_type == Type.ASSET_CHECK_EVALUATION:
+        return event.asset_check_evaluation_data.asset_key.path[-1]
+    return event.step_key or ""
+
+
 def _apply_to_entity(event: dg.DagsterEvent, entity: EntityResult) -> None:
     match event.event_type:
         case Type.STEP_START | Type.STEP_RESTARTED:
@@ -102,7 +110,8 @@ def _apply_to_entity(event: dg.DagsterEvent, entity: EntityResult) -> None:
         case Type.STEP_FAILURE:
             entity.status, entity.error = "failed", failure_text(event)
         case Type.ASSET_CHECK_EVALUATION:
-            entity.checks.append(event.asset_check_evaluation_data.passed)
+            if was_checked(event.asset_check_evaluation_data.description):
+                entity.checks.append(event.asset_check_evaluation_data.passed)
         case Type.ASSET_MATERIALIZATION:
             _apply_materialization(event.step_materialization_data.materialization, entity)
 
@@ -119,13 +128,3 @@ def _apply_materialization(materialization: dg.AssetMaterialization, entity: Ent
 
 def _uris(materialization: dg.AssetMaterialization) -> list[str]:
     return [one["uri"] for one in delivered_objects(materialization.metadata)]
-
-
-def failure_text(event: dg.DagsterEvent) -> str:
-    """The words of a failure without its trace: the innermost cause is the one that was written for people."""
-    data: Any = event.event_specific_data
-    described = getattr(getattr(data, "user_failure_data", None), "description", None)
-    error = getattr(data, "error", None)
-    while error is not None and error.cause is not None:
-        error = error.cause
-    return described or (error.message.strip().split(": ", 1)[-1] if error else event.message or "")

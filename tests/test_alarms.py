@@ -21,7 +21,7 @@ from dagster._core.scheduler.instigation import (
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from receiver import SECRET, Answer, Receiver
 
-from m3ter_dagster.alarms import alarm_sensors, freshness_policies
+from m3ter_dagster.alarms import alarm_sensors, freshness_policies, messages
 from m3ter_dagster.config import Destination, Exports, ExportSchedule, Notifications, grace
 
 JUNE_1 = datetime(2024, 6, 1, 10, tzinfo=UTC)
@@ -219,6 +219,26 @@ def test_a_webhook_that_refuses_is_reported_in_words_and_the_next_run_is_told(
     log = capfd.readouterr().err
     assert SECRET not in log
     assert "Not told: m3ter export failed: started by hand" in log
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("bill.csv is refused", "bill.csv is refused"),
+        ("no answer", "bill: no answer"),
+        ("x" * 400, f"bill: {'x' * 291}..."),
+    ],
+)
+def test_a_reason_is_a_short_line_that_begins_with_the_entity(
+    instance: dg.DagsterInstance, words: str, told: str
+) -> None:
+    @dg.asset
+    def bill() -> None:
+        raise dg.Failure(words, allow_retries=False)
+
+    result = dg.materialize([bill], instance=instance, raise_on_error=False)
+    events = [event for event in result.all_events if event.event_type == dg.DagsterEventType.STEP_FAILURE]
+    assert messages.failed(result.dagster_run, events, None).splitlines()[2:] == [told]
 
 
 def test_a_delivered_export_is_told_if_wanted(instance: dg.DagsterInstance, receiver: Receiver) -> None:

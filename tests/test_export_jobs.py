@@ -1,7 +1,5 @@
 """Export jobs as Dagster's records tell them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any

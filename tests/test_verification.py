@@ -192,6 +192,20 @@ def test_a_file_that_is_no_csv_is_an_error_of_its_own(copy: Copy) -> None:
     assert "error: product: header: it has 0 columns and should have 10; its cells are not checked" in found
 
 
+def test_an_entity_without_rows_is_all_right(copy: Copy) -> None:
+    copy.resource("bill")["m3ter:rows"] = 0
+    copy.put_sealed("bill", copy.content("bill").split(b"\n")[0] + b"\n")
+    result = copy.verify("--strict")
+    assert (result.exit_code, findings(result)) == (0, [])
+
+
+def test_a_row_that_ends_early_is_no_csv(copy: Copy) -> None:
+    copy.put_sealed("bill", copy.content("bill") + b"short,1\n")
+    (found,) = findings(copy.verify())
+    assert found.startswith("error: bill: rows: the file cannot be read as CSV: ")
+    assert "got 2: short,1" in found
+
+
 def test_a_repeated_id_is_found_by_the_primary_key(copy: Copy) -> None:
     content = copy.content("meter")
     first = content.split(b"\n")[1] + b"\n"
@@ -409,6 +423,17 @@ def measured(*arguments: str) -> tuple[int, str, bool, int]:
 def test_dagster_is_not_imported(copy: Copy) -> None:
     code, _, dagster, _ = measured(f"s3://{copy.bucket}/{copy.key}", "--endpoint-url", copy.s3.endpoint_url)
     assert (code, dagster) == (0, False)
+
+
+NO_ROOM = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))" + MEASURED
+
+
+def test_no_room_for_the_files_ends_with_2(copy: Copy) -> None:
+    address = [f"s3://{copy.bucket}/{copy.key}", "--endpoint-url", copy.s3.endpoint_url]
+    command = [sys.executable, "-c", NO_ROOM, "verify", *address]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr.endswith("File too large: set TMPDIR to a folder with room for the largest file.\n")
 
 
 def write_line_items(file: Path, *, megabytes: int) -> int:

@@ -15,8 +15,7 @@ LONGEST_REASON = 300
 
 def failed(run: dg.DagsterRun, events: Sequence[dg.DagsterEvent], dagster_url: str | None) -> str:
     """`events` are the failures of steps, or the one of the run where no step failed."""
-    reasons = (": ".join(filter(None, (event.step_key, _short(failure_text(event))))) for event in events)
-    return "\n".join([f"m3ter export failed: {_export(run)}", *_places(run, dagster_url), *reasons])
+    return "\n".join([f"m3ter export failed: {_export(run)}", *_places(run, dagster_url), *map(_reason, events)])
 
 
 def delivered(run: dg.DagsterRun, deliveries: Mapping[str, dg.AssetMaterialization], dagster_url: str | None) -> str:
@@ -57,6 +56,8 @@ def _moment(moment: datetime) -> str:
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
-def _short(reason: str) -> str:
-    line = " ".join(reason.split())
-    return line if len(line) <= LONGEST_REASON else f"{line[: LONGEST_REASON - 3]}..."
+def _reason(event: dg.DagsterEvent) -> str:
+    """Why, on one line that begins with the entity."""
+    line, entity = " ".join(failure_text(event).split()), event.step_key or ""
+    whole = line if line.startswith(entity) else f"{entity}: {line}"
+    return whole if len(whole) <= LONGEST_REASON else f"{whole[: LONGEST_REASON - 3]}..."

@@ -28,6 +28,7 @@ def cross_entity_checks() -> list[dg.AssetChecksDefinition]:
         description="Does what the rows refer to exist in the same export, and do bills add up?",
         specs=_specs(),
         can_subset=True,
+        op_tags={"dagster/priority": "-1"},  # in a process that runs one step at a time the manifest goes first
         required_resource_keys={"organization", IO_MANAGER},
     )
     def across_entities(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:

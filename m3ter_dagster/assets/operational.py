@@ -1,6 +1,7 @@
 """The operational exports: one factory, one asset per entity."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import dagster as dg
@@ -22,11 +23,15 @@ RETRIES = dg.RetryPolicy(max_retries=1, delay=5)
 """For what the client and the stores have not outlived by themselves."""
 
 
-def operational_assets(owners: Sequence[str] = ()) -> Sequence[dg.AssetsDefinition]:
-    return [operational_asset(entity, owners) for entity in entities().values()]
+def operational_assets(
+    owners: Sequence[str] = (), freshness: Mapping[str, dg.FreshnessPolicy] = MappingProxyType({})
+) -> Sequence[dg.AssetsDefinition]:
+    return [operational_asset(entity, owners, freshness.get(entity.name)) for entity in entities().values()]
 
 
-def operational_asset(entity: Entity, owners: Sequence[str] = ()) -> dg.AssetsDefinition:
+def operational_asset(
+    entity: Entity, owners: Sequence[str], freshness: dg.FreshnessPolicy | None
+) -> dg.AssetsDefinition:
     @dg.asset(
         name=entity.name,
         deps=[source_key(entity.name)],
@@ -39,6 +44,7 @@ def operational_asset(entity: Entity, owners: Sequence[str] = ()) -> dg.AssetsDe
         check_specs=own_check_specs(entity),
         io_manager_key=IO_MANAGER,
         retry_policy=RETRIES,
+        freshness_policy=freshness,
     )
     def export(context: dg.AssetExecutionContext, organization: Organization) -> Iterator[Any]:
         def waiting(progress: str) -> None:

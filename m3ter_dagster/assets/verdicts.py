@@ -15,8 +15,7 @@ from m3ter_dagster.frames.references import Dangling, ExportedRows, Reference, d
 FindRows = Callable[[str], ExportedRows | None]
 """An entity's rows in this export, by its name; None when it is not in it."""
 
-RESULT = "result"
-_NOT_CHECKED = "not checked"
+_NOT_CHECKED = "Not checked"
 
 
 @dataclass(frozen=True)
@@ -26,9 +25,9 @@ class Verdict:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
-def was_checked(metadata: Mapping[str, dg.MetadataValue[Any]]) -> bool:
+def was_checked(description: str | None) -> bool:
     """Dagster knows passed and failed only, so a check that had nothing to look at counts as passed and says so."""
-    return not (RESULT in metadata and str(metadata[RESULT].value).startswith(_NOT_CHECKED))
+    return not (description or "").startswith(_NOT_CHECKED)
 
 
 def reference_verdict(entity: Entity, reference: Reference, find: FindRows) -> Verdict:
@@ -50,7 +49,7 @@ def bill_total_verdict(find: FindRows, *, bill: str, line_item: str) -> Verdict:
 
 
 def error_verdict(error: Exception) -> Verdict:
-    return Verdict(False, f"could not be checked: {error}")
+    return Verdict(False, f"Could not be checked: {error}")
 
 
 def _absent(name: str) -> Verdict:
@@ -58,15 +57,12 @@ def _absent(name: str) -> Verdict:
 
 
 def _not_checked(why: str) -> Verdict:
-    return Verdict(True, f"{_NOT_CHECKED}: {why}")
+    return Verdict(True, f"{_NOT_CHECKED}: {why}.")
 
 
 def _reference_verdict(found: Dangling, entity: Entity, reference: Reference) -> Verdict:
-    if found.rows:
-        text = f"{_count(found.rows, 'row')} of {entity.name} refer to {found.parents:,} of {reference.to} "
-        text += "that are not there"
-    else:
-        text = f"{_count(found.references, 'row')} looked at"
+    lost = f"{_count(found.rows, 'row')} of {entity.name} refer to {found.parents:,} of {reference.to} not there"
+    text = lost if found.rows else f"{_count(found.references, 'row')} looked at"
     metadata: dict[str, Any] = {
         "rows with a reference": found.references,
         "rows that refer to nothing": found.rows,
@@ -76,14 +72,12 @@ def _reference_verdict(found: Dangling, entity: Entity, reference: Reference) ->
     if found.examples:
         names = (entity.primary_key, reference.column)
         metadata["first rows"] = _table(names, (dict(zip(names, one, strict=True)) for one in found.examples))
-    return Verdict(not found.rows, text + _recent(found.recent, "row"), metadata)
+    return Verdict(not found.rows, f"{text}{_recent(found.recent, 'row')}.", metadata)
 
 
 def _bill_total_verdict(found: BillTotals) -> Verdict:
-    if found.wrong:
-        text = f"{_count(found.wrong, 'bill')} of {found.compared:,} with a total that is not the sum of the line items"
-    else:
-        text = f"{_count(found.compared, 'bill')} looked at"
+    wrong = f"{found.wrong:,} of {_count(found.compared, 'bill')} do not have the sum of their line items as total"
+    text = wrong if found.wrong else f"{_count(found.compared, 'bill')} looked at"
     skipped = f"; {_count(found.without_total, 'bill')} without a total skipped" if found.without_total else ""
     metadata: dict[str, Any] = {
         "bills compared": found.compared,
@@ -94,7 +88,7 @@ def _bill_total_verdict(found: BillTotals) -> Verdict:
     }
     if found.examples:
         metadata["first bills"] = _table(list(found.examples[0]), found.examples)
-    return Verdict(not found.wrong, text + skipped + _recent(found.recent, "bill"), metadata)
+    return Verdict(not found.wrong, f"{text}{skipped}{_recent(found.recent, 'bill')}.", metadata)
 
 
 def _recent(count: int, what: str) -> str:

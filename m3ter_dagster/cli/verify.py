@@ -111,7 +111,7 @@ def _verified(package: DataPackage, bucket: str, store: Store) -> Report:
         try:
             return verify_export(package, bucket, fetch=store.fetch, folder=Path(folder), found=_print_findings)
         except OSError as error:
-            wrong_use(f"{folder}: {error.strerror}: set TMPDIR to a folder with room for the largest file.")
+            wrong_use(f"{folder}: {error.strerror or error}: set TMPDIR to a folder with room for the largest file.")
 
 
 def _print_findings(findings: Sequence[Finding]) -> None:

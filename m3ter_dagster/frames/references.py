@@ -1,4 +1,7 @@
-"""Do rows refer to rows that are there? Distinct keys are streamed, so memory grows with them and not with rows. Pure."""
+"""Do rows refer to rows that are there? Pure.
+
+Only keys are streamed, and only different ones kept, so memory does not grow with the rows.
+"""
 
 from __future__ import annotations
 

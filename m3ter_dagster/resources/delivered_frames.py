@@ -63,10 +63,12 @@ class DeliveredFrames:
         """From the first destination that gives the file."""
         for number, one in enumerate(objects, 1):
             try:
-                return self._destinations.fetch(one["destination"], one["uri"], to)
+                self._destinations.fetch(one["destination"], one["uri"], to)
             except (FetchFailed, UnknownDestination):
                 if number == len(objects):
                     raise
+            else:
+                return
 
 
 def _checked_columns(entity: Entity) -> list[str]:

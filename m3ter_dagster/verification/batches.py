@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import csv as arrow_csv
 
-BLOCK_SIZE = 8 * 1024 * 1024
+BLOCK_SIZE = 2 * 1024 * 1024
 """No row may be longer."""
 LONGEST_HEADER = 1024 * 1024
 LONGEST_REASON = 200

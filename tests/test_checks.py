@@ -1,0 +1,229 @@
+"""The checks across entities through Dagster: what they find, what they cannot look at, and that no export fails."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from m3ter_dagster.assets.checks import STEP
+from m3ter_dagster.definitions import EXPORT_JOB
+from m3ter_dagster.entities import entities
+from m3ter_dagster.resources.delivery_metadata import delivered_objects
+from m3ter_dagster.resources.export_history import MANIFEST
+from m3ter_dagster.sandbox import SampleOrganization, SandboxApi, SandboxS3
+
+Records = Iterable[tuple[str, dict[str, Any]]]
+Use = Callable[[Records], SandboxApi]
+Found = dict[str, dg.AssetCheckEvaluation]
+
+OLD = {"dtCreated": "2024-01-01T00:00:00.000Z", "dtLastModified": "2024-01-01T00:00:00.000Z"}
+LATER = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+NOBODY = "5a7d0c0e-dead-4000-a000-000000000000"
+ORGANIZATION = SampleOrganization(2)
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[SandboxS3]:
+    with SandboxS3() as s3:
+        yield s3
+
+
+@pytest.fixture
+def use(s3: SandboxS3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Use]:
+    """From its call on the environment names an API with these records; all exports go to a bucket of the test's."""
+    bucket = f"checks-{tmp_path.name.replace('_', '-')[-40:].strip('-')}"
+    s3.client().create_bucket(Bucket=bucket)
+    exports = tmp_path / "exports.yaml"
+    destination = {"code": "warehouse", "bucketName": bucket, "endpointUrl": s3.endpoint_url}
+    exports.write_text(json.dumps({"destinations": [destination]}), encoding="utf-8")
+    apis: list[SandboxApi] = []
+
+    def use(records: Records) -> SandboxApi:
+        apis.append(SandboxApi(records, requests_per_second=None))
+        apis[-1].start()
+        settings = {**s3.environment, **apis[-1].environment, "M3TER_EXPORTS": str(exports)}
+        for name, value in settings.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("M3TER_REQUESTS_PER_SECOND", "50")
+        return apis[-1]
+
+    yield use
+    for api in apis:
+        api.close()
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    home = tmp_path / "dagster"
+    home.mkdir()
+    with dg.instance_for_test(temp_dir=str(home)) as instance:
+        yield instance
+
+
+def export(instance: dg.DagsterInstance, *names: str, again: dg.DagsterRun | None = None) -> dg.DagsterRun:
+    """Run the export job for these entities, or complete an earlier run of it."""
+    config = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+    selection = [dg.AssetKey(name) for name in names] or None
+    options = dg.ReexecutionOptions.from_failure(again.run_id, instance) if again else None
+    job = dg.build_reconstructable_job("m3ter_dagster.runs", "job_named", (EXPORT_JOB,))
+    with dg.execute_job(
+        job, instance, run_config=config, asset_selection=selection, reexecution_options=options
+    ) as result:
+        run = instance.get_run_by_id(result.run_id)
+    assert run
+    return run
+
+
+def found_in(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Found:
+    """What the checks across entities found, by `entity.check`."""
+    records = instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION).records
+    events = [record.event_log_entry.dagster_event for record in records]
+    evaluations = [event.asset_check_evaluation_data for event in events if event and event.step_key == STEP]
+    return {f"{one.asset_key.path[-1]}.{one.check_name}": one for one in evaluations}
+
+
+def table(evaluation: dg.AssetCheckEvaluation, name: str) -> list[dict[str, Any]]:
+    return [dict(record.data) for record in evaluation.metadata[name].value]  # type: ignore[union-attr]
+
+
+def contract(number: int, account: Any, **more: Any) -> tuple[str, dict[str, Any]]:
+    return "contract", {"id": f"contract-{number}", "accountId": account, "name": "x", **OLD, **more}
+
+
+def test_a_whole_export_passes_every_check_and_its_manifest_does_not_wait_for_them(
+    use: Use, instance: dg.DagsterInstance
+) -> None:
+    use(ORGANIZATION.records())
+    run = export(instance)
+    found = found_in(instance, run)
+    assert run.is_success
+    assert len(found) == 41
+    assert [name for name, one in found.items() if not one.passed] == []
+    assert {one.severity for one in found.values()} == {dg.AssetCheckSeverity.WARN}
+    assert [one.description for one in found.values() if str(one.description).startswith("Not checked")] == [
+        "Not checked: m3ter exports no statement definition.",
+        "Not checked: m3ter exports no counter.",
+        "Not checked: m3ter exports no credit type.",
+        "Not checked: m3ter exports no reason.",
+    ]
+    started = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_START)
+    assert [one.step_key for one in started][-2:] == [MANIFEST, STEP]
+
+
+def test_a_run_of_three_entities_makes_only_their_checks(use: Use, instance: dg.DagsterInstance) -> None:
+    use(ORGANIZATION.records())
+    run = export(instance, "meter", "product", "plan")
+    assert run.is_success
+    assert {name: one.description for name, one in found_in(instance, run).items()} == {
+        "meter.foreign_key_productId": "10 rows looked at.",
+        "plan.foreign_key_planTemplateId": "Not checked: plan_template is not in this export.",
+        "plan.foreign_key_productId": f"{count('plan')} rows looked at.",
+    }
+
+
+def test_a_reference_to_nothing_is_named_and_the_run_succeeds(use: Use, instance: dg.DagsterInstance) -> None:
+    use([("account", {"id": "a", "name": "A", **OLD}), contract(1, "a"), contract(2, NOBODY), contract(3, NOBODY)])
+    run = export(instance, "account", "contract")
+    found = found_in(instance, run)["contract.foreign_key_accountId"]
+    assert run.is_success
+    assert (found.passed, found.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert found.description == "2 rows of contract refer to 1 of account not there."
+    assert found.metadata["rows with a reference"].value == 3
+    assert table(found, "first rows") == [
+        {"id": "contract-2", "accountId": NOBODY},
+        {"id": "contract-3", "accountId": NOBODY},
+    ]
+
+
+@pytest.mark.parametrize("field", ["dtCreated", "dtLastModified"])
+def test_rows_written_while_the_export_ran_are_not_judged(use: Use, instance: dg.DagsterInstance, field: str) -> None:
+    use([("account", {"id": "a", "name": "A", **OLD}), contract(1, NOBODY, **{field: LATER})])
+    found = found_in(instance, export(instance, "account", "contract"))["contract.foreign_key_accountId"]
+    assert found.passed
+    assert found.description == "1 row looked at; 1 row was written while the export ran and was not judged."
+    assert found.metadata["rows written while the export ran"].value == 1
+
+
+def test_an_account_refers_to_accounts(use: Use, instance: dg.DagsterInstance) -> None:
+    parents = {"a": None, "b": "a", "c": NOBODY}
+    use([("account", {"id": id, "name": id, "parentAccountId": parent, **OLD}) for id, parent in parents.items()])
+    found = found_in(instance, export(instance, "account"))["account.foreign_key_parentAccountId"]
+    assert table(found, "first rows") == [{"id": "c", "parentAccountId": NOBODY}]
+
+
+def test_a_total_that_is_off_by_one_is_found(use: Use, instance: dg.DagsterInstance) -> None:
+    wrong = next(record["id"] for entity, record in ORGANIZATION.records() if entity == "bill")
+    use((entity, off_by_one(record) if record["id"] == wrong else record) for entity, record in ORGANIZATION.records())
+    run = export(instance, "bill", "bill_line_item")
+    found = found_in(instance, run)["bill.bill_total"]
+    assert run.is_success
+    assert not found.passed
+    assert found.description == (f"1 of {count('bill')} bills do not have the sum of their line items as total.")
+    (row,) = table(found, "first bills")
+    assert (row["bill id"], row["difference"]) == (wrong, 1.0)
+
+
+def test_bills_without_their_line_items_are_not_checked(use: Use, instance: dg.DagsterInstance) -> None:
+    use(ORGANIZATION.records())
+    found = found_in(instance, export(instance, "bill"))["bill.bill_total"]
+    assert (found.passed, found.description) == (True, "Not checked: bill_line_item is not in this export.")
+
+
+def test_a_re_execution_reads_back_what_the_first_run_delivered(use: Use, instance: dg.DagsterInstance) -> None:
+    account = ("account", {"id": "a", "name": "A", **OLD})
+    use([account, contract(1, "a"), contract(2, 5)])
+    first = export(instance, "account", "contract")
+    assert not first.is_success
+    assert found_in(instance, first) == {}
+    api = use([contract(1, "a"), contract(2, NOBODY)])
+    second = export(instance, again=first)
+    found = found_in(instance, second)
+    assert second.is_success
+    assert "accounts" not in {one.path.rsplit("/", 1)[-1] for one in api.requests}
+    assert table(found["contract.foreign_key_accountId"], "first rows") == [{"id": "contract-2", "accountId": NOBODY}]
+    assert found["account.foreign_key_parentAccountId"].description == "0 rows looked at."
+
+
+def test_what_another_export_delivered_is_not_looked_at(use: Use, instance: dg.DagsterInstance) -> None:
+    use(ORGANIZATION.records())
+    export(instance, "account")
+    found = found_in(instance, export(instance, "contract"))["contract.foreign_key_accountId"]
+    assert found.description == "Not checked: account is not in this export."
+
+
+def test_a_store_that_gives_nothing_back_is_a_warning_and_no_failure(
+    use: Use, instance: dg.DagsterInstance, s3: SandboxS3
+) -> None:
+    use([("account", {"id": "a", "name": "A", **OLD}), contract(2, 5)])
+    first = export(instance, "account", "contract")
+    for key in s3.objects(bucket := bucket_of(instance)):
+        s3.client().delete_object(Bucket=bucket, Key=key)
+    use([contract(2, "a")])
+    second = export(instance, again=first)
+    found = found_in(instance, second)["contract.foreign_key_accountId"]
+    assert second.is_success
+    assert (found.passed, found.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert str(found.description).startswith("Could not be checked: destination 'warehouse', s3://")
+
+
+def bucket_of(instance: dg.DagsterInstance) -> str:
+    """Where the last export of accounts went."""
+    event = instance.get_latest_materialization_event(dg.AssetKey("account"))
+    assert event
+    assert event.asset_materialization
+    return delivered_objects(event.asset_materialization.metadata)[0]["uri"].split("/")[2]
+
+
+def off_by_one(record: dict[str, Any]) -> dict[str, Any]:
+    return {**record, "billTotal": record["billTotal"] + 1}
+
+
+def count(entity: str) -> int:
+    assert entity in entities()
+    return sum(name == entity for name, _ in ORGANIZATION.records())

@@ -1,0 +1,123 @@
+"""What docs/ tells people to copy works as it stands there."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import boto3
+import botocore
+import polars as pl
+import pytest
+
+from m3ter_dagster.entities import Entity, entities
+from m3ter_dagster.frames.csv import write_csv
+from m3ter_dagster.frames.schema import frame_schema
+
+DELIVERY = (Path(__file__).parents[1] / "docs" / "delivery.md").read_text(encoding="utf-8")
+BILL = entities()["bill"]
+ROWS = 3
+TEXTS = ["NA", 'say "so",\n', None]
+MANIFEST = {"resources": [{"m3ter:type": "bill", "schema": json.loads(BILL.table_schema)}]}
+KMS_AND_STS = {"kms:GenerateDataKey", "kms:Decrypt", "sts:AssumeRole"}
+NOT_NAMED_AS_THEIR_OPERATION = {"s3:ListBucket", "s3:ListBucketMultipartUploads"}
+SQL_TYPES = {"text": "string", "timestamptz": "string", "bigint": "integer", "boolean": "boolean", "jsonb": "object"}
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", DELIVERY, re.MULTILINE | re.DOTALL)
+
+
+PYTHON = [code for code in blocks("python") if not code.startswith("# Spark")]
+DOCUMENTS = [json.loads(text) for text in blocks("json")]
+
+
+def write_bills(path: Path) -> None:
+    """Rows with a text that pandas would take as missing, and a number with a fraction."""
+    cells = {"id": ["a", "b", "c"], "version": [1, 2, None], "billTotal": [1.0, 2.5, None], "createdBy": TEXTS}
+    columns = {name: cells.get(name, [None] * ROWS) for name in frame_schema(BILL)}
+    write_csv(pl.LazyFrame(columns, schema=frame_schema(BILL)), BILL, path)
+
+
+@pytest.mark.parametrize("code", PYTHON, ids=["polars", "pandas", "duckdb"])
+def test_a_reader_reads_with_its_snippet(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_bills(tmp_path / "bill.csv")
+    (tmp_path / "manifest.json").write_text(json.dumps(MANIFEST), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    found: dict[str, Any] = {}
+    exec(code, found)
+    rows = found["rows"]
+    assert list(rows.columns) == [column.name for column in BILL.columns]
+    assert len(rows) == ROWS
+    tuples = list(rows.itertuples(index=False)) if hasattr(rows, "itertuples") else rows_of(rows)
+    named = [dict(zip(rows.columns, one, strict=True)) for one in tuples]
+    assert [one["id"] for one in named] == ["a", "b", "c"]
+    assert [one["billTotal"] for one in named[:2]] == [1.0, 2.5]
+    assert [one["version"] for one in named[:2]] == [1, 2]
+    assert [one["createdBy"] for one in named[:2]] == TEXTS[:2]
+
+
+def rows_of(rows: Any) -> list[tuple[Any, ...]]:
+    return rows.rows() if isinstance(rows, pl.DataFrame) else rows.fetchall()
+
+
+def test_the_other_snippets_are_python() -> None:
+    for code in blocks("python"):
+        compile(code, "delivery.md", "exec")
+
+
+def test_policies_name_real_actions() -> None:
+    statements = [one for document in DOCUMENTS for one in document.get("Statement", [])]
+    actions = {
+        action
+        for one in statements
+        for action in ([one["Action"]] if isinstance(one["Action"], str) else one["Action"])
+    }
+    folder = Path(botocore.__file__).parent / "data" / "s3" / "2006-03-01"
+    with gzip.open(folder / "service-2.json.gz") as model:
+        operations = {f"s3:{name}" for name in json.load(model)["operations"]}
+    assert actions <= operations | KMS_AND_STS | NOT_NAMED_AS_THEIR_OPERATION
+    assert {"s3:PutObject", "s3:GetObject"} <= actions
+
+
+def test_the_table_of_permissions_explains_every_action() -> None:
+    for one in DOCUMENTS[0]["Statement"]:
+        for action in one["Action"]:
+            assert re.search(rf"^\| .*`{action}`.* \|", DELIVERY, re.MULTILINE), action
+
+
+def test_the_lifecycle_rule_is_one_that_aws_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    (rule,) = [document for document in DOCUMENTS if "Rules" in document]
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+    client = boto3.client("s3", region_name="us-east-1")
+    shape = client.meta.service_model.operation_model("PutBucketLifecycleConfiguration").input_shape
+    given = {"Bucket": "b", "LifecycleConfiguration": rule}
+    assert not botocore.validate.ParamValidator().validate(given, shape).has_errors()
+
+
+def test_the_table_for_postgresql_has_the_columns_of_its_entity() -> None:
+    (statement,) = blocks("sql")
+    entity: Entity = entities()["product"]
+    columns = re.findall(r'^  "(\w+)" (\w+)', statement, re.MULTILINE)
+    assert [(name, SQL_TYPES[type_]) for name, type_ in columns] == [(one.name, one.type) for one in entity.columns]
+
+
+def test_verify_takes_the_options_that_are_shown() -> None:
+    (command,) = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("m3ter-dagster")]
+    options = re.findall(r" (--[a-z-]+)", command)
+    program = Path(sys.executable).parent / "m3ter-dagster"
+    shown = subprocess.run([program, "verify", "--help"], capture_output=True, text=True, check=True).stdout
+    assert options
+    assert all(option in shown for option in options)
+
+
+def test_links_within_the_page_lead_somewhere() -> None:
+    headings = re.findall(r"^#+ (.*)$", DELIVERY, re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+    assert set(re.findall(r"\]\(#([^)]*)\)", DELIVERY)) <= anchors
