@@ -10,6 +10,7 @@ import pytest
 from m3ter_dagster.assets.operational import IO_MANAGER
 from m3ter_dagster.config import ExportSchedule
 from m3ter_dagster.entities import entities
+from m3ter_dagster.resources.export_history import MANIFEST
 from m3ter_dagster.schedules import export_jobs, export_schedules, first_exports, first_run_key
 
 JUNE_1 = datetime(2024, 6, 1, 10, tzinfo=UTC)
@@ -62,7 +63,7 @@ def entity_asset(name: str) -> dg.AssetsDefinition:
 def definitions_of(*schedules: ExportSchedule, now: datetime = NOW) -> dg.Definitions:
     jobs = export_jobs(schedules)
     return dg.Definitions(
-        assets=[entity_asset(name) for name in entities()],
+        assets=[entity_asset(name) for name in (*entities(), MANIFEST)],
         jobs=list(jobs.values()),
         schedules=export_schedules(schedules, jobs, now=now),
         sensors=[first_exports(schedules, jobs, clock=lambda: now)],
@@ -154,16 +155,16 @@ def test_any_other_tick_is_skipped_with_a_reason(at: datetime, words: str, insta
     assert words in evaluation.skip_message
 
 
-def test_a_job_selects_its_entities_and_no_other() -> None:
+def test_a_job_selects_its_entities_and_the_manifest_and_no_other() -> None:
     job = definitions_of(FINANCE).resolve_job_def("export_finance")
-    assert {key.to_user_string() for key in job.asset_layer.executable_asset_keys} == {"account", "bill"}
+    assert {key.to_user_string() for key in job.asset_layer.executable_asset_keys} == {"account", "bill", MANIFEST}
 
 
 def test_a_job_launched_by_hand_delivers_to_the_destinations_of_the_schedule(instance: dg.DagsterInstance) -> None:
     result = definitions_of(FINANCE).resolve_job_def("export_finance").execute_in_process(instance=instance)
     materialized = result.get_asset_materialization_events()
     delivered = {event.materialization.metadata["delivered"].value for event in materialized}
-    assert delivered == {"account to warehouse, archive", "bill to warehouse, archive"}
+    assert delivered == {f"{name} to warehouse, archive" for name in ("account", "bill", MANIFEST)}
     assert result.dagster_run.tags["m3ter/schedule"] == "finance"
 
 
@@ -171,7 +172,7 @@ def test_a_scheduled_run_runs(instance: dg.DagsterInstance) -> None:
     (request,) = tick(HOURLY, JUNE_1 + timedelta(hours=1), instance).run_requests
     job = definitions_of(HOURLY).resolve_job_def("export_hour_ly")
     result = job.execute_in_process(instance=instance, run_config=request.run_config, tags=request.tags)
-    assert len(result.get_asset_materialization_events()) == 17
+    assert len(result.get_asset_materialization_events()) == 18
     assert result.dagster_run.tags["m3ter/due"] == "2024-06-01T11:00:00+00:00"
 
 
