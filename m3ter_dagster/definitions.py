@@ -13,7 +13,7 @@ from m3ter_dagster.assets.operational import IO_MANAGER, operational_assets
 from m3ter_dagster.assets.source import source_assets
 from m3ter_dagster.config import executor, load_exports
 from m3ter_dagster.resources.csv_io_manager import S3CsvIOManager
-from m3ter_dagster.resources.organization import Organization
+from m3ter_dagster.resources.organization import organization_resource
 from m3ter_dagster.schedules import export_jobs, export_schedules, first_exports
 
 EXPORT_JOB = "export"
@@ -37,7 +37,7 @@ def definitions() -> dg.Definitions:
         ],
         executor=dg.in_process_executor if executor() == "in_process" else dg.multiprocess_executor,
         resources={
-            "organization": Organization(),
+            "organization": organization_resource,
             IO_MANAGER: S3CsvIOManager(destinations=list(exports.default_destinations)),
         },
     )

@@ -89,7 +89,9 @@ def found_in(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Found:
 
 
 def table(evaluation: dg.AssetCheckEvaluation, name: str) -> list[dict[str, Any]]:
-    return [dict(record.data) for record in evaluation.metadata[name].value]  # type: ignore[union-attr]
+    shown = evaluation.metadata[name]
+    assert isinstance(shown, dg.TableMetadataValue)
+    return [dict(record.data) for record in shown.records]
 
 
 def contract(number: int, account: Any, **more: Any) -> tuple[str, dict[str, Any]]:
@@ -164,7 +166,7 @@ def test_a_total_that_is_off_by_one_is_found(use: Use, instance: dg.DagsterInsta
     found = found_in(instance, run)["bill.bill_total"]
     assert run.is_success
     assert not found.passed
-    assert found.description == (f"1 of {count('bill')} bills do not have the sum of their line items as total.")
+    assert found.description == f"1 of {count('bill')} bills do not have the sum of their line items as total."
     (row,) = table(found, "first bills")
     assert (row["bill id"], row["difference"]) == (wrong, 1.0)
 

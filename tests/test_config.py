@@ -23,6 +23,8 @@ from m3ter_dagster.config import (
     ExportSchedule,
     M3terSettings,
     Notifications,
+    UsageSchedule,
+    UsageSelection,
     executor,
     exports_json_schema,
     exports_path,
@@ -32,6 +34,7 @@ from m3ter_dagster.config import (
 )
 from m3ter_dagster.config.names import RESERVED, SENSORS
 from m3ter_dagster.entities import entities
+from m3ter_dagster.time_periods import TIME_PERIODS
 
 ROOT = Path(__file__).parents[1]
 CREDENTIALS = {"M3TER_API_KEY": "the-key", "M3TER_API_SECRET": "the-secret", "M3TER_ORG_ID": "the-organization"}
@@ -301,7 +304,13 @@ WRONG = [
     ("2024-06-01T10:00:00Z", "1024-06-01T10:00:00Z", 12, "write a moment from 2000 to 2100"),
     ("2024-06-01T10:00:00Z", "0001-01-01T00:00:00+10:00", 12, "'0001-01-01T00:00:00+10:00'; write the moment"),
     ("2024-06-01T10:00:00Z", "[2024]", 12, "has the dtCreated ['2024']; write the moment with its zone"),
-    ("00Z\n", "00Z\n    sourceType: USAGE\n", 13, "has the sourceType 'USAGE'; write OPERATIONAL."),
+    ("00Z\n", "00Z\n    sourceType: usage\n", 13, "has the sourceType 'usage'; write OPERATIONAL or USAGE."),
+    (
+        "00Z\n",
+        "00Z\n    timePeriod: TODAY\n",
+        13,
+        "'timePeriod', which belongs to the sourceType USAGE; a schedule exp",
+    ),
     ("00Z\n", "00Z\n  -\n", 13, "schedule number 2 is nothing; write keys and values, such as code: nightly"),
     ("00Z\n", "00Z\n  - [a]\n", 13, "schedule number 2 is a list; write keys and values"),
     ("00Z\n", "00Z\ndefaultDestinations: [s3]\n", 13, "defaultDestinations names the destination 's3'; known are arch"),
@@ -344,6 +353,119 @@ WRONG = [
     (GOOD, 'a: b\nc: "\x01"\n', 2, "the file is not YAML: a character that YAML does not allow"),
     (GOOD, "destinations:\n- {code: ${A}}\n", 2, "put a value with ${...} inside [ ] or { } in quotes"),
 ]
+
+
+# The same for a schedule of usage data.
+USAGE = """\
+schedules:
+  - code: daily
+    sourceType: USAGE
+    timePeriod: YESTERDAY
+    meterIds: [meter-1]
+    dimensionFilters:
+      - {meterId: meter-1, fieldCode: region, values: [EU]}
+    aggregationFrequency: DAY
+    aggregations:
+      - meterId: meter-1
+        fieldCode: gb
+        function: SUM
+    groups: [{groupType: ACCOUNT}]
+    destinations: [warehouse]
+    scheduleType: DAY
+    period: 1
+    dtCreated: 2024-06-01T10:00:00Z
+"""
+GOOD_USAGE = DESTINATION + USAGE
+WRONG_USAGE = [
+    ("YESTERDAY", "LAST_WEEK", 7, "schedule 'daily' has the timePeriod 'LAST_WEEK'; known are LAST_120_DAYS, LAST_12"),
+    ("YESTERDAY", "YESTERDAYS", 7, "Did you mean 'YESTERDAY'?"),
+    ("YESTERDAY", "[TODAY]", 7, "has the timePeriod ['TODAY']; known are"),
+    ("    timePeriod: YESTERDAY\n", "", 5, "has no 'timePeriod'; write it, such as timePeriod: YESTERDAY"),
+    (
+        "    timePeriod:",
+        "    operationalDataTypes: ALL\n    timePeriod:",
+        7,
+        "which belongs to the sourceType OPERATION",
+    ),
+    ("[meter-1]", "[]", 8, "has an empty list as meterIds; write at least one of ids, or ALL"),
+    ("[meter-1]", "meter-1", 8, "has the value 'meter-1' as meterIds; write a list of ids, or ALL"),
+    ("[meter-1]", "[meter 1]", 8, "has the id 'meter 1'; write an id as m3ter shows it"),
+    ("[meter-1]", "ALL\n    accountIds: [{a: b}]", 9, "has a mapping as id; write one text"),
+    ("values: [EU]", "value: [EU]", 10, "has the unknown key 'value'; known are fieldCode, meterId, values."),
+    ("values: [EU]", "values: []", 10, "has an empty list as values; write at least one of texts"),
+    ("aggregationFrequency: DAY", "aggregationFrequency: YEAR", 11, "'YEAR'; write ORIGINAL or HOUR or DAY or WEEK or"),
+    (
+        "aggregationFrequency: DAY",
+        "aggregationFrequency: ORIGINAL",
+        11,
+        "has groups and the aggregationFrequency 'ORIG",
+    ),
+    ("aggregationFrequency: DAY\n", "meterId: x\n", 11, "has the unknown key 'meterId'"),
+    ("        fieldCode: gb\n", "", 13, "schedule 'daily' has no 'fieldCode'; write it, such as fieldCode: gb"),
+    ("fieldCode: gb", "fieldCode: ''", 14, "has the text ''; write 1 to 255 characters"),
+    ("SUM", "AVERAGE", 15, "has the function 'AVERAGE'; write SUM or MIN or MAX or COUNT or LATEST or MEAN or UNIQUE."),
+    ("SUM", "UNIQUE", 15, "has the function 'UNIQUE' for a field of the type MEASURE; write SUM or MIN"),
+    ("SUM", "SUM\n      - meterId: meter-1\n        fieldCode: gb\n        function: SUM", 12, "an aggregation twice"),
+    ("SUM", "SUM\n      - gb", 16, "is the value 'gb'; write keys and values, such as meterId: <meter id>"),
+    ("groupType: ACCOUNT", "groupType: DIMENSION", 16, "groupType DIMENSION, which takes meterId and fieldCode; write"),
+    ("groupType: ACCOUNT", "groupType: TIME, frequency: WEEK", 11, "'DAY' and a group by another; write it once"),
+    ("groupType: ACCOUNT", "groupType: TIME, frequency: QUARTER", 16, "has the frequency 'QUARTER'; write HOUR or DAY"),
+    ("[warehouse]", "[warehous]", 17, "names the destination 'warehous'; known are warehouse."),
+    ("period: 1", "period: 0", 19, "has the period '0'"),
+]
+
+
+def test_a_schedule_of_usage_data() -> None:
+    (schedule,) = parse(GOOD_USAGE).schedules
+    assert isinstance(schedule, UsageSchedule)
+    assert (schedule.asset_names, schedule.is_raw, schedule.meter_ids) == (("usage_aggregated",), False, ("meter-1",))
+    assert UsageSelection.model_validate(schedule.selection).aggregations == schedule.aggregations
+    (again,) = Exports.model_validate(parse(GOOD_USAGE).model_dump()).schedules
+    assert again == schedule
+
+
+def test_what_a_usage_schedule_may_leave_out() -> None:
+    start, end = USAGE.index("    meterIds"), USAGE.index("    destinations")
+    (schedule,) = parse(DESTINATION + USAGE[:start] + USAGE[end:]).schedules
+    assert isinstance(schedule, UsageSchedule)
+    assert (schedule.asset_names, schedule.meter_ids, schedule.account_ids) == (("usage_raw",), (), ())
+    assert schedule.selection == {"timePeriod": "YESTERDAY", "aggregationFrequency": "ORIGINAL"}
+
+
+def test_a_group_by_time_gives_the_frequency() -> None:
+    text = GOOD_USAGE.replace("    aggregationFrequency: DAY\n", "").replace("ACCOUNT", "TIME, frequency: WEEK")
+    (schedule,) = parse(text).schedules
+    assert isinstance(schedule, UsageSchedule)
+    assert schedule.aggregation_frequency == "WEEK"
+
+
+@pytest.mark.parametrize("time_period", TIME_PERIODS)
+def test_every_time_period_of_the_api(time_period: str) -> None:
+    (schedule,) = parse(GOOD_USAGE.replace("YESTERDAY", time_period)).schedules
+    assert isinstance(schedule, UsageSchedule)
+    assert schedule.time_period == time_period
+
+
+@pytest.mark.parametrize(("old", "new", "line", "words"), WRONG_USAGE)
+def test_a_wrong_usage_schedule_is_told_as_well(old: str, new: str, line: int, words: str) -> None:
+    found = mistakes_in(GOOD_USAGE.replace(old, new, 1))
+    assert any(mistake.startswith(f"exports.yaml:{line}: ") and words in mistake for mistake in found), found
+    assert all(mistake.endswith((".", "?")) and "Input should" not in mistake for mistake in found)
+
+
+def test_all_mistakes_of_a_usage_schedule_come_together() -> None:
+    text = GOOD_USAGE.replace("YESTERDAY", "NOW").replace("SUM", "ALL").replace("period: 1", "period: 0")
+    assert [mistake.split(": ")[0] for mistake in mistakes_in(text)] == [f"exports.yaml:{line}" for line in (7, 15, 19)]
+
+
+def test_aggregated_usage_needs_aggregations() -> None:
+    start, end = USAGE.index("    aggregations:"), USAGE.index("    destinations")
+    (mistake,) = mistakes_in(DESTINATION + USAGE[:start] + USAGE[end:])
+    assert "has the aggregationFrequency 'DAY' and no aggregations; write at least one, such as {meterId" in mistake
+    (mistake,) = mistakes_in(
+        GOOD_USAGE.replace("    aggregationFrequency: DAY\n", "").replace("[{groupType: ACCOUNT}]", "[]")
+    )
+    assert "has aggregations and no aggregationFrequency to aggregate over; write aggregationFrequency: HOUR" in mistake
 
 
 @pytest.mark.parametrize(("old", "new", "line", "words"), WRONG)
@@ -591,6 +713,8 @@ def test_the_committed_schema_is_current() -> None:
         (ROOT / "exports.yaml").read_text(encoding="utf-8"),
         EXAMPLE,
         GOOD,
+        GOOD_USAGE,
+        GOOD_USAGE.replace("[meter-1]", "ALL"),
         WHOLE.replace("007", "agent"),
         GOOD.replace("period: 1", "period: ${PERIOD}").replace("acme-exports", "acme-${STAGE}"),
     ],
@@ -626,6 +750,6 @@ def test_wrong_files_are_wrong_in_an_editor(old: str, new: str) -> None:
 def test_the_schema_describes_each_field() -> None:
     schema = exports_json_schema()
     fields = [*schema["properties"].values()]
-    for model in ("Destination", "ExportSchedule", "Notifications"):
-        fields += schema["$defs"][model]["properties"].values()
+    for model in schema["$defs"].values():
+        fields += model.get("properties", {}).values()
     assert all(field["description"].endswith(".") for field in fields)

@@ -36,7 +36,6 @@ NUMBERS: list[tuple[str, int | str | None, float | str | None]] = [
     # as sent, in an integer column, in a number column
     ("null", None, None),
     ("0", 0, 0.0),
-    ("-0", 0, 0.0),
     ("0.0", 0, 0.0),
     ("-0.0", 0, -0.0),
     ("0e0", 0, 0.0),
@@ -99,6 +98,9 @@ ROUNDED = [
     ("-9.9999999999999999999", WHOLE),
     ("4503599627370496.0000001", WHOLE),
 ]
+
+SIGN_LOST = "the cell is read with msgspec, too, which takes -0 for the integer 0"
+NEGATIVE_ZEROS = ["-0", "-0.0", "-0e0", "-0E+1", "-0.00"]
 
 STRINGS = [
     ('""', ""),
@@ -208,11 +210,28 @@ def test_a_number_is_read_exactly_or_refused(
         assert repr(frame[field].to_list()) == repr([expected])
 
 
-@pytest.mark.xfail(strict=True, reason="a float64 near a whole number is taken for it when a page is decoded at once")
 @pytest.mark.parametrize(("sent", "rule"), ROUNDED)
 def test_a_fraction_in_an_integer_column_is_refused_however_small(sent: str, rule: str) -> None:
     _, breaches = decode(ACCOUNT, page_of("version", sent))
     assert breaches == [Breach("a", "version", sent, rule)]
+
+
+@DECODERS
+@pytest.mark.parametrize("gap", ["", " ", "\n"])
+@pytest.mark.parametrize(
+    "sent",
+    [
+        pytest.param(zero, marks=pytest.mark.xfail(strict=True, reason=SIGN_LOST) if zero == "-0" else ())
+        for zero in NEGATIVE_ZEROS
+    ],
+)
+def test_a_zero_keeps_its_sign_in_a_number_column_and_has_none_in_an_integer_column(
+    decode: Any, sent: str, gap: str
+) -> None:
+    integers, _ = decode(ACCOUNT, page_of("version", f"{gap}{sent}{gap}"))
+    assert integers["version"].to_list() == [0]
+    numbers, _ = decode(BALANCE, page_of("amount", f"{gap}{sent}{gap}"))
+    assert repr(numbers["amount"].to_list()) == "[-0.0]"
 
 
 @DECODERS
@@ -301,16 +320,11 @@ def test_half_a_pair_in_an_id_is_refused() -> None:
     assert breaches == [Breach(None, "id", r'"\ud800"', HALF_A_PAIR)]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="half a surrogate pair in the name of an unknown field is a bare UnicodeEncodeError"
-)
-def test_half_a_pair_in_the_name_of_an_unknown_field_is_no_crash() -> None:
-    decoder = Decoder(ACCOUNT)
-    frame, breaches = decoder.decode(rb'[{"id":"a","\ud800":1,"customFields":{"n":0.12345678901234567890123}}]')
-    assert breaches or frame["customFields"].to_list() == ['{"n":0.12345678901234567890123}']
+def test_half_a_pair_in_the_name_of_a_field_is_refused() -> None:
+    _, breaches = decode(ACCOUNT, r'[{"id":"a","\ud800":1}]')
+    assert breaches == [Breach("a", r"\ud800", "1", HALF_A_PAIR)]
 
 
-@pytest.mark.xfail(strict=True, reason='the cheap check counts ":" inside an escaped text as a key')
 def test_a_repeated_key_is_found_beside_a_text_that_looks_like_one() -> None:
     sent = r'{"a":1,"a":"\u0022:"}'
     _, breaches = decode(ACCOUNT, page_of("customFields", sent))
@@ -388,7 +402,6 @@ def test_known_fields_that_are_not_exported_are_not_reported() -> None:
     assert decoder.unknown_fields == {}
 
 
-@pytest.mark.xfail(strict=True, reason="the rows of a page that is read a second time, cell by cell, are counted twice")
 def test_unknown_fields_are_counted_once_where_a_page_is_read_by_cell() -> None:
     decoder = Decoder(ACCOUNT)
     decoder.decode(b'[{"id":"a","x":1}]')
@@ -406,9 +419,6 @@ def test_an_unknown_field_may_have_any_name(name: str) -> None:
     assert decoder.unknown_fields == {name: 2}
 
 
-@pytest.mark.xfail(
-    strict=True, raises=ValueError, reason="msgspec takes no field name with a quote, backslash or control"
-)
 @pytest.mark.parametrize("name", ['a"b', "a\\b", "a\nb", "\0"])
 def test_an_unknown_field_may_have_a_name_that_json_escapes(name: str) -> None:
     decoder = Decoder(ACCOUNT)
@@ -422,7 +432,8 @@ def test_bands_come_from_both_arrays_of_each_pricing() -> None:
         {"id": "q", "version": 1, "pricingBands": [], "overagePricingBands": None},
         {"id": "r", "pricingBands": [{"id": "c"}], "overagePricingBands": [{"id": "d", "fixedPrice": 2.5}]},
     ]
-    frame, breaches = Decoder(PRICING_BAND).decode(json.dumps(pricings).encode())
+    decoder = Decoder(PRICING_BAND)
+    frame, breaches = decoder.decode(json.dumps(pricings).encode())
     assert breaches == []
     assert frame.select("id", "pricingId", "type", "lowerLimit", "fixedPrice", "unitPrice", "deleted").rows() == [
         ("a", "p", "STANDARD", None, None, 1.0, False),
@@ -430,10 +441,10 @@ def test_bands_come_from_both_arrays_of_each_pricing() -> None:
         ("c", "r", "STANDARD", None, None, None, False),
         ("d", "r", "OVERAGE", None, 2.5, None, False),
     ]
-    assert frame.select(RECORD, RECORD_ID, RECORD_VERSION).rows() == [
+    assert frame[RECORD].to_list() == [0, 0, 2, 2]
+    assert decoder.enclosing_records().select(RECORD, RECORD_ID, RECORD_VERSION).rows() == [
         (0, "p", 3),
-        (0, "p", 3),
-        (2, "r", None),
+        (1, "q", 1),
         (2, "r", None),
     ]
     assert frame["version"].null_count() == 4
@@ -493,16 +504,12 @@ def test_both_ways_agree_on_any_number(number: str, column: tuple[Entity, str]) 
     assert repr(at_once[0][field].to_list()) == repr(by_cell[0][field].to_list())
 
 
-@pytest.mark.xfail(strict=True, reason="a float64 near a whole number is taken for it when a page is decoded at once")
-def test_both_ways_agree_on_any_integer() -> None:
-    @UNHURRIED
-    @given(number=DIGITS | st.integers().map(lambda digits: f"{digits}.00000000000000000000001"))
-    def agree(number: str) -> None:
-        at_once, by_cell = (way(ACCOUNT, page_of("version", number)) for way in (decode, decode_by_cell))
-        assert at_once[1] == by_cell[1]
-        assert at_once[0].equals(by_cell[0])
-
-    agree()
+@UNHURRIED
+@given(number=DIGITS | st.integers().map(lambda digits: f"{digits}.00000000000000000000001"))
+def test_both_ways_agree_on_any_integer(number: str) -> None:
+    at_once, by_cell = (way(ACCOUNT, page_of("version", number)) for way in (decode, decode_by_cell))
+    assert at_once[1] == by_cell[1]
+    assert at_once[0].equals(by_cell[0])
 
 
 @UNHURRIED

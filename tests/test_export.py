@@ -26,7 +26,7 @@ from m3ter_dagster.entities import entities
 from m3ter_dagster.frames.schema import frame_schema
 from m3ter_dagster.resources.csv_io_manager import NotExported, S3CsvIOManager
 from m3ter_dagster.resources.delivery_metadata import delivered_objects
-from m3ter_dagster.resources.organization import Organization
+from m3ter_dagster.resources.organization import organization_resource
 from m3ter_dagster.sandbox import SampleOrganization, Sandbox, SandboxApi, SandboxS3
 
 ORGANIZATION = SampleOrganization(6)
@@ -117,7 +117,7 @@ def type_of(key: str) -> str:
 
 
 def resources(destinations: Sequence[str] = BOTH) -> dict[str, Any]:
-    return {"organization": Organization(), IO_MANAGER: S3CsvIOManager(destinations=list(destinations))}
+    return {"organization": organization_resource, IO_MANAGER: S3CsvIOManager(destinations=list(destinations))}
 
 
 def materialize(

@@ -186,13 +186,14 @@ import polars as pl
 from m3ter_dagster.frames.bill_totals import compare_totals
 from m3ter_dagster.frames.references import ExportedRows, dangling
 folder, rows, now = Path(sys.argv[1]), 20_000, datetime.now(UTC)
+wide = pl.Series([f"{row:01500}" for row in range(rows)])
 for part in range(10):
     ids = [f"{part:08}-{row:027}" for row in range(rows)]
     frame = pl.DataFrame({"id": ids, "billId": [f"bill-{row % 500:030}" for row in range(rows)], "subtotal": 1.0})
-    frame = frame.with_columns(convertedSubtotal=None, dtCreated=None, dtLastModified=None, wide=pl.lit("x" * 1500))
+    frame = frame.with_columns(convertedSubtotal=None, dtCreated=None, dtLastModified=None, wide=wide)
     casts = pl.col("dtCreated", "dtLastModified").cast(pl.String), pl.col("convertedSubtotal").cast(pl.Float64)
     frame.with_columns(*casts).write_ipc(folder / f"{part}.arrow", compression="lz4")
-del frame
+del frame, wide
 bills = pl.LazyFrame({"id": [f"bill-{row:030}" for row in range(499)], "billTotal": 400.0, "currency": "USD"})
 texts = [pl.lit(None, pl.String).alias(name) for name in ("dtCreated", "dtLastModified", "lastCalculatedDate")]
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

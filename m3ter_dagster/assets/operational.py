@@ -46,7 +46,7 @@ def operational_asset(
         retry_policy=RETRIES,
         freshness_policy=freshness,
     )
-    def export(context: dg.AssetExecutionContext, organization: Organization) -> Iterator[Any]:
+    def export(context: dg.AssetExecutionContext, organization: dg.ResourceParam[Organization]) -> Iterator[Any]:
         def waiting(progress: str) -> None:
             context.log.info(f"{entity.name}: {progress}")
 

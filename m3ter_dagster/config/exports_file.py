@@ -10,9 +10,10 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from m3ter_dagster.config.models import Destination, Exports, ExportSchedule
+from m3ter_dagster.config.models import OPERATIONAL, USAGE, Destination, Exports, ExportSchedule
 from m3ter_dagster.config.names import name_mistakes
 from m3ter_dagster.config.notifications import Notifications
+from m3ter_dagster.config.usage import DimensionFilter, UsageAggregation, UsageGroup, UsageSchedule
 from m3ter_dagster.config.values import a_kind_of, unknown
 from m3ter_dagster.config.yaml_lines import Loc, Mistake, YamlLines, read_yaml
 
@@ -21,6 +22,13 @@ _ITEMS: dict[str, tuple[str, type[BaseModel]]] = {
     "schedules": ("schedule", ExportSchedule),
 }
 _PARTS: dict[str, type[BaseModel]] = {"notifications": Notifications}
+_SCHEDULES: dict[str, type[BaseModel]] = {OPERATIONAL: ExportSchedule, USAGE: UsageSchedule}
+_INNER: dict[str, type[BaseModel]] = {
+    "aggregations": UsageAggregation,
+    "dimensionFilters": DimensionFilter,
+    "groups": UsageGroup,
+}
+"""The models of the lists in a schedule."""
 _CONSEQUENCE = "default_factory_not_called"
 """The kind of pydantic error that only follows from another one."""
 
@@ -72,44 +80,67 @@ def _subject(loc: Loc, value: Any) -> str:
 
 def _worded(errors: list[ErrorDetails], document: YamlLines) -> Iterator[Mistake]:
     for error in errors:
-        loc = error["loc"]
+        loc, kind = _without_kind(error["loc"])
         # Names that do not fit are reported one by one, each on its line.
         if error["type"] == _CONSEQUENCE or (error["type"] == "value_error" and not loc):
             continue
         is_key = error["type"] in ("extra_forbidden", "missing")
-        yield Mistake(document.line(loc, of_key=is_key), _words(error, document), loc)
+        yield Mistake(document.line(loc, of_key=is_key), _words(error, loc, kind, document), loc)
 
 
-def _words(error: ErrorDetails, document: YamlLines) -> str:
-    loc = error["loc"]
+def _without_kind(loc: Loc) -> tuple[Loc, str]:
+    """Pydantic says behind a schedule's number which model read it; the file has no such level."""
+    if len(loc) > 2 and loc[0] == "schedules":
+        return (*loc[:2], *loc[3:]), str(loc[2])
+    return loc, OPERATIONAL
+
+
+def _words(error: ErrorDetails, loc: Loc, kind: str, document: YamlLines) -> str:
     match error["type"]:
         case "value_error":
             return str(error["ctx"]["error"])
         case "missing":
             written = "has nothing behind" if loc in document.key_lines else "has no"
-            return f"{written} {loc[-1]!r}; write it, such as {loc[-1]}: {_example(loc)}"
+            return f"{written} {loc[-1]!r}; write it, such as {loc[-1]}: {_example(loc, kind)}"
         case "extra_forbidden":
-            return f"has the unknown key {loc[-1]!r}; {unknown(str(loc[-1]), _fields(loc))}"
+            return _unknown_key(loc, kind)
         case "model_type":
-            return f"is {a_kind_of(error['input'])}; write keys and values, such as {_first_pair(loc)}"
+            return f"is {a_kind_of(error['input'])}; write keys and values, such as {_first_pair(loc, kind)}"
     raise AssertionError(f"no words for the pydantic error {error['type']!r} at {loc}")
 
 
-def _fields(loc: Loc) -> dict[str, FieldInfo]:
+def _unknown_key(loc: Loc, kind: str) -> str:
+    key, other = str(loc[-1]), USAGE if kind == OPERATIONAL else OPERATIONAL
+    if len(loc) == 3 and loc[0] == "schedules" and key in _aliases(_SCHEDULES[other]):
+        return (
+            f"has the key {key!r}, which belongs to the sourceType {other}; a schedule exports operational or usage "
+            "data, write a schedule for each"
+        )
+    return f"has the unknown key {key!r}; {unknown(key, _fields(loc, kind))}"
+
+
+def _fields(loc: Loc, kind: str) -> dict[str, FieldInfo]:
     """The fields of the model that `loc` is in, by the names that the file uses."""
     part = str(loc[0])
-    model = Exports
-    if len(loc) > 1:
-        model = _PARTS[part] if part in _PARTS else _ITEMS[part][1]
+    if len(loc) == 1:
+        return _aliases(Exports)
+    if part in _PARTS:
+        return _aliases(_PARTS[part])
+    if len(loc) > 4:
+        return _aliases(_INNER[str(loc[2])])
+    return _aliases(_SCHEDULES[kind] if part == "schedules" else _ITEMS[part][1])
+
+
+def _aliases(model: type[BaseModel]) -> dict[str, FieldInfo]:
     return {str(field.alias): field for field in model.model_fields.values()}
 
 
-def _first_pair(loc: Loc) -> str:
-    key = next(iter(_fields((*loc, "code"))))
-    return f"{key}: {_example((*loc, key))}"
+def _first_pair(loc: Loc, kind: str) -> str:
+    key = next(iter(_fields((*loc, "code"), kind)))
+    return f"{key}: {_example((*loc, key), kind)}"
 
 
-def _example(loc: Loc) -> str:
+def _example(loc: Loc, kind: str) -> str:
     """The example of the field at `loc`, as YAML."""
-    example = (_fields(loc)[str(loc[-1])].examples or [""])[0]
+    example = (_fields(loc, kind)[str(loc[-1])].examples or [""])[0]
     return json.dumps(example).replace('"', "")

@@ -22,6 +22,10 @@ def exports_json_schema() -> dict[str, Any]:
         model["properties"] = {name: _field(field) for name, field in model["properties"].items()}
     schedule = schema["$defs"]["ExportSchedule"]["properties"]
     schedule["operationalDataTypes"] = _about(schedule["operationalDataTypes"]) | _data_types()
+    usage = schema["$defs"]["UsageSchedule"]["properties"]
+    for name in ("meterIds", "accountIds"):
+        listed = {key: part for key, part in usage[name].items() if key not in _ABOUT}
+        usage[name] = _about(usage[name]) | {"anyOf": [{"const": ALL}, listed]}
     schema["$defs"]["Variable"] = _VARIABLE
     return {"$schema": "http://json-schema.org/draft-07/schema#", **schema}
 
@@ -41,7 +45,7 @@ def _about(field: dict[str, Any]) -> dict[str, Any]:
 
 
 def _or_variable(value: dict[str, Any]) -> dict[str, Any]:
-    return value if "$ref" in value else {"anyOf": [value, {"$ref": "#/$defs/Variable"}]}
+    return value if value.keys() & {"$ref", "oneOf"} else {"anyOf": [value, {"$ref": "#/$defs/Variable"}]}
 
 
 def _data_types() -> dict[str, Any]:

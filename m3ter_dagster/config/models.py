@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
-from pydantic.alias_generators import to_camel
+from pydantic import BeforeValidator, Discriminator, Field, Tag, WithJsonSchema, field_validator, model_validator
 from pydantic_core.core_schema import ValidationInfo
 
 from m3ter_dagster.config.file_model import FileModel
-from m3ter_dagster.config.names import dagster_name, name_mistakes
+from m3ter_dagster.config.names import name_mistakes
 from m3ter_dagster.config.notifications import OptionalNotifications, Owner
+from m3ter_dagster.config.schedule_fields import LISTED, ScheduleFields, choice, list_of
+from m3ter_dagster.config.usage import UsageSchedule
 from m3ter_dagster.config.values import (
     BucketName,
     Code,
     EndpointUrl,
     ExternalId,
     KmsKeyId,
-    Moment,
     Name,
-    Period,
     Prefix,
     Region,
     RoleArn,
     StsEndpointUrl,
-    a_kind_of,
     a_text,
     one_of,
     unknown,
@@ -32,25 +31,7 @@ from m3ter_dagster.config.values import (
 from m3ter_dagster.entities import UnknownEntity, entities, find_entity
 
 ALL = "ALL"
-_LISTED: dict[str, Any] = {"minItems": 1, "uniqueItems": True}
-
-
-def _choice(field: str, *allowed: str, hidden: tuple[str, ...] = ()) -> tuple[BeforeValidator, WithJsonSchema]:
-    return BeforeValidator(one_of(field, *allowed, hidden=hidden)), WithJsonSchema({"enum": list(allowed)})
-
-
-def _list_of(what: str, *, at_least: int = 1) -> BeforeValidator:
-    """A list that is long enough, or an error that says of what."""
-
-    def check(value: Any, info: ValidationInfo) -> list[Any]:
-        field = to_camel(str(info.field_name))
-        if not isinstance(value, (list, tuple)):
-            raise ValueError(f"has {a_kind_of(value)} as {field}; write a list of {what}")
-        if len(value) < at_least:
-            raise ValueError(f"has an empty list as {field}; write at least one of {what}")
-        return list(value)
-
-    return BeforeValidator(check)
+OPERATIONAL, USAGE = "OPERATIONAL", "USAGE"
 
 
 def _entity_name(value: Any) -> str:
@@ -74,13 +55,13 @@ class Destination(FileModel):
         description="The name by which schedules and runs refer to this destination.", examples=["warehouse"]
     )
     name: Name = Field(default_factory=lambda data: data.get("code", ""), description="A name for people.")
-    destination_type: Annotated[Literal["S3"], *_choice("destinationType", "S3")] = Field(
+    destination_type: Annotated[Literal["S3"], *choice("destinationType", "S3")] = Field(
         default="S3", description="The kind of store."
     )
     bucket_name: BucketName = Field(description="The S3 bucket.", examples=["acme-m3ter-exports"])
     prefix: Prefix = Field(default="", description="The folder in the bucket; left out: the root of the bucket.")
     partition_order: Annotated[
-        Literal["TIME_FIRST", "TYPE_FIRST"], *_choice("partitionOrder", "TIME_FIRST", "TYPE_FIRST")
+        Literal["TIME_FIRST", "TYPE_FIRST"], *choice("partitionOrder", "TIME_FIRST", "TYPE_FIRST")
     ] = Field(default="TIME_FIRST", description="Whether date and hour or the entity's type come first in object keys.")
     iam_role_arn: RoleArn | None = Field(
         default=None, description="The role to assume for writing; left out: the AWS credentials of the environment."
@@ -90,7 +71,7 @@ class Destination(FileModel):
     endpoint_url: EndpointUrl | None = Field(default=None, description="The address of an S3-compatible store.")
     sts_endpoint_url: StsEndpointUrl | None = Field(default=None, description="The address of its token service.")
     server_side_encryption: (
-        Annotated[Literal["AES256", "aws:kms"], *_choice("serverSideEncryption", "AES256", "aws:kms")] | None
+        Annotated[Literal["AES256", "aws:kms"], *choice("serverSideEncryption", "AES256", "aws:kms")] | None
     ) = Field(default=None, description="The encryption to ask for; left out: the bucket's own default.")
     kms_key_id: KmsKeyId | None = Field(default=None, description="The key, for serverSideEncryption aws:kms.")
 
@@ -109,35 +90,18 @@ class Destination(FileModel):
         return value
 
 
-class ExportSchedule(FileModel):
-    """What to export, whereto, and how often."""
+class ExportSchedule(ScheduleFields):
+    """Which entities to export, whereto, and how often."""
 
-    code: Code = Field(
-        description="The schedule's name in Dagster; characters other than A-Z a-z 0-9 _ become _.",
-        examples=["nightly"],
-    )
-    name: Name = Field(default_factory=lambda data: data.get("code", ""), description="A name for people.")
-    source_type: Annotated[Literal["OPERATIONAL"], *_choice("sourceType", "OPERATIONAL")] = Field(
-        default="OPERATIONAL", description="The kind of data."
-    )
+    source_type: Annotated[
+        Literal["OPERATIONAL"],
+        BeforeValidator(one_of("sourceType", OPERATIONAL, USAGE)),
+        WithJsonSchema({"enum": [OPERATIONAL]}),
+    ] = Field(default="OPERATIONAL", description="The kind of data.")
     operational_data_types: Annotated[
         tuple[Annotated[str, BeforeValidator(_entity_name)], ...],
-        _list_of("entities such as [ACCOUNTS, BILLS], or ALL"),
+        list_of("entities such as [ACCOUNTS, BILLS], or ALL"),
     ] = Field(description="The entities to export, or ALL.", examples=[["ACCOUNTS", "BILLS"], ALL])
-    destinations: Annotated[tuple[Code, ...], _list_of("destination codes")] = Field(
-        description="The codes of the destinations that get each export.",
-        examples=[["warehouse"]],
-        json_schema_extra=_LISTED,
-    )
-    schedule_type: Annotated[
-        Literal["HOUR", "DAY", "MINUTE"], *_choice("scheduleType", "HOUR", "DAY", hidden=("MINUTE",))
-    ] = Field(description="The unit of the period.", examples=["DAY"])
-    period: Period = Field(description="The number of hours or days from one export to the next.", examples=[5])
-    dt_created: Moment = Field(
-        description="When the schedule was created, with a time zone: the first export is due at once, later ones "
-        "whole periods after this moment.",
-        examples=["2024-06-01T10:00:00Z"],
-    )
 
     @field_validator("operational_data_types", mode="before")
     @classmethod
@@ -150,27 +114,44 @@ class ExportSchedule(FileModel):
         return tuple(name for name in entities() if name in names)
 
     @property
-    def dagster_name(self) -> str:
-        return dagster_name(self.code)
+    def asset_names(self) -> tuple[str, ...]:
+        return self.operational_data_types
+
+
+def _kind(schedule: Any) -> str:
+    """Which model a schedule is read by; what has no sourceType, or a wrong one, is taken for operational."""
+    is_mapping = isinstance(schedule, Mapping)
+    given = (schedule.get("sourceType") or schedule.get("source_type")) if is_mapping else _source_type(schedule)
+    return USAGE if given == USAGE else OPERATIONAL
+
+
+def _source_type(schedule: Any) -> Any:
+    return getattr(schedule, "source_type", None)
+
+
+AnySchedule = ExportSchedule | UsageSchedule
+_Schedule = Annotated[
+    Annotated[ExportSchedule, Tag(OPERATIONAL)] | Annotated[UsageSchedule, Tag(USAGE)], Discriminator(_kind)
+]
 
 
 class Exports(FileModel):
     """The whole of exports.yaml."""
 
-    destinations: Annotated[tuple[Destination, ...], _list_of("destinations")] = Field(
+    destinations: Annotated[tuple[Destination, ...], list_of("destinations")] = Field(
         description="Where exports go.",
         examples=[[{"code": "warehouse", "bucketName": "acme-m3ter-exports"}]],
         json_schema_extra={"minItems": 1},
     )
-    schedules: Annotated[tuple[ExportSchedule, ...], _list_of("schedules", at_least=0)] = Field(
+    schedules: Annotated[tuple[_Schedule, ...], list_of("schedules", at_least=0)] = Field(
         default=(), description="What is exported, whereto, and how often."
     )
-    default_destinations: Annotated[tuple[Code, ...], _list_of("destination codes")] = Field(
+    default_destinations: Annotated[tuple[Code, ...], list_of("destination codes")] = Field(
         default_factory=lambda data: tuple(first.code for first in data.get("destinations", ())[:1]),
         description="Where an export goes that a person starts; left out: the first destination.",
-        json_schema_extra=_LISTED,
+        json_schema_extra=LISTED,
     )
-    owners: Annotated[tuple[Owner, ...], _list_of("owners such as team:finance or data@acme.com", at_least=0)] = Field(
+    owners: Annotated[tuple[Owner, ...], list_of("owners such as team:finance or data@acme.com", at_least=0)] = Field(
         default=(), description="Who owns the exports, shown in Dagster.", examples=[["team:finance", "data@acme.com"]]
     )
     notifications: OptionalNotifications = Field(default=None, description="Whom to tell about exports.")

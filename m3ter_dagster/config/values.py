@@ -151,6 +151,8 @@ def _pattern(pattern: str, **more: Any) -> WithJsonSchema:
 _code = _matching("code", CODE, "1 to 80 characters without control characters and without a blank at either end")
 _role = _matching("iamRoleArn", ROLE, "the ARN of a role, such as arn:aws:iam::123456789012:role/m3ter-export")
 _region = _matching("region", REGION, "a region such as eu-west-1")
+_id = _matching("id", r"[\w-]{1,80}", "an id as m3ter shows it: letters, digits, - and _")
+_text = _matching("text", r"[^\x00-\x1f\x7f]{1,255}", "1 to 255 characters on one line")
 _kms_key = _matching("kmsKeyId", r"\S+", "a key's id, alias or ARN")
 
 
@@ -167,6 +169,8 @@ def _url(field: str) -> BeforeValidator:
 
 
 Code = Annotated[str, BeforeValidator(_code), _pattern(CODE)]
+Id = Annotated[str, BeforeValidator(_id), _pattern(r"[\w-]{1,80}")]
+Text = Annotated[str, BeforeValidator(_text), _schema(type="string", minLength=1, maxLength=255)]
 Name = Annotated[str, BeforeValidator(_name), _schema(type="string", minLength=1, maxLength=200)]
 BucketName = Annotated[str, BeforeValidator(_bucket), _pattern(BUCKET)]
 Prefix = Annotated[str, BeforeValidator(_prefix), _schema(type="string", maxLength=512)]

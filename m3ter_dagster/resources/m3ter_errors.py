@@ -7,10 +7,15 @@ M3terError
 ├── CredentialsRefused    no token for this key and secret
 ├── CursorExpired         a list cannot be continued from where it was; it can be read anew
 ├── CursorStuck           a list leads back to a page that was read already
+├── UnknownMeters         measurements are asked for of meters that the Organization does not have
+├── ExportJobFailed       m3ter could not make an export that it was asked for, or not in time
+├── DownloadFailed        the file of an export could not be fetched whole
 └── Interrupted           the run is being stopped
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 _ADVICE = {
     400: "m3ter changed what this list accepts, or M3TER_BASE_URL is not m3ter's; report it with this message.",
@@ -69,6 +74,32 @@ class CursorStuck(M3terError):
         super().__init__(
             f"{request} answered a nextToken that was followed already, so the list would never end. "
             "Nothing of it is exported; report it to m3ter's support with this message."
+        )
+
+
+class UnknownMeters(M3terError):
+    def __init__(self, what: str, ids: Sequence[str]) -> None:
+        super().__init__(
+            f"The Organization has no {what} {', '.join(map(repr, ids))}; correct the usage schedule (or the run's "
+            "config): the meters of the Organization and their fields are in the export of METERS."
+        )
+
+
+class ExportJobFailed(M3terError):
+    def __init__(self, job_id: str, what: str) -> None:
+        super().__init__(
+            f"m3ter's export job {job_id} {what}. m3ter says no more about it (Data exports > Export jobs in the "
+            "Console); re-execute from failure, which starts a new job, or ask m3ter's support."
+        )
+
+
+class DownloadFailed(M3terError):
+    """Addresses of files are secrets, so none is shown."""
+
+    def __init__(self, what: str, *, tries: int, reason: str) -> None:
+        super().__init__(
+            f"{what} could not be downloaded, {tries} times without getting any further, last because {reason}. "
+            "Re-execute from failure, which asks m3ter for a new one."
         )
 
 

@@ -56,11 +56,11 @@ class Pace:
 
 
 class Http:
-    """GET with a bearer token. Thread-safe; `stop` ends every wait."""
+    """Requests with a bearer token. Thread-safe; `stop` ends every wait."""
 
     def __init__(self, base_url: str, credentials: Credentials, *, per_second: float, stop: threading.Event) -> None:
         self._base_url = base_url.rstrip("/")
-        self._pool = _pool(self._base_url)
+        self._pool = open_pool(self._base_url)
         self._pace = Pace(per_second)
         self._stop = stop
         self._token = _Token(credentials, self._ask_for_token)
@@ -70,22 +70,43 @@ class Http:
         request = f"GET {self._base_url}{path}"
         return self._persist(request, lambda: check(self._authorized(request, path)))
 
-    def _authorized(self, request: str, path: str) -> bytes:
+    def post(self, path: str, content: bytes, check: Callable[[bytes], T]) -> T:
+        """The same for a POST, which may have been carried out although no answer says so.
+
+        It is sent again as often as m3ter says 429, which promises that nothing was done, but after a silence or a 5xx
+        only once: callers must be able to live with what a request does being done twice.
+        """
+        request = f"POST {self._base_url}{path}"
+        doubts: list[str] = []
+
+        def once() -> T:
+            try:
+                return check(self._authorized(request, path, content))
+            except Later as later:
+                if later.status != 429:
+                    doubts.append(str(later))
+                if len(doubts) > 1:
+                    raise Unavailable(request, tries=len(doubts), reason=doubts[-1]) from None
+                raise
+
+        return self._persist(request, once)
+
+    def _authorized(self, request: str, path: str, content: bytes | None = None) -> bytes:
         """An expired token is answered with 403 like a missing permission: a refusal is believed with a new token."""
+        method = "GET" if content is None else "POST"
         self._pace.take_turn(self._wait)
         token = self._token.value()
-        answer = self._send("GET", path, _bearer(token))
+        answer = self._send(method, path, _bearer(token), content)
         is_new = False
         while answer.status in (401, 403) and not is_new:
             self._pace.take_turn(self._wait)
             token, is_new = self._token.renewed(instead_of=token)
-            answer = self._send("GET", path, _bearer(token))
+            answer = self._send(method, path, _bearer(token), content)
         return _body(request, answer)
 
     def _ask_for_token(self, credentials: Credentials) -> tuple[str, float]:
         request = f"POST {self._base_url}/oauth/token"
         headers = urllib3.make_headers(basic_auth=f"{credentials.key}:{credentials.secret}")
-        headers["content-type"] = "application/json"
 
         def ask() -> tuple[str, float]:
             self._pace.take_turn(self._wait)
@@ -99,6 +120,8 @@ class Http:
 
     def _send(self, method: str, path: str, headers: dict[str, str], body: bytes | None = None) -> _Answer:
         headers = {"accept": "application/json", "accept-encoding": "gzip", **headers}
+        if body is not None:
+            headers["content-type"] = "application/json"
         try:
             answer = self._pool.request(method, self._base_url + path, headers=headers, body=body, redirect=False)
         except urllib3.exceptions.HTTPError as error:
@@ -264,7 +287,7 @@ def _out_of_patience(state: tenacity.RetryCallState) -> bool:
     return state.idle_for + state.upcoming_sleep > patience
 
 
-def _pool(base_url: str) -> urllib3.PoolManager:
+def open_pool(base_url: str) -> urllib3.PoolManager:
     """Connections through the proxy of the environment, as other HTTP tools do."""
     url = urlsplit(base_url)
     proxy = urllib.request.getproxies().get(url.scheme)

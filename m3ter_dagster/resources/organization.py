@@ -5,11 +5,10 @@ from __future__ import annotations
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
 import dagster as dg
-from pydantic import PrivateAttr
 
 from m3ter_dagster.config import M3terSettings, executor, load_m3ter_settings
 from m3ter_dagster.entities import Entity, entities
@@ -19,21 +18,13 @@ from m3ter_dagster.resources.organization_reader import OrganizationReader
 from m3ter_dagster.resources.reading import Reading
 
 
-class Organization(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """Reads the m3ter Organization of the M3TER_* environment variables.
+class Organization:
+    """Reads the m3ter Organization of the M3TER_* environment variables, `chosen` ahead of being asked for."""
 
-    Where all steps run in one process, the first entity that is asked for starts the reading of all that the run
-    exports.
-    """
-
-    _chosen: list[Entity] = PrivateAttr(default_factory=list)
-    _reader: OrganizationReader | None = PrivateAttr(None)
-    _folder: Path | None = PrivateAttr(None)
-
-    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-        steps = context.run.step_keys_to_execute if context.run else None
-        reads_ahead = executor() == "in_process"
-        self._chosen = [entities()[step] for step in steps or [] if step in entities()] if reads_ahead else []
+    def __init__(self, chosen: Sequence[Entity] = ()) -> None:
+        self._chosen = chosen
+        self._reader: OrganizationReader | None = None
+        self._folder: Path | None = None
 
     def read(self, entity: Entity, *, waiting: Callable[[str], None]) -> Reading:
         """The whole entity. ConfigError, SchemaBreached, EntityUnreadable say why there is none."""
@@ -48,12 +39,23 @@ class Organization(dg.ConfigurableResource):  # type: ignore[type-arg]
         """The entity as this process has read it; starts no reading."""
         return self._reader.already_read(entity) if self._reader else None
 
-    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
+    def close(self) -> None:
         if self._reader:
             self._reader.close()
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)
-        self._reader = self._folder = None
+
+
+@dg.resource(description="Reads the m3ter Organization. Where all steps share a process, all entities are read ahead.")
+def organization_resource(context: dg.InitResourceContext) -> Generator[Organization]:
+    """Nothing is read before the first entity is asked for: another resource may refuse the run."""
+    steps = (context.run and context.run.step_keys_to_execute) or ()
+    reads_ahead = executor() == "in_process"
+    organization = Organization([entities()[step] for step in steps if step in entities()] if reads_ahead else [])
+    try:
+        yield organization
+    finally:
+        organization.close()
 
 
 def _reader(settings: M3terSettings, folder: Path) -> OrganizationReader:

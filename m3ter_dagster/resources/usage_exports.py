@@ -1,0 +1,139 @@
+"""m3ter's own ad-hoc exports of measurements: asked for, waited for, downloaded."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+
+from m3ter_dagster.config import M3terSettings
+from m3ter_dagster.entities import Listing, entities
+from m3ter_dagster.frames.usage_tables import Meter, MeterField
+from m3ter_dagster.resources.downloads import download
+from m3ter_dagster.resources.m3ter import M3terClient
+from m3ter_dagster.resources.m3ter_errors import ExportJobFailed, Interrupted, Later
+from m3ter_dagster.resources.m3ter_http import Credentials, Http
+
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 20.0
+PATIENCE_SECONDS = 6 * 3600.0
+"""m3ter says nothing about how long a job takes; its file can be had for 24 hours."""
+
+Clock = Callable[[], float]
+Tell = Callable[[str], None]
+
+
+class _Created(msgspec.Struct):
+    jobId: str
+
+
+class _Job(msgspec.Struct):
+    status: str
+
+
+class _Address(msgspec.Struct):
+    url: str
+
+
+class _Field(msgspec.Struct):
+    code: str
+    name: str
+    category: str = "MEASURE"
+
+
+class _Meter(msgspec.Struct):
+    id: str
+    dtCreated: str | None = None
+    dataFields: list[_Field] | None = None
+    derivedFields: list[_Field] | None = None
+
+
+class _Account(msgspec.Struct):
+    id: str
+
+
+class UsageExports:
+    """The measurements of one Organization. `stop` ends every wait."""
+
+    def __init__(
+        self,
+        settings: M3terSettings,
+        *,
+        stop: threading.Event,
+        wait: Callable[[float], None] | None = None,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        credentials = Credentials(settings.api_key.get_secret_value(), settings.api_secret.get_secret_value())
+        pace = settings.requests_per_second
+        self._http = Http(settings.base_url, credentials, per_second=pace, stop=stop)
+        self._client = M3terClient(settings.base_url, settings.org_id, credentials, per_second=pace, stop=stop)
+        self._exports = f"/organizations/{quote(settings.org_id, safe='')}/dataexports"
+        self._stop = stop
+        self._wait = wait or self._wait_or_stop
+        self._clock = clock
+
+    def meters(self) -> list[Meter]:
+        """All meters, the oldest first: a new one adds its columns at the end."""
+        found = {one.id: one for one in self._records(entities()["meter"].listing, _Meter)}
+        in_order = sorted(found.values(), key=lambda one: (one.dtCreated or "", one.id))
+        return [Meter(one.id, tuple(map(_field, (*(one.dataFields or ()), *(one.derivedFields or ()))))) for one in in_order]
+
+    def account_ids(self) -> set[str]:
+        return {one.id for one in self._records(entities()["account"].listing, _Account)}
+
+    def export(self, body: Mapping[str, Any], to: Path, *, tell: Tell) -> str:
+        """Have the measurements written to `to` as m3ter writes them, not compressed; the id of m3ter's job."""
+        job_id = self._create(body)
+        self._wait_for(job_id, tell)
+        tell(f"m3ter's export job {job_id} has succeeded; downloading its file.")
+        download(f"the file of m3ter's export job {job_id}", lambda: self._url(job_id), to, wait=self._wait)
+        return job_id
+
+    def _create(self, body: Mapping[str, Any]) -> str:
+        """Where the answer is lost a second job may be made. Nobody reads that: it has no destination, and m3ter
+        forgets its file after a day. To take over a job that looks like ours would be worse: m3ter does not say
+        what a job exports.
+        """
+        content = msgspec.json.encode(body)
+        return self._http.post(f"{self._exports}/adhoc", content, lambda answer: _read(answer, _Created)).jobId
+
+    def _wait_for(self, job_id: str, tell: Tell) -> None:
+        started, pause = self._clock(), FIRST_PAUSE
+        path = f"{self._exports}/jobs/{quote(job_id, safe='')}"
+        while (status := self._http.get(path, lambda answer: _read(answer, _Job)).status) != "SUCCEEDED":
+            seconds = self._clock() - started
+            if status == "FAILED":
+                raise ExportJobFailed(job_id, f"has failed after {seconds:.0f} s")
+            if seconds > PATIENCE_SECONDS:
+                raise ExportJobFailed(job_id, f"is still {status} after {seconds:.0f} s")
+            tell(f"m3ter's export job {job_id} is {status.lower()}, for {seconds:.0f} s now.")
+            self._wait(pause)
+            pause = min(pause * 1.5, LONGEST_PAUSE)
+
+    def _url(self, job_id: str) -> str:
+        path = f"{self._exports}/jobs/{quote(job_id, safe='')}/getdownloadurl"
+        return self._http.get(path, lambda answer: _read(answer, _Address)).url
+
+    def _records(self, listing: Listing, kind: type[Any]) -> Iterator[Any]:
+        for page in self._client.pages(listing):
+            yield from msgspec.json.decode(page.rows, type=list[kind])
+
+    def _wait_or_stop(self, seconds: float) -> None:
+        if self._stop.wait(seconds):
+            raise Interrupted
+
+
+def _field(field: _Field) -> MeterField:
+    return MeterField(field.code, field.name, field.category)
+
+
+def _read(answer: bytes, kind: type[Any]) -> Any:
+    """A body that is cut off or not JSON is what a proxy leaves behind: Later."""
+    try:
+        return msgspec.json.decode(answer, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise Later(f"the answer is not what m3ter documents ({error})") from None
