@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 TYPES = ("array", "boolean", "integer", "number", "object", "string")
 
@@ -60,6 +60,21 @@ class Listing:
     parameters: tuple[tuple[str, str], ...] = ()
     for_each: tuple[str, str] | None = None
     """(entity, parameter): the list is asked for once per row of that entity, with its id as the parameter."""
+
+
+class Table(Protocol):
+    """Anything that is exported as a CSV: an entity, or measurements."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def columns(self) -> tuple[Column, ...]: ...
+    @property
+    def primary_key(self) -> str | None: ...
+    @property
+    def foreign_keys(self) -> tuple[ForeignKey, ...]: ...
+    @property
+    def table_schema(self) -> str: ...
 
 
 @dataclass(frozen=True)

@@ -232,8 +232,10 @@ def test_a_file_that_lost_rows_is_named() -> None:
 
 @pytest.mark.parametrize("rows", [1, 30_000])
 def test_all_rows_are_written_in_their_order(tmp_path: Path, rows: int) -> None:
+    """Texts with line ends and quotes over several chunks of the file, which is counted before it is delivered."""
     ids = [f"row-{number}" for number in range(rows)]
-    frame = complete(pl.DataFrame({"id": ids, "name": ["a\nb" if number % 3 else "" for number in range(rows)]}), METER)
-    path = write(frame, METER, tmp_path)
-    assert read_csv(path, METER).select("id").collect()["id"].to_list() == ids
-    assert [record[0] for record in read_strictly(path.read_text(encoding="utf-8"))[1:]] == ids
+    names = ['a\n"b"\r\n' * (number % 40) for number in range(rows)]
+    path = write(complete(pl.DataFrame({"id": ids, "name": names}), METER), METER, tmp_path)
+    again = read_csv(path, METER).collect()
+    assert (again["id"].to_list(), again["name"].to_list()) == (ids, names)
+    assert [record[0] for record in read_strictly(path.read_bytes().decode("utf-8"))[1:]] == ids

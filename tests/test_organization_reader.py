@@ -254,7 +254,6 @@ def with_version_in_bands(record: dict[str, Any]) -> dict[str, Any]:
     return record | {"pricingBands": [band | {"unitPrice": record["version"]} for band in record["pricingBands"]]}
 
 
-@pytest.mark.xfail(strict=True, reason="a copy of a pricing without bands is not known to the bands' spool")
 @pytest.mark.parametrize("copies", [[pricing("p", 1, "a"), pricing("p", 2)], [pricing("p", 2), pricing("p", 1, "a")]])
 def test_bands_are_not_exported_when_the_newest_copy_of_their_pricing_has_none(
     reader_of: ReaderOf, serve: Serve, copies: list[dict[str, Any]]

@@ -13,9 +13,11 @@ WIDE = 400
 
 
 def open_console() -> Console:
-    """Nothing is cut off in a log."""
-    console = Console()
-    return console if console.is_terminal else Console(width=WIDE)
+    """Nothing is cut off in a log, and values are never read as markup."""
+    console = Console(markup=False, emoji=False, highlight=False)
+    if not console.is_terminal:
+        console.width = WIDE
+    return console
 
 
 def print_table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:

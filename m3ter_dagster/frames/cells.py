@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -101,11 +102,12 @@ def _read_integer(raw: bytes) -> int:
 
 
 def _read_number(raw: bytes) -> float:
-    try:
-        return msgspec.json.decode(raw, type=float)
-    except msgspec.MsgspecError:
-        rule = "must be a number that a float64 can hold" if raw[:1] in b"-0123456789" else "must be a number"
-        raise Unfit(rule) from None
+    if raw[:1] not in b"-0123456789":
+        raise Unfit("must be a number")
+    number = float(raw)
+    if math.isinf(number):
+        raise Unfit("must be a number that a float64 can hold")
+    return number
 
 
 _READERS: Mapping[str, Callable[[bytes], Value]] = {

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import polars as pl
 
-from m3ter_dagster.entities import Column, Entity
+from m3ter_dagster.entities import Column, Table
 from m3ter_dagster.frames.schema import frame_schema
 
 _CHUNK_BYTES = 1 << 20
@@ -19,20 +19,20 @@ class RowsLost(Exception):
         super().__init__(f"the CSV of {entity} holds {found:,} rows instead of {expected:,}; it is not delivered.")
 
 
-def write_csv(frame: pl.LazyFrame, entity: Entity, path: Path) -> int:
+def write_csv(frame: pl.LazyFrame, table: Table, path: Path) -> int:
     """Write the whole frame to `path`, read it back, and return its number of rows.
 
     The names are quoted: DuckDB takes the first rows to say whether a file quotes at all.
     """
-    header = ",".join(f'"{column.name}"' for column in entity.columns)
+    header = ",".join('"' + column.name.replace('"', '""') + '"' for column in table.columns)
     with path.open("wb") as file:
         file.write(f"{header}\n".encode())
         file.flush()
-        frame.select(*map(_written, entity.columns)).sink_csv(file, include_header=False)
+        frame.select(*map(_written, table.columns)).sink_csv(file, include_header=False)
     expected = frame.select(pl.len()).collect().item()
     found = count_rows(path)
     if found != expected:
-        raise RowsLost(entity.name, expected=expected, found=found)
+        raise RowsLost(table.name, expected=expected, found=found)
     return expected
 
 
@@ -47,9 +47,9 @@ def count_rows(path: Path) -> int:
     return lines - 1
 
 
-def read_csv(path: Path, entity: Entity) -> pl.LazyFrame:
+def read_csv(path: Path, table: Table) -> pl.LazyFrame:
     """A delivered file as the frame that it was written from; objects and arrays are their JSON text."""
-    return pl.scan_csv(path, schema=frame_schema(entity))
+    return pl.scan_csv(path, schema=frame_schema(table))
 
 
 def _written(column: Column) -> pl.Expr:

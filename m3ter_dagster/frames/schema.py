@@ -10,7 +10,7 @@ from functools import cache
 import pandera.polars as pa
 import polars as pl
 
-from m3ter_dagster.entities import Column, Entity
+from m3ter_dagster.entities import Column, Entity, Table
 
 DTYPES: Mapping[str, type[pl.DataType]] = {
     "array": pl.String,
@@ -59,9 +59,9 @@ class SchemaBreached(Exception):
         )
 
 
-def frame_schema(entity: Entity) -> dict[str, type[pl.DataType]]:
-    """The columns of the entity's frame, in the order of the export."""
-    return {column.name: DTYPES[column.type] for column in entity.columns}
+def frame_schema(table: Table) -> dict[str, type[pl.DataType]]:
+    """The columns of the frame, in the order of the export."""
+    return {column.name: DTYPES[column.type] for column in table.columns}
 
 
 def spool_schema(entity: Entity) -> dict[str, type[pl.DataType]]:

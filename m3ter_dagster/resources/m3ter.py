@@ -12,6 +12,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from m3ter_dagster.entities import Listing
+from m3ter_dagster.frames import raw_json
 from m3ter_dagster.resources.m3ter_errors import CursorExpired, CursorStuck, Later, M3terError, Refused
 from m3ter_dagster.resources.m3ter_http import Credentials, Http
 
@@ -48,27 +49,26 @@ class M3terClient:
             if not cursor:
                 return
             if cursor in followed:
-                raise CursorStuck(f"GET {self._path(listing, parameters, None)}")
+                raise CursorStuck(f"GET {self._path(listing, parameters, None, listing.page_size)}")
             followed.add(cursor)
 
     def _page(self, listing: Listing, parameters: dict[str, str], cursor: str | None) -> _ListAnswer:
+        size = self._page_sizes.get(listing.path, listing.page_size)
         try:
-            return self._http.get(self._path(listing, parameters, cursor), _list_answer)
+            return self._http.get(self._path(listing, parameters, cursor, size), _list_answer)
         except Refused as refusal:
-            if refusal.status == 413 and self._halve(listing):
+            if refusal.status == 413 and size > 1:
+                self._shrink(listing, size // 2)
                 return self._page(listing, parameters, cursor)
             if cursor and refusal.status in _CURSOR_REFUSALS:
                 raise CursorExpired(refusal) from None
             raise
 
-    def _halve(self, listing: Listing) -> bool:
-        """Ask for smaller pages of this list from now on; False when they are single rows already."""
-        size = self._page_sizes.get(listing.path, listing.page_size)
-        self._page_sizes[listing.path] = max(size // 2, 1)
-        return size > 1
+    def _shrink(self, listing: Listing, size: int) -> None:
+        """Ask for pages of at most `size` of this list from now on; another thread may have come further."""
+        self._page_sizes[listing.path] = min(size, self._page_sizes.get(listing.path, size))
 
-    def _path(self, listing: Listing, parameters: dict[str, str], cursor: str | None) -> str:
-        size = self._page_sizes.get(listing.path, listing.page_size)
+    def _path(self, listing: Listing, parameters: dict[str, str], cursor: str | None, size: int) -> str:
         query = {"pageSize": str(size), **dict(listing.parameters), **parameters}
         if cursor:
             query["nextToken"] = cursor
@@ -90,23 +90,19 @@ def _list_answer(body: bytes) -> _ListAnswer:
     except RecursionError:
         raise M3terError("a row is nested too deeply to be read; ask m3ter's support which it is.") from None
     except msgspec.DecodeError as error:
-        return _answer_with_half_pairs(body) or _not_a_list(body, str(error))
+        answer = _answer_with_half_pairs(body) or _not_a_list(body, str(error))
     if not bytes(answer.data).startswith(b"["):
         return _not_a_list(body, "its data is no array")
     return answer
 
 
 def _answer_with_half_pairs(body: bytes) -> _ListAnswer | None:
-    """A whole answer with half a surrogate pair in it is passed on, so that the row can be named."""
+    """A whole answer with half a surrogate pair in it is passed on, so that the cell can be named."""
     try:
-        answer = json.loads(body, parse_constant=_refuse_constant)
-        return _ListAnswer(msgspec.Raw(json.dumps(answer["data"]).encode()), answer.get("nextToken"))
-    except (ValueError, KeyError, TypeError, AttributeError):
+        answer = raw_json.members(body)
+        return _ListAnswer(msgspec.Raw(answer["data"]), json.loads(answer.get("nextToken", b"null")))
+    except (ValueError, KeyError):
         return None
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _not_a_list(body: bytes, reason: str) -> NoReturn:

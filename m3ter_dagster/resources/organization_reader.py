@@ -153,12 +153,13 @@ class OrganizationReader:
         return ids.unique()
 
     def _list_of_one(self, listing: Listing, parameters: dict[str, str]) -> list[Page]:
-        for _ in range(RESTARTS):
+        for restarts in itertools.count():
             try:
                 return list(self._client.pages(listing, **parameters))
-            except CursorExpired:
-                continue
-        return list(self._client.pages(listing, **parameters))
+            except CursorExpired as expired:
+                if restarts == RESTARTS:
+                    raise M3terError(str(expired)) from None
+        raise AssertionError
 
 
 def _settle(future: Future[Reading], spool: Spool) -> None:

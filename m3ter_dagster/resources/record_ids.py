@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import msgspec
 
+from m3ter_dagster.frames import raw_json
+
 
 class _Record(msgspec.Struct):
     id: object = None
@@ -35,4 +37,5 @@ def _records(page: bytes) -> list[_Record]:
     try:
         return msgspec.json.decode(page, type=list[_Record])
     except msgspec.MsgspecError:
-        return [_Record(json_object.get("id")) for json_object in json.loads(page) if isinstance(json_object, dict)]
+        rows = [json.loads(row) for row in raw_json.elements(page)]
+        return [_Record(row.get("id") if isinstance(row, dict) else None) for row in rows]

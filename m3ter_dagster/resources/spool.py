@@ -85,9 +85,11 @@ class Spool:
 
     def _write_batch(self) -> None:
         batch, self._batch = pl.concat(self._batch), []
-        if not len(batch) or self._breached:
+        if not len(batch):
             return
         self._breach(validate(batch, self.entity))
+        if self._breached:
+            return
         self._filled.update(name for name in batch.columns if batch[name].null_count() < len(batch))
         self._hashes.append(batch.select(pl.col(self.entity.primary_key).hash().alias(_HASH), RECORD))
         batch.write_ipc(self._folder / f"{len(self._hashes):06}.arrow", compression="lz4")

@@ -80,7 +80,9 @@ class UsageExports:
         """All meters, the oldest first: a new one adds its columns at the end."""
         found = {one.id: one for one in self._records(entities()["meter"].listing, _Meter)}
         in_order = sorted(found.values(), key=lambda one: (one.dtCreated or "", one.id))
-        return [Meter(one.id, tuple(map(_field, (*(one.dataFields or ()), *(one.derivedFields or ()))))) for one in in_order]
+        return [
+            Meter(one.id, tuple(map(_field, (*(one.dataFields or ()), *(one.derivedFields or ()))))) for one in in_order
+        ]
 
     def account_ids(self) -> set[str]:
         return {one.id for one in self._records(entities()["account"].listing, _Account)}

@@ -1,0 +1,208 @@
+"""The CSV of m3ter's usage export -> typed rows on disk, and what is wrong with them. Pure but for its files.
+
+Everything is streamed: memory does not grow with the measurements, however many there are.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from m3ter_dagster.frames.schema import Breach, frame_schema, shown
+from m3ter_dagster.frames.usage_tables import ACCOUNT, METER, TIME, UID, YEAR, UsageTable
+from m3ter_dagster.time_periods import Window
+
+FORMATS = (
+    ("%+", "UTC"),
+    ("%Y-%m-%dT%H:%M:%S%.f", None),
+    ("%Y-%m-%d %H:%M:%S%.f", None),
+    ("%Y-%m-%dT%H:%M", None),
+    ("%Y-%m-%d %H:%M", None),
+)
+"""ISO 8601 with a zone, and without one, which is UTC then."""
+SHOWN_BREACHES = 100
+HASHES_AT_ONCE = 2_000_000
+SUSPECTS = 1000
+_BAD = "m3ter:bad"
+_HASH = "m3ter:hash"
+
+
+class UsageBreached(Exception):
+    """m3ter's file is not what its schema says; nothing of it may be delivered."""
+
+    def __init__(self, table: str, breaches: Sequence[Breach], total: int) -> None:
+        self.table = table
+        self.breaches = breaches
+        self.total = total
+        more = f" ({total - 1} more)" if total > 1 else ""
+        super().__init__(
+            f"{table} is not exported because m3ter's file breaks the published Measurement schema: "
+            f"{breaches[0]}{more}. Re-execute it, and report it to m3ter's support if it stays so."
+        )
+
+
+@dataclass(frozen=True)
+class Usage:
+    """The rows of one usage export, validated. `frame` is scanned from disk."""
+
+    frame: pl.LazyFrame
+    rows: int
+    unknown_columns: tuple[str, ...]
+    """What m3ter's file has beyond the table."""
+    meter_ids: frozenset[str]
+    account_ids: frozenset[str]
+    sums: Mapping[str, Mapping[str, float]]
+    """By meter, the sum of each column of numbers."""
+
+
+def no_usage(table: UsageTable) -> Usage:
+    return Usage(pl.LazyFrame(schema=frame_schema(table)), 0, (), frozenset(), frozenset(), {})
+
+
+def read_usage(path: Path, table: UsageTable, window: Window, to: Path) -> Usage:
+    """The rows of the file at `path`, kept at `to`. UsageBreached if a row does not fit the table or the window."""
+    header = _header(path, table)
+    if not header:
+        return no_usage(table)
+    # Polars takes a quote in a header's name for two.
+    text = pl.scan_csv(path, schema=dict.fromkeys(header, pl.String), has_header=False, skip_rows=1)
+    typed = text.select(
+        *(_cell(column.name, column.type, header) for column in table.columns), _bad(table, header, window).alias(_BAD)
+    )
+    typed.sink_parquet(to, compression="lz4")
+    kept = pl.scan_parquet(to)
+    rows, bad = kept.select(pl.len().alias("rows"), pl.col(_BAD).sum()).collect(engine="streaming").row(0)
+    if bad:
+        raise UsageBreached(table.name, _breaches(text, kept, table, header, window), bad)
+    missing = [name for name in _required(table) if name not in header]
+    if rows and missing:
+        breach = Breach(None, missing[0], "missing", "must be a column of m3ter's file, as its schema documents")
+        raise UsageBreached(table.name, [breach], len(missing))
+    frame = kept.drop(_BAD)
+    if table.primary_key:
+        _check_unique(frame, table, rows)
+    return Usage(
+        frame=frame,
+        rows=rows,
+        unknown_columns=tuple(name for name in header if name not in frame_schema(table)),
+        meter_ids=_distinct(frame, METER),
+        account_ids=_distinct(frame, ACCOUNT) if ACCOUNT in frame_schema(table) else frozenset(),
+        sums=_sums(frame, table),
+    )
+
+
+def moment(column: str) -> pl.Expr:
+    """The time in a column of text, in UTC, or null."""
+    times = [
+        pl.col(column).str.to_datetime(format_, time_unit="us", time_zone=zone, strict=False)
+        for format_, zone in FORMATS
+    ]
+    return pl.coalesce(*(time.dt.replace_time_zone("UTC") if time is not times[0] else time for time in times))
+
+
+def _header(path: Path, table: UsageTable) -> list[str]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        names = next(csv.reader(file), [])
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UsageBreached(table.name, [Breach(None, twice, "the header", "must name each column once")], 1)
+    return names
+
+
+def _required(table: UsageTable) -> list[str]:
+    """The fixed columns that m3ter documents; a year can be told from the time."""
+    return [column.name for column in table.columns if not column.name.endswith(")") and column.name != YEAR]
+
+
+def _cell(name: str, type_: str, header: Sequence[str]) -> pl.Expr:
+    if name not in header:
+        year = moment(TIME).dt.year().cast(pl.String) if name == YEAR and TIME in header else pl.lit(None, pl.String)
+        return (year if type_ == "string" else pl.lit(None, pl.Float64)).alias(name)
+    return pl.col(name).cast(pl.Float64, strict=False) if type_ == "number" else pl.col(name)
+
+
+def _rules(table: UsageTable, header: Sequence[str], window: Window) -> list[tuple[str, str, pl.Expr]]:
+    """Columns, what they must be, and where they are not."""
+    rules: list[tuple[str, str, pl.Expr]] = []
+    for column in table.columns:
+        cell = pl.col(column.name)
+        if column.name not in header:
+            continue
+        if column.required:
+            rules.append((column.name, "must not be missing or empty", cell.fill_null("") == ""))
+        if column.type == "number":
+            number = cell.cast(pl.Float64, strict=False)
+            rules.append((column.name, "must be a number", cell.is_not_null() & ~number.is_finite().fill_null(False)))
+    if TIME in header:
+        inside = (moment(TIME) >= window.start) & (moment(TIME) < window.end)
+        rules.append((TIME, f"must be a time in the window of the export, {window}", ~inside.fill_null(False)))
+    return rules
+
+
+def _bad(table: UsageTable, header: Sequence[str], window: Window) -> pl.Expr:
+    return pl.any_horizontal(pl.lit(False), *(broken for _, _, broken in _rules(table, header, window)))
+
+
+def _breaches(
+    text: pl.LazyFrame, kept: pl.LazyFrame, table: UsageTable, header: Sequence[str], window: Window
+) -> list[Breach]:
+    """The first ones, looked up in the text."""
+    rules = _rules(table, header, window)
+    numbers = (
+        kept.with_row_index("row").filter(_BAD).select("row").head(SHOWN_BREACHES).collect(engine="streaming")["row"]
+    )
+    names = list(dict.fromkeys([name for name, _, _ in rules]))
+    found = [rule.alias(f"rule {index}") for index, (_, _, rule) in enumerate(rules)]
+    rows = text.with_row_index("row").filter(pl.col("row").is_in(numbers.implode())).select("row", *names, *found)
+    key = table.primary_key or METER
+    breaches: list[Breach] = []
+    for row in rows.collect(engine="streaming").iter_rows(named=True):
+        for index, (name, says, _) in enumerate(rules):
+            if row[f"rule {index}"]:
+                breaches.append(Breach(row.get(key) or None, name, shown(str(row[name])), says))
+    return breaches
+
+
+def _check_unique(frame: pl.LazyFrame, table: UsageTable, rows: int) -> None:
+    """By hashes, some millions at a time, and then by the ids themselves."""
+    buckets = rows // HASHES_AT_ONCE + 1
+    hashes = frame.select(pl.col(UID).hash().alias(_HASH))
+    suspects: list[int] = []
+    for bucket in range(buckets):
+        some = hashes.filter(pl.col(_HASH) % buckets == bucket).collect(engine="streaming")[_HASH].sort()
+        suspects += some.filter(some == some.shift(1)).unique().head(SUSPECTS).to_list()
+    if not suspects:
+        return
+    those = pl.Series(suspects[:SUSPECTS], dtype=pl.UInt64)
+    repeated = (
+        frame.select(UID)
+        .filter(pl.col(UID).hash().is_in(those.implode()))
+        .group_by(UID)
+        .len()
+        .filter(pl.col("len") > 1)
+        .sort(UID)
+        .collect(engine="streaming")[UID]
+    )
+    if len(repeated):
+        rule = "is the primary key and must be unique"
+        raise UsageBreached(
+            table.name, [Breach(uid, UID, uid, rule) for uid in repeated[:SHOWN_BREACHES]], len(repeated)
+        )
+
+
+def _distinct(frame: pl.LazyFrame, column: str) -> frozenset[str]:
+    """As many as the Organization has, not as there are measurements."""
+    return frozenset(frame.select(pl.col(column).drop_nulls().unique()).collect(engine="streaming")[column])
+
+
+def _sums(frame: pl.LazyFrame, table: UsageTable) -> dict[str, dict[str, float]]:
+    numbers = [column.name for column in table.columns if column.type == "number"]
+    if not numbers:
+        return {}
+    summed: Any = frame.group_by(METER).agg(pl.col(*numbers).sum()).sort(METER).collect(engine="streaming")
+    return {row[METER]: {name: row[name] for name in numbers} for row in summed.iter_rows(named=True)}

@@ -1,0 +1,153 @@
+"""m3ter's file of measurements becomes a typed frame with the columns of the document, or is refused by name."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from m3ter_dagster.frames import usage as usage_frames
+from m3ter_dagster.frames.csv import write_csv
+from m3ter_dagster.frames.usage import Usage, UsageBreached, read_usage
+from m3ter_dagster.frames.usage_tables import Meter, MeterField, UsageTable, aggregated_table, raw_table
+from m3ter_dagster.time_periods import Window
+
+WINDOW = Window(datetime(2024, 2, 29, tzinfo=UTC), datetime(2024, 3, 1, tzinfo=UTC))
+METERS = [
+    Meter("m1", (MeterField("gb", "Gigabytes", "MEASURE"), MeterField("region", 'Region, "where"', "WHERE"))),
+    Meter("m2", (MeterField("calls", "Calls\nmade", "COST"), MeterField("gb", "Gigabytes", "INCOME"))),
+    Meter("m3", (MeterField("code", "Code", "MEASURE"), MeterField("x", "Calls\nmade", "OTHER"))),
+]
+RAW = raw_table("usage_raw", METERS[:2])
+DAILY = aggregated_table("usage_aggregated", frequency="DAY", aggregated=[("Gigabytes", "SUM")], has_accounts=True)
+HEADER = "meter_id,timestamp,uid,ets,received_at,account_id,Gigabytes (ORIGINAL)"
+ROW = "m1,2024-02-29T10:00:00.000Z,u1,,2024-02-29T10:00:01Z,a1,1.5"
+
+
+def read(tmp_path: Path, text: str, table: UsageTable = RAW, window: Window = WINDOW) -> Usage:
+    path = tmp_path / "m3ter.csv"
+    path.write_text(text, encoding="utf-8")
+    return read_usage(path, table, window, tmp_path / "usage.parquet")
+
+
+def breach_in(tmp_path: Path, text: str, table: UsageTable = RAW) -> str:
+    with pytest.raises(UsageBreached) as raised:
+        read(tmp_path, text, table)
+    assert "usage_" in str(raised.value)
+    return str(raised.value.breaches[0])
+
+
+def test_the_columns_are_those_of_the_document_and_of_every_meter() -> None:
+    assert [(column.name, column.type) for column in raw_table("usage_raw", METERS).columns] == [
+        ("meter_id", "string"),
+        ("timestamp", "string"),
+        ("uid", "string"),
+        ("ets", "string"),
+        ("received_at", "string"),
+        ("account_id", "string"),
+        ("Gigabytes (ORIGINAL)", "number"),
+        ('Region, "where" (ORIGINAL)', "string"),
+        ("Calls\nmade (ORIGINAL)", "string"),
+        ("Code (ORIGINAL)", "number"),
+    ]
+    assert json.loads(RAW.table_schema)["primaryKey"] == "uid"
+
+
+@pytest.mark.parametrize(
+    ("frequency", "parts"),
+    [
+        ("MONTH", ["month"]),
+        ("WEEK", ["month", "week"]),
+        ("DAY", ["month", "week", "day"]),
+        ("HOUR", ["month", "week", "day", "hour"]),
+    ],
+)
+def test_the_columns_of_each_frequency(frequency: str, parts: list[str]) -> None:
+    table = aggregated_table("a", frequency=frequency, aggregated=[("GB", "SUM"), ("GB", "MAX")], has_accounts=False)
+    assert [one.name for one in table.columns] == ["meter_id", "timestamp", "year", "GB (SUM)", "GB (MAX)", *parts]
+    assert table.primary_key is None
+    assert [key.column for key in table.foreign_keys] == ["meter_id"]
+
+
+def test_rows_are_read_by_name_typed_and_completed(tmp_path: Path) -> None:
+    text = (
+        'Gigabytes (ORIGINAL),"Region, ""where"" (ORIGINAL)",meter_id,timestamp,uid,ets,received_at,account_id,other\n'
+        '1e3,"EU\nWest",m1,2024-02-29T00:00:00.000Z,u1,,2024-02-29T10:00:01Z,a1,x\n'
+        ',"",m2,2024-02-29 23:59:59.999,u2,2024-02-29T10:00:00Z,2024-02-29T10:00:01Z,a2,y\n'
+    )
+    found = read(tmp_path, text)
+    assert found.frame.collect_schema().names() == [column.name for column in RAW.columns]
+    rows = found.frame.collect().rows(named=True)
+    assert [row["Gigabytes (ORIGINAL)"] for row in rows] == [1000.0, None]
+    assert [row['Region, "where" (ORIGINAL)'] for row in rows] == ["EU\nWest", ""]
+    assert [row["Calls\nmade (ORIGINAL)"] for row in rows] == [None, None]
+    assert (found.rows, found.unknown_columns) == (2, ("other",))
+    assert (found.meter_ids, found.account_ids) == ({"m1", "m2"}, {"a1", "a2"})
+    assert found.sums["m1"] == {"Gigabytes (ORIGINAL)": 1000.0, "Calls\nmade (ORIGINAL)": 0.0}
+
+
+def test_it_is_written_with_the_rules_of_this_project(tmp_path: Path) -> None:
+    file = tmp_path / "out.csv"
+    found = read(tmp_path, f"{HEADER}\n{ROW}\n")
+    assert write_csv(found.frame, RAW, file) == 1
+    assert file.read_text() == (
+        '"meter_id","timestamp","uid","ets","received_at","account_id","Gigabytes (ORIGINAL)",'
+        '"Region, ""where"" (ORIGINAL)","Calls\nmade (ORIGINAL)"\n'
+        "m1,2024-02-29T10:00:00.000Z,u1,,2024-02-29T10:00:01Z,a1,1.5,,\n"
+    )
+    assert read(tmp_path, file.read_text()).frame.collect().equals(found.frame.collect())
+
+
+@pytest.mark.parametrize("text", ["", f"{HEADER}\n"])
+def test_an_empty_file_has_its_columns(tmp_path: Path, text: str) -> None:
+    found = read(tmp_path, text)
+    assert found.rows == 0
+    assert write_csv(found.frame, RAW, tmp_path / "out.csv") == 0
+
+
+def test_a_year_is_told_from_the_time_where_m3ter_gives_none(tmp_path: Path) -> None:
+    text = "meter_id,timestamp,account_id,Gigabytes (SUM),month,week,day\nm1,2024-02-29T00:00:00Z,a1,5,2,9,29\n"
+    assert read(tmp_path, text, DAILY).frame.collect()["year"].to_list() == ["2024"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("u1", "", "a row without id, column uid, value None: must not be missing or empty"),
+        (",1.5", ",1.5x", "row u1, column Gigabytes (ORIGINAL), value 1.5x: must be a number"),
+        (",1.5", ",NaN", "value NaN: must be a number"),
+        (
+            "2024-02-29T10:00:00.000Z",
+            "2024-03-01T00:00:00.000Z",
+            "must be a time in the window of the export, 2024-02-29",
+        ),
+        ("2024-02-29T10:00:00.000Z", "2024-02-28T23:59:59.999Z", "to 2024-03-01 00:00 UTC"),
+        ("2024-02-29T10:00:00.000Z", "yesterday", "column timestamp, value yesterday: must be a time"),
+        ("received_at", "receivedAt", "column received_at, value missing: must be a column of m3ter's file"),
+        ("uid", "ets", "column ets, value the header: must name each column once"),
+    ],
+)
+def test_what_does_not_fit_is_named(tmp_path: Path, old: str, new: str, words: str) -> None:
+    assert words in breach_in(tmp_path, f"{HEADER}\n{ROW}\n".replace(old, new))
+
+
+def test_a_uid_stands_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(usage_frames, "HASHES_AT_ONCE", 2)
+    rows = [ROW.replace("u1", f"u{number % 6}") for number in range(7)]
+    assert breach_in(tmp_path, "\n".join([HEADER, *rows])) == (
+        "row u0, column uid, value u0: is the primary key and must be unique"
+    )
+    assert read(tmp_path, "\n".join([HEADER, *rows[:6]])).rows == 6
+
+
+def test_more_rows_than_a_batch(tmp_path: Path) -> None:
+    rows = [
+        f"m1,2024-02-29T10:00:00Z,u{number},,2024-02-29T10:00:01Z,a{number % 7},{number}" for number in range(50_000)
+    ]
+    found = read(tmp_path, "\n".join([HEADER, *rows]))
+    assert (found.rows, len(found.account_ids)) == (50_000, 7)
+    assert found.sums["m1"]["Gigabytes (ORIGINAL)"] == sum(range(50_000))
+    assert found.frame.select(pl.col("uid").last()).collect().item() == "u49999"
