@@ -11,9 +11,11 @@ from m3ter_dagster.assets.checks import cross_entity_checks
 from m3ter_dagster.assets.manifest import export_manifest
 from m3ter_dagster.assets.operational import IO_MANAGER, operational_assets
 from m3ter_dagster.assets.source import source_assets
+from m3ter_dagster.assets.usage import usage_asset_checks, usage_assets
 from m3ter_dagster.config import executor, load_exports
 from m3ter_dagster.resources.csv_io_manager import S3CsvIOManager
 from m3ter_dagster.resources.organization import organization_resource
+from m3ter_dagster.resources.usage import usage_resource
 from m3ter_dagster.schedules import export_jobs, export_schedules, first_exports
 
 EXPORT_JOB = "export"
@@ -27,8 +29,8 @@ def definitions() -> dg.Definitions:
     whole = [*operational, export_manifest]
     everything = dg.define_asset_job(EXPORT_JOB, selection=whole, description="Export every entity now.")
     return dg.Definitions(
-        assets=[*source_assets(), *whole],
-        asset_checks=cross_entity_checks(),
+        assets=[*source_assets(), *whole, *usage_assets(exports.owners)],
+        asset_checks=[*cross_entity_checks(), *usage_asset_checks()],
         jobs=[everything, *jobs.values()],
         schedules=export_schedules(exports.schedules, jobs, now=datetime.now(UTC)),
         sensors=[
@@ -38,6 +40,7 @@ def definitions() -> dg.Definitions:
         executor=dg.in_process_executor if executor() == "in_process" else dg.multiprocess_executor,
         resources={
             "organization": organization_resource,
+            "usage": usage_resource,
             IO_MANAGER: S3CsvIOManager(destinations=list(exports.default_destinations)),
         },
     )

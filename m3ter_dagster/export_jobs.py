@@ -12,8 +12,7 @@ import dagster as dg
 from dagster import DagsterEventType as Type
 from dagster import DagsterRunStatus as RunStatus
 
-from m3ter_dagster.entities import entities
-from m3ter_dagster.resources.export_history import DUE_TAG, SCHEDULE_TAG, root_id, runs_of
+from m3ter_dagster.resources.export_history import DUE_TAG, SCHEDULE_TAG, exported, root_id, runs_of
 
 _RUNS_AT_ONCE = 50
 
@@ -119,7 +118,7 @@ def _entity_states(instance: dg.DagsterInstance, runs: Sequence[dg.RunRecord]) -
     for run in runs:
         for event in _events(instance, run.dagster_run.run_id):
             name = _entity_of(event)
-            if name in entities() and states.get(name) != "delivered":
+            if name in exported() and states.get(name) != "delivered":
                 states[name] = _STATES[event.event_type]
     return states
 

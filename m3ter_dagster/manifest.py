@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from m3ter_dagster.entities import Entity
+from m3ter_dagster.entities import Table
 from m3ter_dagster.exports import Export
 
 TYPE = "manifest"
@@ -19,7 +19,7 @@ TYPE = "manifest"
 class ExportedEntity:
     """One entity as it was delivered."""
 
-    entity: Entity
+    entity: Table
     rows: int
     objects: Mapping[str, Mapping[str, Any]]
     """By destination: uri, bytes, sha256, etag."""
@@ -92,7 +92,7 @@ def _resource(one: ExportedEntity, destination: str, present: set[str]) -> dict[
     }
 
 
-def _schema(entity: Entity, present: set[str]) -> dict[str, Any]:
+def _schema(entity: Table, present: set[str]) -> dict[str, Any]:
     """The descriptor without the foreign keys to entities that are not in this export: those would be invalid."""
     schema = json.loads(entity.table_schema)
     targets = {key.column: key.entity for key in entity.foreign_keys}

@@ -6,19 +6,30 @@ import threading
 import uuid
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
 
 from m3ter_dagster.assets.operational import IO_MANAGER
+from m3ter_dagster.config import UsageSchedule
 from m3ter_dagster.definitions import EXPORT_JOB, definitions
 from m3ter_dagster.resources.export_history import MANIFEST, ROOT_TAG, chosen_entities, deliveries_of, runs_of
 from m3ter_dagster.run_results import EntityResult, RunResult, follow
+from m3ter_dagster.schedules import job_name, usage_ops
 
 Changed = Callable[[RunResult, str], None]
 """Is told each entity that did something."""
 _REQUEST_TAG = "m3ter/request"
 _OWN_TAGS = "m3ter/"
+
+
+@dataclass(frozen=True)
+class UsageRun:
+    """The job of a usage schedule, and what it is to export."""
+
+    job: str
+    ops: Mapping[str, Any]
 
 
 class NothingToResume(Exception):
@@ -33,18 +44,24 @@ def export_now(
     verbose: bool,
     changed: Changed,
     tags: Mapping[str, str] | None = None,
+    usage: UsageRun | None = None,
 ) -> RunResult:
-    """Run the export job for these entities to its end."""
+    """Run the export job for these entities to its end, or that of a usage schedule."""
     result = RunResult({name: EntityResult(name) for name in entities})
     with _followed(instance, result, changed) as request:
         dg.execute_job(
-            _job(EXPORT_JOB),
+            _job(usage.job if usage else EXPORT_JOB),
             instance,
-            run_config=_run_config(destinations, verbose=verbose),
+            run_config={**_run_config(destinations, verbose=verbose), **({"ops": usage.ops} if usage else {})},
             tags={**(tags or {}), **request, "m3ter/destinations": ",".join(destinations)},
             asset_selection=[dg.AssetKey(name) for name in (*entities, MANIFEST)],
         )
     return result
+
+
+def usage_run(schedule: UsageSchedule, window: Mapping[str, str]) -> UsageRun:
+    """`window` is startDate and endDate, as far as they are not those of the schedule's time period."""
+    return UsageRun(job_name(schedule), usage_ops(schedule, **window))
 
 
 def resume(instance: dg.DagsterInstance, run_id: str, *, abandoned: bool, changed: Changed) -> RunResult:

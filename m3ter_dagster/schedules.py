@@ -8,11 +8,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from m3ter_dagster.assets.operational import IO_MANAGER
 from m3ter_dagster.cadence import Cadence
-from m3ter_dagster.config import ExportSchedule
+from m3ter_dagster.config import AnySchedule, UsageSchedule
 from m3ter_dagster.config.names import FIRST_EXPORTS
 from m3ter_dagster.entities import entities
 from m3ter_dagster.resources.export_history import DUE_TAG, MANIFEST, SCHEDULE_TAG
@@ -25,11 +26,11 @@ Jobs = Mapping[str, UnresolvedAssetJobDefinition]
 Clock = Callable[[], datetime]
 
 
-def export_jobs(schedules: Sequence[ExportSchedule]) -> Jobs:
+def export_jobs(schedules: Sequence[AnySchedule]) -> Jobs:
     """A job per schedule. Launched by hand it delivers to the schedule's destinations, too."""
     return {
         schedule.code: dg.define_asset_job(
-            f"export_{schedule.dagster_name}",
+            job_name(schedule),
             selection=export_selection(schedule),
             config=_run_config(schedule),
             tags=_tags(schedule),
@@ -39,25 +40,32 @@ def export_jobs(schedules: Sequence[ExportSchedule]) -> Jobs:
     }
 
 
-def export_selection(schedule: ExportSchedule) -> dg.AssetSelection:
+def job_name(schedule: AnySchedule) -> str:
+    return f"export_{schedule.dagster_name}"
+
+
+def export_selection(schedule: AnySchedule) -> dg.AssetSelection:
     """The assets of an export, the manifest last."""
-    return dg.AssetSelection.assets(*schedule.operational_data_types, MANIFEST)
+    return dg.AssetSelection.assets(*schedule.asset_names, MANIFEST)
 
 
-def export_schedules(schedules: Sequence[ExportSchedule], jobs: Jobs, *, now: datetime) -> list[dg.ScheduleDefinition]:
+def export_schedules(schedules: Sequence[AnySchedule], jobs: Jobs, *, now: datetime) -> list[dg.ScheduleDefinition]:
     """A Dagster schedule per Export Schedule, right until eleven months after `now`: reload the location by then."""
     return [_schedule(schedule, jobs[schedule.code], now) for schedule in schedules]
 
 
-def first_exports(
-    schedules: Sequence[ExportSchedule], jobs: Jobs, *, clock: Clock | None = None
-) -> dg.SensorDefinition:
-    """The sensor that launches each schedule's first export: once per code and creation time, over restarts too."""
+def first_exports(schedules: Sequence[AnySchedule], jobs: Jobs, *, clock: Clock | None = None) -> dg.SensorDefinition:
+    """The sensor that launches each schedule's first export: once per code and creation time, over restarts too.
+
+    A schedule that is switched off gets its first export once it is switched on.
+    """
     read_clock = clock or _utc_now
 
     def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         now, launched = read_clock(), json.loads(context.cursor or "[]")
-        new = [schedule for schedule in schedules if first_run_key(schedule) not in launched]
+        off = switched_off(context.instance)
+        on = [schedule for schedule in schedules if schedule.dagster_name not in off]
+        new = [schedule for schedule in on if first_run_key(schedule) not in launched]
         ripe = [schedule for schedule in new if cadence_of(schedule).anchor <= now]
         return dg.SensorResult(
             run_requests=[_first_request(schedule, jobs, now) for schedule in ripe],
@@ -74,16 +82,22 @@ def first_exports(
     )
 
 
-def cadence_of(schedule: ExportSchedule) -> Cadence:
+def switched_off(instance: dg.DagsterInstance) -> set[str]:
+    """The names of the schedules that a person has switched off; all others follow the code, which has them on."""
+    states = instance.all_instigator_state(instigator_type=InstigatorType.SCHEDULE)
+    return {state.instigator_name for state in states if not state.is_running}
+
+
+def cadence_of(schedule: AnySchedule) -> Cadence:
     return Cadence(schedule.schedule_type, schedule.period, schedule.dt_created)
 
 
-def first_run_key(schedule: ExportSchedule) -> str:
+def first_run_key(schedule: AnySchedule) -> str:
     """What makes a first export the first: Dagster launches one run for it, ever."""
     return f"{schedule.code}:{cadence_of(schedule).anchor.isoformat()}"
 
 
-def _schedule(schedule: ExportSchedule, job: UnresolvedAssetJobDefinition, now: datetime) -> dg.ScheduleDefinition:
+def _schedule(schedule: AnySchedule, job: UnresolvedAssetJobDefinition, now: datetime) -> dg.ScheduleDefinition:
     lines = cadence_of(schedule).cron_lines(_window_start(now))
 
     def evaluate(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
@@ -108,7 +122,7 @@ def _window_start(now: datetime) -> datetime:
     return last_month.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
 
 
-def _reason_to_skip(schedule: ExportSchedule, tick: datetime) -> str | None:
+def _reason_to_skip(schedule: AnySchedule, tick: datetime) -> str | None:
     """Why nothing is launched at this tick of the cron lines, which know no year and no beginning."""
     cadence = cadence_of(schedule)
     if tick == cadence.anchor:
@@ -119,7 +133,7 @@ def _reason_to_skip(schedule: ExportSchedule, tick: datetime) -> str | None:
     return f"schedule {schedule.code!r} runs {cadence.words()}; it is next due at {due:%Y-%m-%d %H:%M} UTC."
 
 
-def _first_request(schedule: ExportSchedule, jobs: Jobs, now: datetime) -> dg.RunRequest:
+def _first_request(schedule: AnySchedule, jobs: Jobs, now: datetime) -> dg.RunRequest:
     """The export holds the data of now, so it is due now, unless its own moment has only just come."""
     anchor = cadence_of(schedule).anchor
     due = anchor if now - anchor < PUNCTUAL else now.replace(microsecond=0)
@@ -127,7 +141,7 @@ def _first_request(schedule: ExportSchedule, jobs: Jobs, now: datetime) -> dg.Ru
 
 
 def _request(
-    schedule: ExportSchedule, due: datetime, *, run_key: str | None = None, job_name: str | None = None
+    schedule: AnySchedule, due: datetime, *, run_key: str | None = None, job_name: str | None = None
 ) -> dg.RunRequest:
     return dg.RunRequest(
         run_key=run_key,
@@ -137,26 +151,43 @@ def _request(
     )
 
 
-def _waiting(new: Sequence[ExportSchedule]) -> str:
+def _waiting(new: Sequence[AnySchedule]) -> str:
     if not new:
         return "the first export of every schedule has been launched."
     first = min(new, key=lambda schedule: schedule.dt_created)
     return f"the first export of schedule {first.code!r} is due at {cadence_of(first).anchor:%Y-%m-%d %H:%M} UTC."
 
 
-def _run_config(schedule: ExportSchedule) -> dict[str, Any]:
-    return {"resources": {IO_MANAGER: {"config": {"destinations": list(schedule.destinations)}}}}
+def _run_config(schedule: AnySchedule) -> dict[str, Any]:
+    destinations = {"resources": {IO_MANAGER: {"config": {"destinations": list(schedule.destinations)}}}}
+    return destinations | ({"ops": usage_ops(schedule)} if isinstance(schedule, UsageSchedule) else {})
 
 
-def _tags(schedule: ExportSchedule) -> dict[str, str]:
+def usage_ops(schedule: UsageSchedule, **window: str) -> dict[str, Any]:
+    """The config of the schedule's asset; its window is relative to the run's due time unless it is given."""
+    (asset,) = schedule.asset_names
+    chosen = schedule.selection
+    if schedule.is_raw:
+        del chosen["aggregationFrequency"]
+    return {asset: {"config": {**chosen, **window}}}
+
+
+def _tags(schedule: AnySchedule) -> dict[str, str]:
     return {SCHEDULE_TAG: schedule.code, "m3ter/destinations": ",".join(schedule.destinations)}
 
 
-def _description(schedule: ExportSchedule) -> str:
+def _description(schedule: AnySchedule) -> str:
     """Such as "Finance: every 5 days since 2024-06-01 10:00 UTC, account, bill to warehouse"."""
-    names = schedule.operational_data_types
-    what = f"all {len(names)} entities" if len(names) == len(entities()) else ", ".join(names)
+    what = _what(schedule)
     return f"{schedule.name}: {cadence_of(schedule).words()}, {what} to {', '.join(schedule.destinations)}"
+
+
+def _what(schedule: AnySchedule) -> str:
+    if isinstance(schedule, UsageSchedule):
+        how = "raw" if schedule.is_raw else f"by {schedule.aggregation_frequency.lower()}"
+        return f"measurements {how} of {schedule.time_period}"
+    names = schedule.asset_names
+    return f"all {len(names)} entities" if len(names) == len(entities()) else ", ".join(names)
 
 
 def _utc_now() -> datetime:

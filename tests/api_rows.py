@@ -92,7 +92,7 @@ def integers(draw: st.DrawFn) -> Cell:
 @st.composite
 def numbers(draw: st.DrawFn) -> Cell:
     number = draw(st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**53), 2**53).map(float))
-    return Cell(draw(st.sampled_from([repr(number), f"{number:.17e}", f"{number:.20E}"])), number)
+    return Cell(draw(st.sampled_from([repr(number), f"{number:.17g}", f"{number:.20E}"])), number)
 
 
 def json_cells(columns: SearchStrategy[tuple[str, str]]) -> SearchStrategy[Cell]:

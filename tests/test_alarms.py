@@ -6,20 +6,9 @@ from typing import Any
 import dagster as dg
 import pytest
 from dagster._core.definitions.freshness import TimeWindowFreshnessPolicy
-from dagster._core.definitions.selector import InstigatorSelector
-from dagster._core.remote_origin import (
-    ManagedGrpcPythonEnvCodeLocationOrigin,
-    RemoteInstigatorOrigin,
-    RemoteRepositoryOrigin,
-)
-from dagster._core.scheduler.instigation import (
-    InstigatorState,
-    InstigatorStatus,
-    InstigatorType,
-    ScheduleInstigatorData,
-)
-from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+from dagster._core.scheduler.instigation import InstigatorStatus
 from receiver import SECRET, Answer, Receiver
+from toggles import switch
 
 from m3ter_dagster.alarms import alarm_sensors, freshness_policies, messages
 from m3ter_dagster.config import Destination, Exports, ExportSchedule, Notifications, grace
@@ -115,16 +104,6 @@ def look(
 def evaluate(sensor: dg.SensorDefinition, instance: dg.DagsterInstance, cursor: str | None) -> Any:
     with dg.build_sensor_context(instance=instance, cursor=cursor) as context:
         return sensor.evaluate_tick(context)
-
-
-def switch(instance: dg.DagsterInstance, status: InstigatorStatus, name: str = "finance") -> None:
-    """What a click on the schedule's toggle stores."""
-    location = ManagedGrpcPythonEnvCodeLocationOrigin(LoadableTargetOrigin(module_name="m"), location_name="here")
-    origin = RemoteInstigatorOrigin(RemoteRepositoryOrigin(location, "__repository__"), name)
-    state = InstigatorState(origin, InstigatorType.SCHEDULE, status, ScheduleInstigatorData("0 0 * * *"))
-    selector = InstigatorSelector(location_name="here", repository_name="__repository__", name=name)
-    known = instance.get_instigator_state(origin.get_id(), selector.get_id())
-    (instance.update_instigator_state if known else instance.add_instigator_state)(state)
 
 
 def test_nothing_is_defined_without_notifications(receiver: Receiver) -> None:

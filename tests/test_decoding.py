@@ -99,9 +99,6 @@ ROUNDED = [
     ("4503599627370496.0000001", WHOLE),
 ]
 
-SIGN_LOST = "the cell is read with msgspec, too, which takes -0 for the integer 0"
-NEGATIVE_ZEROS = ["-0", "-0.0", "-0e0", "-0E+1", "-0.00"]
-
 STRINGS = [
     ('""', ""),
     ('" "', " "),
@@ -217,14 +214,8 @@ def test_a_fraction_in_an_integer_column_is_refused_however_small(sent: str, rul
 
 
 @DECODERS
-@pytest.mark.parametrize("gap", ["", " ", "\n"])
-@pytest.mark.parametrize(
-    "sent",
-    [
-        pytest.param(zero, marks=pytest.mark.xfail(strict=True, reason=SIGN_LOST) if zero == "-0" else ())
-        for zero in NEGATIVE_ZEROS
-    ],
-)
+@pytest.mark.parametrize("gap", ["", " ", "\n", "\r\n  "])
+@pytest.mark.parametrize("sent", ["-0", "-0.0", "-0e0", "-0E+1", "-0.00"])
 def test_a_zero_keeps_its_sign_in_a_number_column_and_has_none_in_an_integer_column(
     decode: Any, sent: str, gap: str
 ) -> None:
@@ -232,6 +223,13 @@ def test_a_zero_keeps_its_sign_in_a_number_column_and_has_none_in_an_integer_col
     assert integers["version"].to_list() == [0]
     numbers, _ = decode(BALANCE, page_of("amount", f"{gap}{sent}{gap}"))
     assert repr(numbers["amount"].to_list()) == "[-0.0]"
+
+
+@pytest.mark.xfail(strict=True, reason="only -0 after a colon, a blank or a line feed is looked for")
+@pytest.mark.parametrize("gap", ["\t", "\r"])
+def test_a_zero_keeps_its_sign_after_any_white_space(gap: str) -> None:
+    frame, _ = decode(BALANCE, page_of("amount", f"{gap}-0"))
+    assert repr(frame["amount"].to_list()) == "[-0.0]"
 
 
 @DECODERS
@@ -304,9 +302,9 @@ def test_a_long_value_is_cut_in_the_message() -> None:
         ("name", r'"\ud800"', r'"\ud800"'),
         ("name", r'"x\udc00y"', r'"x\udc00y"'),
         ("name", r'"\ude80\ud83d"', r'"\ude80\ud83d"'),
-        ("customFields", r'{"a":"\ud800"}', r'{"a": "\ud800"}'),
-        ("customFields", r'{"a":[{"b":"\ud800"}]}', r'{"a": [{"b": "\ud800"}]}'),
-        ("customFields", r'{"\ud800":1}', r'{"\ud800": 1}'),
+        ("customFields", r'{"a":"\ud800"}', r'{"a":"\ud800"}'),
+        ("customFields", r'{"a":[{"b":"\ud800"}]}', r'{"a":[{"b":"\ud800"}]}'),
+        ("customFields", r'{"\ud800":1}', r'{"\ud800":1}'),
         ("creditApplicationOrder", r'["\ud800"]', r'["\ud800"]'),
     ],
 )
@@ -320,9 +318,13 @@ def test_half_a_pair_in_an_id_is_refused() -> None:
     assert breaches == [Breach(None, "id", r'"\ud800"', HALF_A_PAIR)]
 
 
-def test_half_a_pair_in_the_name_of_a_field_is_refused() -> None:
-    _, breaches = decode(ACCOUNT, r'[{"id":"a","\ud800":1}]')
-    assert breaches == [Breach("a", r"\ud800", "1", HALF_A_PAIR)]
+def test_half_a_pair_in_what_is_not_exported_changes_nothing_else_of_the_page() -> None:
+    decoder = Decoder(ACCOUNT)
+    rows = r'{"id":"a","\ud800":1,"new":"\ud800"},{"id":"b","customFields":{ "n":0.12345678901234567890123}}'
+    frame, breaches = decoder.decode(f"[{rows}]".encode())
+    assert breaches == []
+    assert frame.select("id", "customFields").rows() == [("a", None), ("b", '{"n":0.12345678901234567890123}')]
+    assert decoder.unknown_fields == {r"\ud800": 1, "new": 1}
 
 
 def test_a_repeated_key_is_found_beside_a_text_that_looks_like_one() -> None:

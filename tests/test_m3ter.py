@@ -112,7 +112,6 @@ def test_half_a_surrogate_pair_is_passed_on_for_the_row_to_be_named(serve: Serve
     assert json.loads(second.rows) == [{"id": "b"}]
 
 
-@pytest.mark.xfail(strict=True, reason="what only the standard library's parser reads is written anew with floats")
 @pytest.mark.parametrize(
     "body",
     [
@@ -306,7 +305,7 @@ def test_a_status_that_says_later_is_asked_again(serve: Serve, status: int) -> N
     assert [one.query.get("nextToken") for one in api.asked("/meters")] == [None, "1", "1"]
 
 
-@pytest.mark.parametrize("value", ["21", "21.5", " 21 ", "1e9", "inf", "the date"])
+@pytest.mark.parametrize("value", ["21", "21.5", " 21 ", "1e9", "the date"])
 @pytest.mark.parametrize(("status", "patience"), [(503, "PATIENCE_SECONDS"), (429, "RATE_LIMIT_PATIENCE_SECONDS")])
 def test_a_retry_after_beyond_all_patience_is_not_waited_for(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, status: int, patience: str, value: str
@@ -330,7 +329,9 @@ def test_a_retry_after_is_kept(serve: Serve) -> None:
 PAST = formatdate(0, usegmt=True)
 
 
-@pytest.mark.parametrize("value", ["0", "-1", PAST, "Thu, 01 Jan 1970 00:00:00 -0000", "soon", "", "Thu, 99 Foo 1970"])
+@pytest.mark.parametrize(
+    "value", ["0", "-1", PAST, "Thu, 01 Jan 1970 00:00:00 -0000", "soon", "", "Thu, 99 Foo 1970", "nan", "inf"]
+)
 def test_without_a_time_to_wait_for_the_pause_is_short(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:
@@ -356,7 +357,7 @@ DAMAGED = {
     "no content": Answer(b"", 204),
     "not JSON in a row": Answer(b'{"data":[{"id":"a","n":00}]}'),
     "a control character in a text": Answer(b'{"data":[{"id":"a","name":"\x01"}]}'),
-    "broken gzip": Answer(gzip.compress(WHOLE)[:-9] + b"x" * 9, headers={"content-encoding": "gzip"}),
+    "broken gzip": Answer(gzip.compress(WHOLE)[:-8] + bytes(8), headers={"content-encoding": "gzip"}),
 }
 
 
@@ -365,6 +366,23 @@ def test_a_damaged_answer_is_asked_for_again(serve: Serve, damaged: Answer) -> N
     api = serve({"/meters": [damaged, page({"id": "b"})]})
     assert ids(client_of(api)) == ["b"]
     assert len(api.asked("/meters")) == 2
+
+
+@pytest.mark.xfail(
+    strict=True, reason="the second, patient parser takes a trailing comma and does not look behind the end"
+)
+@pytest.mark.parametrize(
+    "body",
+    [
+        WHOLE + b"x",
+        WHOLE + WHOLE,
+        WHOLE[:-1] + b",}",
+        b'{"data":[{"id":"a"}],1:2}',
+        b'{"data":[{"id":"a"}],"hint":"\\ud800"}]',
+    ],
+)
+def test_an_answer_that_is_not_quite_json_is_asked_for_again(serve: Serve, body: bytes) -> None:
+    assert ids(client_of(serve({"/meters": [Answer(body), page({"id": "b"})]}))) == ["b"]
 
 
 def test_a_server_that_says_nothing_is_asked_again(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -424,14 +442,6 @@ def test_patience_ends_where_the_server_always_says_at_once(
     with pytest.raises(Unavailable, match="failed 2 times, last because of status 503: no"):
         ids(client_of(api))
     assert len(api.asked("/meters")) == 2
-
-
-@pytest.mark.xfail(strict=True, reason="it is taken for a number of seconds, and no comparison with it is true")
-def test_patience_ends_where_the_server_says_nan(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(m3ter_http, "PATIENCE_SECONDS", THE_FIRST_PAUSE)
-    api = serve({"/meters": [refusal(503, retry_after="nan")] * 100 + [page(ROW)]})
-    with pytest.raises(Unavailable):
-        ids(client_of(api))
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.scheduler.instigation import InstigatorStatus
+from toggles import switch
 
 from m3ter_dagster.assets.operational import IO_MANAGER
 from m3ter_dagster.config import ExportSchedule
@@ -35,8 +38,8 @@ CONFIG = {"resources": {IO_MANAGER: {"config": {"destinations": ["warehouse", "a
 
 
 @pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as instance:
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
         yield instance
 
 
@@ -236,3 +239,12 @@ def test_a_code_of_any_characters(instance: dg.DagsterInstance) -> None:
     odd = schedule_of("Ü b/c," + "x" * 74)
     (request,) = look([odd], instance).run_requests
     assert request.tags["m3ter/schedule"] == odd.code
+
+
+def test_a_schedule_that_is_switched_off_gets_its_first_export_once_it_is_on(instance: dg.DagsterInstance) -> None:
+    switch(instance, InstigatorStatus.STOPPED, "finance")
+    first = look([FINANCE, HOURLY], instance)
+    assert [request.job_name for request in first.run_requests] == ["export_hour_ly"]
+    switch(instance, InstigatorStatus.RUNNING, "finance")
+    second = look([FINANCE, HOURLY], instance, cursor=first.cursor)
+    assert [request.job_name for request in second.run_requests] == ["export_finance"]

@@ -15,7 +15,7 @@ def freshness_policies(exports: Exports) -> Mapping[str, dg.FreshnessPolicy]:
     """By entity: the period of its most frequent schedule, and the grace. An entity without a schedule has none."""
     policies: dict[str, dg.FreshnessPolicy] = {}
     for name in entities():
-        mine = (one for one in exports.schedules if name in one.operational_data_types)
+        mine = (one for one in exports.schedules if name in one.asset_names)
         period = min((cadence_of(one).interval for one in mine), default=None)
         if period is not None:
             window = period + grace(period, exports.notifications)

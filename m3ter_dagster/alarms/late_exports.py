@@ -12,10 +12,10 @@ import msgspec
 from m3ter_dagster.alarms import messages
 from m3ter_dagster.alarms.lateness import Watch, owed, watched
 from m3ter_dagster.alarms.telling import Tell
-from m3ter_dagster.config import ExportSchedule, Notifications, grace
+from m3ter_dagster.config import AnySchedule, Notifications, grace
 from m3ter_dagster.config.names import LATE_EXPORTS
 from m3ter_dagster.resources.export_history import SCHEDULE_TAG, export_of, root_id, runs_of
-from m3ter_dagster.schedules import cadence_of
+from m3ter_dagster.schedules import cadence_of, switched_off
 
 LOOK_EVERY_SECONDS = 60
 _CLOCKS_DIFFER = timedelta(minutes=1)
@@ -30,7 +30,7 @@ class News:
 
 
 def late_exports(
-    schedules: Sequence[ExportSchedule], wanted: Notifications, tell: Tell, *, clock: Callable[[], datetime]
+    schedules: Sequence[AnySchedule], wanted: Notifications, tell: Tell, *, clock: Callable[[], datetime]
 ) -> dg.SensorDefinition:
     """Tells each schedule and due time once, and once more when it has recovered.
 
@@ -39,7 +39,7 @@ def late_exports(
     """
 
     def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        now, off = clock(), _switched_off(context)
+        now, off = clock(), switched_off(context.instance)
         before = msgspec.json.decode(context.cursor or "{}", type=dict[str, Watch])
         after: dict[str, Watch] = {}
         failure: str | None = None
@@ -61,7 +61,7 @@ def late_exports(
 
 
 def _news(
-    instance: dg.DagsterInstance, schedule: ExportSchedule, watch: Watch, wanted: Notifications, now: datetime
+    instance: dg.DagsterInstance, schedule: AnySchedule, watch: Watch, wanted: Notifications, now: datetime
 ) -> News | None:
     cadence, code, url = cadence_of(schedule), schedule.code, wanted.dagster_url
     due = owed(watch, cadence, now=now, grace=grace(cadence.interval, wanted))
@@ -91,16 +91,6 @@ def runs_due(instance: dg.DagsterInstance, code: str, since: datetime) -> Iterat
 
 def _delivered(runs: Iterable[dg.DagsterRun]) -> dg.DagsterRun | None:
     return next((run for run in runs if run.status == dg.DagsterRunStatus.SUCCESS), None)
-
-
-def _switched_off(context: dg.SensorEvaluationContext) -> set[str]:
-    """The schedules that a person has switched off; all others follow the code, which has them on."""
-    here = context.code_location_origin.location_name if context.code_location_origin else None
-    return {
-        state.instigator_name
-        for state in context.instance.all_instigator_state()
-        if not state.is_running and here in (None, state.repository_selector.location_name)
-    }
 
 
 def _summary(watches: dict[str, Watch]) -> str:

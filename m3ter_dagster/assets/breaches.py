@@ -8,11 +8,14 @@ from typing import Any
 import dagster as dg
 
 from m3ter_dagster.frames.schema import Breach, SchemaBreached
+from m3ter_dagster.frames.usage import UsageBreached
 
 _SCHEMA = dg.TableSchema(columns=[dg.TableColumn(name) for name in ("row id", "column", "value", "rule")])
 
 
-def breach_metadata(breached: SchemaBreached, breaches: Sequence[Breach] | None = None) -> dict[str, Any]:
+def breach_metadata(
+    breached: SchemaBreached | UsageBreached, breaches: Sequence[Breach] | None = None
+) -> dict[str, Any]:
     shown = breached.breaches if breaches is None else breaches
     return {
         "cells that break the schema": breached.total,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dagster as dg
 
-from m3ter_dagster.entities import Column, Entity
+from m3ter_dagster.entities import Column, Table
 
 
-def column_schema(entity: Entity) -> dg.TableSchema:
+def column_schema(entity: Table) -> dg.TableSchema:
     return dg.TableSchema(columns=[_column(entity, column) for column in entity.columns])
 
 
-def _column(entity: Entity, column: Column) -> dg.TableColumn:
+def _column(entity: Table, column: Column) -> dg.TableColumn:
     keys = [f"→ {key.entity}" for key in entity.foreign_keys if key.column == column.name]
     is_key = column.name == entity.primary_key
     constraints = dg.TableColumnConstraints(

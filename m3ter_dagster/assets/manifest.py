@@ -8,6 +8,7 @@ import dagster as dg
 
 from m3ter_dagster.assets.operational import GROUP, IO_MANAGER, RETRIES
 from m3ter_dagster.config import load_m3ter_settings
+from m3ter_dagster.config.usage import AGGREGATED, RAW
 from m3ter_dagster.entities import entities
 from m3ter_dagster.manifest import ExportedEntity, Manifest
 from m3ter_dagster.resources.delivery_metadata import delivered_objects, recorded_comparison, recorded_rows
@@ -21,6 +22,7 @@ from m3ter_dagster.resources.export_history import (
     runs_of,
 )
 from m3ter_dagster.resources.reading_metadata import recorded_reading
+from m3ter_dagster.resources.usage_metadata import recorded_table
 
 _PACKAGES = ("m3ter-dagster", "dagster", "polars")
 
@@ -36,7 +38,7 @@ class NotWhole(dg.Failure):
 
 @dg.asset(
     name=MANIFEST,
-    deps=list(entities()),
+    deps=[*entities(), RAW, AGGREGATED],
     group_name=GROUP,
     kinds={"json", "s3"},
     io_manager_key=IO_MANAGER,
@@ -76,7 +78,7 @@ def whole_export(run: dg.DagsterRun, instance: dg.DagsterInstance) -> Manifest:
 def _exported(name: str, metadata: Mapping[str, dg.MetadataValue]) -> ExportedEntity:
     comparison = recorded_comparison(metadata)
     return ExportedEntity(
-        entity=entities()[name],
+        entity=recorded_table(name, metadata),
         rows=recorded_rows(metadata),
         objects={one["destination"]: one for one in delivered_objects(metadata)},
         reading=recorded_reading(metadata),

@@ -4,27 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import click
 
 from m3ter_dagster.cli.tables import open_console
 from m3ter_dagster.cli.wrong_use import configured, listed, wrong_use
-from m3ter_dagster.config import Exports, ExportSchedule, load_exports, load_m3ter_settings
+from m3ter_dagster.config import AnySchedule, Exports, UsageSchedule, load_exports, load_m3ter_settings
 from m3ter_dagster.entities import UnknownEntity, entities, find_entity
+
+if TYPE_CHECKING:
+    from m3ter_dagster.runs import UsageRun
 
 
 @click.command()
 @click.option("--entities", "names", metavar="NAMES", help="Comma-separated: account,BILLS,... Without it: all.")
 @click.option("--destinations", "codes", metavar="CODES", help="Comma-separated. Without it: defaultDestinations.")
 @click.option("--schedule", "code", metavar="CODE", help="The entities and destinations of this Export Schedule.")
+@click.option("--from", "start", metavar="TIME", help="With --schedule, of usage: begin here, such as 2024-06-01.")
+@click.option("--to", "end", metavar="TIME", help="The same: end here. A time without a zone is in UTC.")
 @click.option("--resume", "run_id", metavar="RUN_ID", help="Complete the export of this run, which failed.")
 @click.option("--abandoned", is_flag=True, help="With --resume: its process died without telling Dagster.")
 @click.option("--verbose", is_flag=True, help="Show Dagster's own log.")
 def export(
-    names: str | None, codes: str | None, code: str | None, run_id: str | None, abandoned: bool, verbose: bool
+    names: str | None,
+    codes: str | None,
+    code: str | None,
+    start: str | None,
+    end: str | None,
+    run_id: str | None,
+    abandoned: bool,
+    verbose: bool,
 ) -> None:
     """Export entities to destinations now; exit code 0 only if all was delivered."""
     exports = configured(load_exports)
+    if code is None and (start is not None or end is not None):
+        wrong_use("--from and --to are of a usage schedule; name it with --schedule.")
     if run_id is not None:
         if names is not None or codes is not None or code is not None:
             wrong_use("--resume completes what its export began; leave out --entities, --destinations and --schedule.")
@@ -34,8 +50,9 @@ def export(
         if names is not None or codes is not None:
             wrong_use("--schedule brings its own entities and destinations; leave out --entities and --destinations.")
         schedule = find_schedule(exports, code)
+        window = _window(schedule, start, end)
         configured(load_m3ter_settings)
-        raise SystemExit(run_schedule(schedule, verbose=verbose))
+        raise SystemExit(run_schedule(schedule, verbose=verbose, window=window))
     known = [one.code for one in exports.destinations]
     destinations = _destinations(codes, known) if codes is not None else list(exports.default_destinations)
     chosen = _entities(names)
@@ -43,17 +60,26 @@ def export(
     raise SystemExit(run_export(chosen, destinations, verbose=verbose))
 
 
-def run_schedule(schedule: ExportSchedule, *, verbose: bool = False) -> int:
+def run_schedule(
+    schedule: AnySchedule, *, verbose: bool = False, window: Mapping[str, str] = MappingProxyType({})
+) -> int:
     """An export of the schedule that is due now; the exit code."""
     from m3ter_dagster.resources.export_history import DUE_TAG, SCHEDULE_TAG
+    from m3ter_dagster.runs import usage_run
 
     now = datetime.now(UTC).replace(microsecond=0)
     tags = {SCHEDULE_TAG: schedule.code, DUE_TAG: now.isoformat()}
-    return run_export(schedule.operational_data_types, schedule.destinations, verbose=verbose, tags=tags)
+    usage = usage_run(schedule, window) if isinstance(schedule, UsageSchedule) else None
+    return run_export(schedule.asset_names, schedule.destinations, verbose=verbose, tags=tags, usage=usage)
 
 
 def run_export(
-    names: Sequence[str], destinations: Sequence[str], *, verbose: bool = False, tags: Mapping[str, str] | None = None
+    names: Sequence[str],
+    destinations: Sequence[str],
+    *,
+    verbose: bool = False,
+    tags: Mapping[str, str] | None = None,
+    usage: UsageRun | None = None,
 ) -> int:
     """Run the export job in this process, showing how it goes; the exit code."""
     from m3ter_dagster.cli.progress import print_result, progress
@@ -62,7 +88,7 @@ def run_export(
 
     console = open_console()
     with open_instance() as instance, progress(console) as changed:
-        result = export_now(instance, names, destinations, verbose=verbose, changed=changed, tags=tags)
+        result = export_now(instance, names, destinations, verbose=verbose, changed=changed, tags=tags, usage=usage)
     print_result(console, result)
     return 0 if result.is_complete else 1
 
@@ -83,13 +109,32 @@ def resume_export(run_id: str, *, abandoned: bool) -> int:
     return 0 if result.is_complete else 1
 
 
-def find_schedule(exports: Exports, code: str) -> ExportSchedule:
+def find_schedule(exports: Exports, code: str) -> AnySchedule:
     """The schedule of this code, or the end of the command with the codes that there are."""
     by_code = {one.code: one for one in exports.schedules}
     if code not in by_code:
         known = f"known are {', '.join(sorted(by_code))}." if by_code else "exports.yaml has no schedules."
         wrong_use(f"--schedule: there is no schedule {code!r}; {known}")
     return by_code[code]
+
+
+def _window(schedule: AnySchedule, start: str | None, end: str | None) -> dict[str, str]:
+    """What is given instead of the schedule's time period, in m3ter's names."""
+    given = {"startDate": ("--from", start), "endDate": ("--to", end)}
+    window = {name: _moment(option, text) for name, (option, text) in given.items() if text is not None}
+    if window and not isinstance(schedule, UsageSchedule):
+        wrong_use(f"--from and --to are of usage schedules; schedule {schedule.code!r} exports operational data.")
+    if len(window) == 2 and window["startDate"] > window["endDate"]:
+        wrong_use(f"--from {start} is after --to {end}; give the earlier one first.")
+    return window
+
+
+def _moment(option: str, text: str) -> str:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        wrong_use(f"{option}: {text!r} is no time; write one such as 2024-06-01 or 2024-06-01T10:00:00Z.")
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
 
 
 def _entities(names: str | None) -> list[str]:

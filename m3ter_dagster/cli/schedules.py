@@ -10,12 +10,10 @@ import click
 from m3ter_dagster.cadence import Cadence
 from m3ter_dagster.cli.tables import moment_text, print_table
 from m3ter_dagster.cli.wrong_use import configured
-from m3ter_dagster.config import ExportSchedule, load_exports
+from m3ter_dagster.config import AnySchedule, load_exports
 from m3ter_dagster.entities import entities
 
 if TYPE_CHECKING:
-    import dagster as dg
-
     from m3ter_dagster.export_jobs import ExportJob
 
 COLUMNS = ("schedule", "exports", "to", "how often", "state", "last export (UTC)", "next due (UTC)")
@@ -31,10 +29,11 @@ def schedules() -> None:
         return
     from m3ter_dagster.export_jobs import last_export
     from m3ter_dagster.instance import open_instance
+    from m3ter_dagster.schedules import switched_off
 
     now = datetime.now(UTC)
     with open_instance() as instance:
-        off = _toggled_off(instance)
+        off = switched_off(instance)
         rows = [
             _row(one, last_export(instance, one.code), is_on=one.dagster_name not in off, now=now)
             for one in configured_schedules
@@ -42,15 +41,7 @@ def schedules() -> None:
     print_table(COLUMNS, rows)
 
 
-def _toggled_off(instance: dg.DagsterInstance) -> set[str]:
-    """The schedules that a person has stopped; without a person's touch a schedule is on."""
-    from dagster._core.definitions.run_request import InstigatorType
-
-    states = instance.all_instigator_state(instigator_type=InstigatorType.SCHEDULE)
-    return {state.name for state in states if not state.is_running}
-
-
-def _row(schedule: ExportSchedule, last: ExportJob | None, *, is_on: bool, now: datetime) -> tuple[str, ...]:
+def _row(schedule: AnySchedule, last: ExportJob | None, *, is_on: bool, now: datetime) -> tuple[str, ...]:
     cadence = Cadence(schedule.schedule_type, schedule.period, schedule.dt_created)
     return (
         schedule.code,
@@ -63,8 +54,8 @@ def _row(schedule: ExportSchedule, last: ExportJob | None, *, is_on: bool, now: 
     )
 
 
-def _entities_text(schedule: ExportSchedule) -> str:
-    names = schedule.operational_data_types
+def _entities_text(schedule: AnySchedule) -> str:
+    names = schedule.asset_names
     return "ALL" if len(names) == len(entities()) else ", ".join(names)
 
 

@@ -24,6 +24,7 @@ ALL = "ALL"
 RAW, AGGREGATED = "usage_raw", "usage_aggregated"
 """The assets that a usage schedule exports: the one or the other."""
 RAW_BY_DAY = "usage_raw_by_day"
+USAGE_ASSETS = (RAW, AGGREGATED, RAW_BY_DAY)
 
 ORIGINAL = "ORIGINAL"
 FREQUENCIES = ("HOUR", "DAY", "WEEK", "MONTH")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,6 +76,15 @@ def aggregated_table(
     fields += [(f"{field} ({function})", True) for field, function in aggregated]
     parts = [_text(part) for part in ("month", "week", "day", "hour")[: TIME_PARTS[frequency]]]
     return _table(name, [*fixed, *_fields(fields), *parts], primary_key=None)
+
+
+def table_in(name: str, schema: Mapping[str, Any]) -> UsageTable:
+    """The table that a Table Schema of this module describes."""
+    columns = [
+        _column(one["name"], one["type"], required=one.get("constraints", {}).get("required", False))
+        for one in schema["fields"]
+    ]
+    return UsageTable(name, tuple(columns), schema.get("primaryKey"), json.dumps(schema, ensure_ascii=False))
 
 
 def _fields(named: Iterable[tuple[str, bool]]) -> list[Column]:

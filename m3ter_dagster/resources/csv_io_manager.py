@@ -14,9 +14,11 @@ from pydantic import Field, PrivateAttr
 
 from m3ter_dagster import manifest
 from m3ter_dagster.config import load_exports, load_m3ter_settings
-from m3ter_dagster.entities import Entity, find_entity
+from m3ter_dagster.config.usage import AGGREGATED, RAW, RAW_BY_DAY
+from m3ter_dagster.entities import Entity, Table, find_entity
 from m3ter_dagster.exports import Export
 from m3ter_dagster.frames.csv import RowsLost, read_csv, write_csv
+from m3ter_dagster.frames.usage_tables import TYPE
 from m3ter_dagster.manifest import Manifest
 from m3ter_dagster.resources.delivered_frames import DeliveredFrames
 from m3ter_dagster.resources.delivery_metadata import (
@@ -27,7 +29,17 @@ from m3ter_dagster.resources.delivery_metadata import (
 )
 from m3ter_dagster.resources.destinations import DeliveryFailed, Destinations, UnknownDestination
 from m3ter_dagster.resources.differences import compare
-from m3ter_dagster.resources.export_history import MANIFEST, SCHEDULE_TAG, export_of, previous_export, root_id
+from m3ter_dagster.resources.export_history import (
+    MANIFEST,
+    SCHEDULE_TAG,
+    chosen_entities,
+    export_of,
+    planned_steps,
+    previous_export,
+    root_id,
+    runs_of,
+)
+from m3ter_dagster.resources.usage import UsageReading
 
 
 class NotExported(LookupError):
@@ -57,10 +69,12 @@ class S3CsvIOManager(dg.ConfigurableIOManager):
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
         self._folder.cleanup()
 
-    def handle_output(self, context: dg.OutputContext, obj: pl.LazyFrame | Manifest) -> None:
+    def handle_output(self, context: dg.OutputContext, obj: pl.LazyFrame | UsageReading | Manifest) -> None:
         try:
             if isinstance(obj, Manifest):
                 metadata = self._deliver_manifest(obj)
+            elif isinstance(obj, UsageReading):
+                metadata = self._deliver_usage(obj)
             else:
                 metadata = self._deliver_entity(obj, find_entity(context.asset_key.path[-1]))
         except DeliveryFailed as failed:
@@ -88,16 +102,36 @@ class S3CsvIOManager(dg.ConfigurableIOManager):
         return DeliveredFrames(self._instance, root_id(self._run), destinations=self._destinations, folder=folder)
 
     def _deliver_entity(self, frame: pl.LazyFrame, entity: Entity) -> dict[str, Any]:
+        metadata = self._deliver(frame, entity, self._export(), entity.name)
+        return metadata | (self._compare(frame, entity) if self._has_manifest() else {})
+
+    def _deliver_usage(self, reading: UsageReading) -> dict[str, Any]:
+        """A day's file has a key of its own, which the next export of that day writes again."""
+        table, export = reading.table, self._export()
+        if table.name == RAW_BY_DAY:
+            export = Export(RAW_BY_DAY, export.org_id, reading.window.start)
+        return self._deliver(reading.usage.frame, table, export, TYPE, name=self._usage_file(table.name))
+
+    def _usage_file(self, asset: str) -> str:
+        """Raw and aggregated measurements of one export must not have one key."""
+        assert self._run
+        assert self._instance
+        root = runs_of(self._instance, root_id(self._run))[0].dagster_run
+        is_second = asset == AGGREGATED and RAW in chosen_entities(self._instance, root)
+        return f"{TYPE}_aggregated" if is_second else TYPE
+
+    def _deliver(
+        self, frame: pl.LazyFrame, table: Table, export: Export, type: str, *, name: str | None = None
+    ) -> dict[str, Any]:
         started = time.monotonic()
-        file = self._file(f"{entity.name}.csv")
+        file = self._file(f"{table.name}.csv")
         try:
-            rows = write_csv(frame, entity, file)
-            delivered = self._destinations.deliver(file, self._export(), entity.name, to=self.destinations)
+            rows = write_csv(frame, table, file)
+            delivered = self._destinations.deliver(file, export, type, to=self.destinations, name=name)
         finally:
             file.unlink(missing_ok=True)
         seconds = time.monotonic() - started
-        metadata = delivery_metadata(frame, rows=rows, delivered=delivered, seconds=seconds)
-        return metadata | (self._compare(frame, entity) if self._has_manifest() else {})
+        return delivery_metadata(frame, rows=rows, delivered=delivered, seconds=seconds)
 
     def _compare(self, frame: pl.LazyFrame, entity: Entity) -> dict[str, Any]:
         export = self._export()
@@ -126,7 +160,7 @@ class S3CsvIOManager(dg.ConfigurableIOManager):
 
     def _has_manifest(self) -> bool:
         """Only an export that gets a manifest can be compared with, and is compared."""
-        return MANIFEST in ((self._run and self._run.step_keys_to_execute) or ())
+        return bool(self._run and self._instance and MANIFEST in planned_steps(self._instance, self._run))
 
     def _export(self) -> Export:
         assert self._run

@@ -8,6 +8,7 @@ from typing import Any
 
 import dagster as dg
 
+from m3ter_dagster.config.usage import USAGE_ASSETS
 from m3ter_dagster.entities import entities
 from m3ter_dagster.exports import Export
 
@@ -21,6 +22,11 @@ SUMMARY = "m3ter/manifest"
 ROOT_TAG = "dagster/root_run_id"
 """Dagster's tag of re-executions: the run that was executed first."""
 _LOOK_BACK = 100
+
+
+def exported() -> tuple[str, ...]:
+    """The assets that are files of exports, by name."""
+    return (*entities(), *USAGE_ASSETS)
 
 
 def export_of(run: dg.DagsterRun, instance: dg.DagsterInstance, org_id: str) -> Export:
@@ -43,11 +49,17 @@ def runs_of(instance: dg.DagsterInstance, export_id: str) -> Sequence[dg.RunReco
 
 
 def chosen_entities(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[str]:
-    """The entities that a run is to export, from the plan it was made with."""
+    """The entities that a run is to export."""
+    steps = planned_steps(instance, run)
+    return [name for name in exported() if name in steps]
+
+
+def planned_steps(instance: dg.DagsterInstance, run: dg.DagsterRun) -> set[str]:
+    """The steps of a run; one that executes a whole job names them only in the plan that it was made with."""
     steps = run.step_keys_to_execute
     if steps is None and run.execution_plan_snapshot_id:
         steps = instance.get_execution_plan_snapshot(run.execution_plan_snapshot_id).step_keys_to_execute
-    return [name for name in entities() if name in set(steps or ())]
+    return set(steps or ())
 
 
 def deliveries_of(instance: dg.DagsterInstance, export_id: str) -> dict[str, dg.AssetMaterialization]:
@@ -56,7 +68,7 @@ def deliveries_of(instance: dg.DagsterInstance, export_id: str) -> dict[str, dg.
     for record in runs_of(instance, export_id):
         for materialization in _materializations(instance, record.dagster_run.run_id):
             found[materialization.asset_key.path[-1]] = materialization
-    return {name: found[name] for name in entities() if name in found}
+    return {name: found[name] for name in exported() if name in found}
 
 
 def previous_export(instance: dg.DagsterInstance, *, schedule: str | None, export_id: str) -> Mapping[str, Any] | None:

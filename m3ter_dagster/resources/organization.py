@@ -12,6 +12,7 @@ import dagster as dg
 
 from m3ter_dagster.config import M3terSettings, executor, load_m3ter_settings
 from m3ter_dagster.entities import Entity, entities
+from m3ter_dagster.resources.export_history import planned_steps
 from m3ter_dagster.resources.m3ter import M3terClient
 from m3ter_dagster.resources.m3ter_http import Credentials
 from m3ter_dagster.resources.organization_reader import OrganizationReader
@@ -49,9 +50,9 @@ class Organization:
 @dg.resource(description="Reads the m3ter Organization. Where all steps share a process, all entities are read ahead.")
 def organization_resource(context: dg.InitResourceContext) -> Generator[Organization]:
     """Nothing is read before the first entity is asked for: another resource may refuse the run."""
-    steps = (context.run and context.run.step_keys_to_execute) or ()
-    reads_ahead = executor() == "in_process"
-    organization = Organization([entities()[step] for step in steps if step in entities()] if reads_ahead else [])
+    reads_ahead = executor() == "in_process" and context.run and context.instance
+    steps = planned_steps(context.instance, context.run) if reads_ahead else set()
+    organization = Organization([entity for name, entity in entities().items() if name in steps])
     try:
         yield organization
     finally:

@@ -10,21 +10,22 @@ import dagster as dg
 
 from m3ter_dagster.resources.reading import Reading
 
-_FROM, _UNTIL = "read from", "read until"
-_DUPLICATES = "rows dropped as older copies"
-_UNKNOWN = "API fields not in the schema"
+FROM, UNTIL = "read from", "read until"
+DUPLICATES = "rows dropped as older copies"
+UNKNOWN = "API fields not in the schema"
+WINDOW = "m3ter/window"
 _EMPTY = "documented fields without any value"
 
 
 def reading_metadata(reading: Reading) -> dict[str, Any]:
     """Findings are there only where there are any."""
-    findings = {_UNKNOWN: dict(reading.unknown_fields), _EMPTY: list(reading.empty_columns)}
+    findings = {UNKNOWN: dict(reading.unknown_fields), _EMPTY: list(reading.empty_columns)}
     return {
         "requests": reading.requests,
         "seconds to read": round(reading.seconds, 3),
-        _FROM: dg.MetadataValue.timestamp(reading.started),
-        _UNTIL: dg.MetadataValue.timestamp(reading.finished),
-        _DUPLICATES: reading.duplicates,
+        FROM: dg.MetadataValue.timestamp(reading.started),
+        UNTIL: dg.MetadataValue.timestamp(reading.finished),
+        DUPLICATES: reading.duplicates,
         **{name: dg.MetadataValue.json(found) for name, found in findings.items() if found},
     }
 
@@ -32,11 +33,12 @@ def reading_metadata(reading: Reading) -> dict[str, Any]:
 def recorded_reading(metadata: Mapping[str, dg.MetadataValue[Any]]) -> dict[str, Any]:
     """What `reading_metadata` recorded, as the manifest has it."""
     return {
-        "from": _iso(metadata[_FROM]),
-        "until": _iso(metadata[_UNTIL]),
-        "duplicatesDropped": metadata[_DUPLICATES].value,
-        "unknownFields": metadata[_UNKNOWN].value if _UNKNOWN in metadata else {},
+        "from": _iso(metadata[FROM]),
+        "until": _iso(metadata[UNTIL]),
+        "duplicatesDropped": metadata[DUPLICATES].value,
+        "unknownFields": metadata[UNKNOWN].value if UNKNOWN in metadata else {},
         "emptyFields": metadata[_EMPTY].value if _EMPTY in metadata else [],
+        **({"window": metadata[WINDOW].value} if WINDOW in metadata else {}),
     }
 
 

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -23,6 +23,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 20.0
 PATIENCE_SECONDS = 6 * 3600.0
 """m3ter says nothing about how long a job takes; its file can be had for 24 hours."""
 
+T = TypeVar("T")
 Clock = Callable[[], float]
 Tell = Callable[[str], None]
 
@@ -120,9 +121,10 @@ class UsageExports:
         path = f"{self._exports}/jobs/{quote(job_id, safe='')}/getdownloadurl"
         return self._http.get(path, lambda answer: _read(answer, _Address)).url
 
-    def _records(self, listing: Listing, kind: type[Any]) -> Iterator[Any]:
+    def _records(self, listing: Listing, kind: type[T]) -> Iterator[T]:
         for page in self._client.pages(listing):
-            yield from msgspec.json.decode(page.rows, type=list[kind])
+            for record in msgspec.json.decode(page.rows, type=list[msgspec.Raw]):
+                yield msgspec.json.decode(record, type=kind)
 
     def _wait_or_stop(self, seconds: float) -> None:
         if self._stop.wait(seconds):
@@ -133,7 +135,7 @@ def _field(field: _Field) -> MeterField:
     return MeterField(field.code, field.name, field.category)
 
 
-def _read(answer: bytes, kind: type[Any]) -> Any:
+def _read(answer: bytes, kind: type[T]) -> T:
     """A body that is cut off or not JSON is what a proxy leaves behind: Later."""
     try:
         return msgspec.json.decode(answer, type=kind)

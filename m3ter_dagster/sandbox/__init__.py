@@ -14,6 +14,7 @@ from m3ter_dagster.sandbox.api import LoggedRequest, SandboxApi
 from m3ter_dagster.sandbox.data_exports import data_export_routes, sample_destinations, sample_schedules
 from m3ter_dagster.sandbox.organization import SampleOrganization
 from m3ter_dagster.sandbox.s3 import Keys, Role, SandboxS3, User, allow, deny
+from m3ter_dagster.sandbox.usage_exports import sample_usage_exports
 from m3ter_dagster.sandbox.values import Seed
 
 __all__ = [
@@ -63,13 +64,17 @@ class Sandbox:
         s3_port: int = 0,
     ) -> None:
         self.organization = SampleOrganization(accounts, seed)
+        self.usage = sample_usage_exports(self.organization, clock)
         self.api = SandboxApi(
             self.organization.records(),
             requests_per_second=requests_per_second,
             token_lifetime=token_lifetime,
             clock=clock,
             port=api_port,
-            further_routes=[data_export_routes(sample_destinations(Seed(seed)), sample_schedules(Seed(seed)))],
+            further_routes=[
+                data_export_routes(sample_destinations(Seed(seed)), sample_schedules(Seed(seed))),
+                self.usage.routes(),
+            ],
         )
         self.s3 = SandboxS3(BUCKETS, port=s3_port)
         self._folder = folder

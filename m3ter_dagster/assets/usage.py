@@ -1,0 +1,101 @@
+"""Exports of measurements, whose columns are known only when they run: raw, aggregated, and raw day by day."""
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+
+from m3ter_dagster.assets.breaches import breach_metadata
+from m3ter_dagster.assets.column_schema import column_schema
+from m3ter_dagster.assets.operational import IO_MANAGER, RETRIES
+from m3ter_dagster.assets.source import source_key
+from m3ter_dagster.assets.usage_checks import failed_usage_checks, sums_equal_raw, usage_check_specs, usage_checks
+from m3ter_dagster.assets.usage_config import AggregatedConfig, MeasurementsConfig, RawConfig, selection_of, window_in
+from m3ter_dagster.config import ConfigError, UsageSelection
+from m3ter_dagster.config.usage import AGGREGATED, RAW, RAW_BY_DAY
+from m3ter_dagster.frames.usage import UsageBreached
+from m3ter_dagster.resources.export_history import export_of
+from m3ter_dagster.resources.m3ter_errors import CredentialsRefused, M3terError, Refused, UnknownMeters
+from m3ter_dagster.resources.usage import UsageSource
+from m3ter_dagster.resources.usage_metadata import usage_metadata
+from m3ter_dagster.time_periods import Window
+
+GROUP = "usage"
+FIRST_DAY = "2020-01-01"
+"""Of the partitions; m3ter has no measurements of most Organizations from before."""
+DAYS = dg.DailyPartitionsDefinition(start_date=FIRST_DAY, timezone="UTC")
+PERMANENT = (CredentialsRefused, Refused, UnknownMeters)
+
+Source = dg.ResourceParam[UsageSource]
+
+
+def usage_assets(owners: Sequence[str] = ()) -> list[dg.AssetsDefinition]:
+    return [_raw(owners), _aggregated(owners), _raw_by_day(owners)]
+
+
+def usage_asset_checks() -> list[dg.AssetChecksDefinition]:
+    return [sums_equal_raw]
+
+
+def _raw(owners: Sequence[str]) -> dg.AssetsDefinition:
+    @dg.asset(**_about(RAW, owners, "Measurements as they were sent, with all fields of their meters."))
+    def usage_raw(context: dg.AssetExecutionContext, config: RawConfig, usage: Source) -> Iterator[Any]:
+        yield from _export(context, RAW, usage, selection_of(config), window_in(config, _due(context)))
+
+    return usage_raw
+
+
+def _aggregated(owners: Sequence[str]) -> dg.AssetsDefinition:
+    @dg.asset(**_about(AGGREGATED, owners, "Measurements aggregated by m3ter over hours, days, weeks or months."))
+    def usage_aggregated(context: dg.AssetExecutionContext, config: AggregatedConfig, usage: Source) -> Iterator[Any]:
+        yield from _export(context, AGGREGATED, usage, selection_of(config), window_in(config, _due(context)))
+
+    return usage_aggregated
+
+
+def _raw_by_day(owners: Sequence[str]) -> dg.AssetsDefinition:
+    """A day exported again replaces its own file and no other: its key is that of the day."""
+    about = _about(RAW_BY_DAY, owners, "The same, a file per day (UTC), for backfills of the past.")
+
+    @dg.asset(**about, partitions_def=DAYS)
+    def usage_raw_by_day(context: dg.AssetExecutionContext, config: MeasurementsConfig, usage: Source) -> Iterator[Any]:
+        start = datetime.fromisoformat(context.partition_key).replace(tzinfo=UTC)
+        yield from _export(context, RAW_BY_DAY, usage, selection_of(config), Window(start, start + timedelta(days=1)))
+
+    return usage_raw_by_day
+
+
+def _about(name: str, owners: Sequence[str], description: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "deps": [source_key("account"), source_key("meter")],
+        "group_name": GROUP,
+        "kinds": {"polars", "csv", "s3"},
+        "owners": owners,
+        "description": f"{description} One CSV; its columns follow from the meters and are shown with each export.",
+        "check_specs": usage_check_specs(name),
+        "io_manager_key": IO_MANAGER,
+        "retry_policy": RETRIES,
+    }
+
+
+def _due(context: dg.AssetExecutionContext) -> datetime:
+    return export_of(context.run, context.instance, org_id="").due
+
+
+def _export(
+    context: dg.AssetExecutionContext, name: str, usage: UsageSource, selection: UsageSelection, window: Window
+) -> Iterator[Any]:
+    context.log.info(f"{name}: measurements of {window}.")
+    try:
+        reading = usage.read(name, selection, window, tell=lambda progress: context.log.info(f"{name}: {progress}"))
+    except UsageBreached as breached:
+        yield from failed_usage_checks(name, breached)
+        raise dg.Failure(str(breached), metadata=breach_metadata(breached), allow_retries=False) from None
+    except (ConfigError, M3terError) as error:
+        is_permanent = isinstance(error, (ConfigError, *PERMANENT))
+        raise dg.Failure(f"{name} could not be read: {error}", allow_retries=not is_permanent) from None
+    yield from usage_checks(name, reading)
+    schema = {"dagster/column_schema": column_schema(reading.table)}
+    yield dg.Output(reading, metadata={**usage_metadata(reading), **schema})

@@ -1,0 +1,122 @@
+"""What exported measurements are checked for."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+
+from m3ter_dagster.assets.breaches import breach_metadata
+from m3ter_dagster.config.usage import AGGREGATED, RAW
+from m3ter_dagster.frames.usage import UsageBreached
+from m3ter_dagster.frames.usage_tables import TIME, UID
+from m3ter_dagster.resources.usage import UsageReading
+from m3ter_dagster.resources.usage_metadata import recorded_sums
+
+SCHEMA, UNIQUE, WINDOW, METERS, ACCOUNTS, SUMS = "schema", "uid", "window", "meters", "accounts", "sums_equal_raw"
+_BLOCKING = {
+    SCHEMA: "Every cell fits the type of its column.",
+    UNIQUE: "Every measurement has a uid, and no other has it.",
+    WINDOW: "Every timestamp lies in the window of the export.",
+}
+_WARNING = {
+    METERS: "The Organization has every meter that the rows name.",
+    ACCOUNTS: "The Organization has every account that the rows name.",
+}
+Sums = Mapping[str, Mapping[str, float]]
+"""By meter and column."""
+_RAW_EXPORTS_LOOKED_AT = 50
+_SHOWN = 20
+_TOLERANCE = 1e-9
+
+
+def usage_check_specs(asset: str) -> list[dg.AssetCheckSpec]:
+    return [
+        *(dg.AssetCheckSpec(name, asset=asset, description=text, blocking=True) for name, text in _stopping(asset)),
+        *(dg.AssetCheckSpec(name, asset=asset, description=text) for name, text in _WARNING.items()),
+    ]
+
+
+def usage_checks(asset: str, reading: UsageReading) -> Iterator[dg.AssetCheckResult]:
+    rows = {"rows": reading.usage.rows}
+    for name, _ in _stopping(asset):
+        yield dg.AssetCheckResult(passed=True, check_name=name, metadata=rows)
+    yield _known(METERS, reading.unknown_meters)
+    yield _known(ACCOUNTS, reading.unknown_accounts)
+
+
+def failed_usage_checks(asset: str, breached: UsageBreached) -> Iterator[dg.AssetCheckResult]:
+    """Each breach belongs to the check of its column, or else to that of the schema."""
+    names = [name for name, _ in _stopping(asset)]
+    owners = {column: name for name, column in ((UNIQUE, UID), (WINDOW, TIME)) if name in names}
+    for name in names:
+        mine = [one for one in breached.breaches if owners.get(one.column, SCHEMA) == name]
+        metadata = breach_metadata(breached, mine) if mine else {}
+        yield dg.AssetCheckResult(passed=not mine, check_name=name, metadata=metadata)
+    for name in _WARNING:
+        yield _not_checked(name, "the export breaks its schema")
+
+
+@dg.asset_check(
+    asset=AGGREGATED,
+    name=SUMS,
+    additional_deps=[RAW],
+    description="The sums are those of the raw measurements, where both are exported for one window.",
+)
+def sums_equal_raw(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+    aggregated = next(_recorded(context.instance, AGGREGATED), {})
+    raw = next((one for one in _recorded(context.instance, RAW) if _is_comparable(one, aggregated)), None)
+    if raw is None:
+        return _not_checked(SUMS, "the raw measurements of this window are not exported")
+    differences = list(_differences(aggregated["sums"], raw["sums"]))
+    return dg.AssetCheckResult(
+        passed=not differences,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{len(differences)} sums differ." if differences else "Every sum is that of the raw measurements.",
+        metadata={"differences": differences[:_SHOWN]} if differences else {},
+    )
+
+
+def _stopping(asset: str) -> Sequence[tuple[str, str]]:
+    """Aggregated measurements have no uid."""
+    return [(name, text) for name, text in _BLOCKING.items() if name != UNIQUE or asset != AGGREGATED]
+
+
+def _known(check: str, unknown: Sequence[str] | None) -> dg.AssetCheckResult:
+    if unknown is None:
+        return _not_checked(check, f"the Organization's {check} could not be read")
+    return dg.AssetCheckResult(
+        passed=not unknown,
+        check_name=check,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{len(unknown)} unknown." if unknown else None,
+        metadata={"unknown": list(unknown[:_SHOWN])} if unknown else {},
+    )
+
+
+def _not_checked(check: str, reason: str) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        passed=True, check_name=check, severity=dg.AssetCheckSeverity.WARN, description=f"Not checked: {reason}."
+    )
+
+
+def _recorded(instance: dg.DagsterInstance, asset: str) -> Iterator[dict[str, Any]]:
+    """What the last exports recorded, the newest first."""
+    for record in instance.fetch_materializations(dg.AssetKey(asset), limit=_RAW_EXPORTS_LOOKED_AT).records:
+        if record.asset_materialization and (sums := recorded_sums(record.asset_materialization.metadata)):
+            yield sums
+
+
+def _is_comparable(raw: Mapping[str, Any], aggregated: Mapping[str, Any]) -> bool:
+    is_same = all(raw[name] == aggregated.get(name) for name in ("window", "accounts", "filters"))
+    return is_same and (not raw["meters"] or set(aggregated["sums"]) <= set(raw["meters"]))
+
+
+def _differences(aggregated: Sums, raw: Sums) -> Iterator[str]:
+    for meter, sums in aggregated.items():
+        for column, found in sums.items():
+            field, _, function = column.rpartition(" (")
+            if function != "SUM)":
+                continue
+            expected = raw.get(meter, {}).get(f"{field} (ORIGINAL)", 0.0)
+            if abs(found - expected) > _TOLERANCE * max(abs(found), abs(expected), 1.0):
+                yield f"{field} of meter {meter}: {found!r}, and {expected!r} in the raw measurements"

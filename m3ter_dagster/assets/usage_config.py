@@ -1,0 +1,75 @@
+"""What the launchpad asks for a usage export, in m3ter's own field names, as exports.yaml has them."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+from pydantic import Field, ValidationError
+
+from m3ter_dagster.config import UsageSelection
+from m3ter_dagster.config.usage import FREQUENCIES
+from m3ter_dagster.time_periods import Window, window_of
+
+Filters = list[dict[str, Any]]
+
+
+class MeasurementsConfig(dg.Config):
+    """Which measurements; without anything: those of all meters and accounts."""
+
+    meterIds: list[str] = Field(default=[], description="Left out: all meters.")
+    accountIds: list[str] = Field(default=[], description="Left out: all accounts.")
+    dimensionFilters: Filters = Field(default=[], description="Each with meterId, fieldCode and values.")
+
+
+class RawConfig(MeasurementsConfig):
+    timePeriod: str = Field(default="YESTERDAY", description="Relative to the moment the export is due, UTC.")
+    startDate: str | None = Field(default=None, description="Instead of the time period's start, such as 2024-06-01.")
+    endDate: str | None = Field(default=None, description="Instead of the time period's end; it is not in the export.")
+
+
+class AggregatedConfig(RawConfig):
+    aggregationFrequency: str = Field(default="DAY", description=f"{', '.join(FREQUENCIES)}.")
+    aggregations: Filters = Field(
+        default=[], description="Each with meterId, fieldCode and function. Left out: the SUM of every measure."
+    )
+    groups: Filters = Field(default=[], description="Such as {groupType: ACCOUNT}.")
+
+
+class UnusableConfig(dg.Failure):
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the config of the run {reason}.", allow_retries=False)
+
+
+def selection_of(config: MeasurementsConfig) -> UsageSelection:
+    """UnusableConfig says what is wrong, in the words of exports.yaml's own errors."""
+    given = {"timePeriod": "YESTERDAY", **config.model_dump()}
+    chosen = {name: value for name, value in given.items() if name not in ("startDate", "endDate") and value != []}
+    try:
+        return UsageSelection.model_validate(chosen, by_alias=True, by_name=False)
+    except ValidationError as error:
+        raise UnusableConfig("; ".join(map(_words, error.errors()))) from None
+
+
+def window_in(config: RawConfig, due: datetime) -> Window:
+    """From startDate to endDate, each by default that of the time period."""
+    try:
+        usual = window_of(selection_of(config).time_period, due)
+        start, end = _moment(config.startDate, usual.start), _moment(config.endDate, usual.end)
+        return Window(start, end)
+    except ValueError as error:
+        raise UnusableConfig(f"has no window: {error}".rstrip(".")) from None
+
+
+def _moment(text: str | None, usual: datetime) -> datetime:
+    """A date is its midnight, and a time without a zone is in UTC."""
+    if not text:
+        return usual
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _words(error: Mapping[str, Any]) -> str:
+    reason = (error.get("ctx") or {}).get("error")
+    place = ".".join(map(str, error["loc"]))
+    return str(reason) if reason else f"has {place}, which is {error['type'].replace('_', ' ')}"

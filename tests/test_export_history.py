@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dagster._record import copy
+
+from m3ter_dagster.entities import entities
+from m3ter_dagster.resources.export_history import MANIFEST, chosen_entities, planned_steps
+
+NAMES = ("account", "bill", MANIFEST)
+
+
+@pytest.mark.parametrize("chosen", [NAMES, ("bill", MANIFEST)])
+def test_the_steps_of_a_run_are_known_whether_or_not_it_names_them(tmp_path: Path, chosen: tuple[str, ...]) -> None:
+    """A run that Dagster's daemon launches for a whole job names none."""
+    job = dg.Definitions(assets=[asset(name) for name in NAMES], jobs=[dg.define_asset_job("export")])
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        selection = [dg.AssetKey(name) for name in chosen]
+        result = job.resolve_job_def("export").execute_in_process(instance=instance, asset_selection=selection)
+        run = instance.get_run_by_id(result.run_id)
+        assert run
+        unnamed = without_steps(run)
+        assert planned_steps(instance, run) == planned_steps(instance, unnamed) == set(chosen)
+        assert chosen_entities(instance, unnamed) == [name for name in entities() if name in chosen]
+
+
+def asset(name: str) -> dg.AssetsDefinition:
+    @dg.asset(name=name)
+    def nothing() -> None: ...
+
+    return nothing
+
+
+def without_steps(run: dg.DagsterRun) -> dg.DagsterRun:
+    return copy(run, step_keys_to_execute=None)

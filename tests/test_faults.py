@@ -1,0 +1,382 @@
+"""Whole exports through faults: survived without a trace, or ended in a named failure that a resume completes."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+import urllib3
+from faults import (
+    Fault,
+    after,
+    altered,
+    cut_off,
+    hanging,
+    instead,
+    lost_reply,
+    reset,
+    reset_within_request,
+    s3_error,
+    slow,
+    stalling,
+)
+from faulty_house import NAMES, House, Records, large_meters, open_house, small_organization
+from stores import Key, Store
+
+from m3ter_dagster.entities import entities
+from m3ter_dagster.resources import m3ter_http
+from m3ter_dagster.run_results import RunResult
+from m3ter_dagster.runs import export_now, resume
+
+Truth = dict[str, bytes]
+"""The CSVs of an export without a fault, by type."""
+MoveIn = Callable[..., House]
+READ_TIMEOUT = 0.7
+"""Seconds: more than a slow answer pauses, less than one may hang."""
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    with new_instance(tmp_path) as instance:
+        yield instance
+
+
+@contextmanager
+def new_instance(folder: Path) -> Iterator[dg.DagsterInstance]:
+    """On disk, so that a resume finds the first run."""
+    home = folder / "dagster"
+    home.mkdir()
+    with dg.instance_for_test(temp_dir=str(home)) as instance:
+        yield instance
+
+
+@pytest.fixture
+def move_in(moto_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MoveIn]:
+    """Opens a house that the environment names."""
+    monkeypatch.setattr(m3ter_http, "TIMEOUT", urllib3.Timeout(connect=5, read=READ_TIMEOUT))
+    with ExitStack() as stack:
+
+        def move_in(records: Records, **options: Any) -> House:
+            house = stack.enter_context(open_house(moto_store, tmp_path, records, **options))
+            house.move_in(monkeypatch)
+            return house
+
+        yield move_in
+
+
+@pytest.fixture(scope="module")
+def truth(moto_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Truth:
+    return without_a_fault(moto_store, tmp_path_factory.mktemp("small"), small_organization(), NAMES)
+
+
+@pytest.fixture(scope="module")
+def large_truth(moto_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Truth:
+    return without_a_fault(moto_store, tmp_path_factory.mktemp("large"), large_meters(), ["meter"])
+
+
+def without_a_fault(store: Store, folder: Path, records: Records, names: Sequence[str]) -> Truth:
+    with (
+        pytest.MonkeyPatch.context() as monkeypatch,
+        new_instance(folder) as instance,
+        open_house(store, folder, records, codes=["warehouse"]) as house,
+    ):
+        house.move_in(monkeypatch)
+        assert run(house, instance, names).is_complete
+        return {name: content for (_, name), content in house.delivered().items()}
+
+
+def run(house: House, instance: dg.DagsterInstance, names: Sequence[str] = NAMES) -> RunResult:
+    return export_now(instance, names, list(house.buckets), verbose=False, changed=lambda *_: None)
+
+
+def complete(result: RunResult, instance: dg.DagsterInstance) -> RunResult:
+    return resume(instance, result.run_id, abandoned=False, changed=lambda *_: None)
+
+
+def assert_whole(house: House, truth: Truth, export_id: str) -> None:
+    """Every object of the export, nothing else, and nothing to find fault with."""
+    assert house.delivered() == {(code, name): content for code in house.buckets for name, content in truth.items()}
+    files = [f"{export_id}_{name}" for name in truth]
+    expected = [*(f"{file}.csv" for file in files), *(f"{file}_keys.parquet" for file in files)]
+    for bucket in house.buckets.values():
+        found = [key.rsplit("/", 1)[-1] for where, key in house.objects() if where == bucket]
+        assert sorted(found) == sorted([*expected, f"{export_id}_manifest.json"])
+    assert house.findings() == []
+    assert house.open_uploads() == []
+
+
+def assert_unfinished(house: House, expected: Mapping[tuple[str, str], bytes]) -> None:
+    """The healthy entities are there, and nothing that says that the export is whole."""
+    assert house.delivered() == dict(expected)
+    assert house.manifests() == []
+    assert house.open_uploads() == []
+
+
+# Survived
+
+SECOND_PAGE, TOKEN, OF_ONE_ACCOUNT, PRODUCTS = r"/meters\?.*nextToken", "/oauth/token", "/accountplans", "/products"
+HTML = "<!doctype html><title>Just a moment</title>"
+
+API_FAULTS: dict[str, tuple[str, list[Fault]]] = {
+    "429 with Retry-After": (SECOND_PAGE, [instead(429, "{}", retry_after="1")]),
+    "429 without Retry-After": (SECOND_PAGE, [instead(429), instead(429, "{}")]),
+    "500": (OF_ONE_ACCOUNT, [instead(500, '{"message": "oops"}')] * 3),
+    "502, 503 and 504": (SECOND_PAGE, [instead(502, HTML), instead(503, retry_after="0")]),
+    "503 for a token": (TOKEN, [instead(503)]),
+    "a hang": (SECOND_PAGE, [hanging]),
+    "a hang for a token": (TOKEN, [hanging]),
+    "a stall within the body": (SECOND_PAGE, [stalling]),
+    "a slow body": (SECOND_PAGE, [slow]),
+    "a reset before the body": (SECOND_PAGE, [reset]),
+    "a reset within the body": (SECOND_PAGE, [altered(sent=0.5, resets=True)]),
+    "an end within the body": (OF_ONE_ACCOUNT, [altered(sent=0.5)]),
+    "JSON that is cut off": (SECOND_PAGE, [cut_off]),
+    "HTML with 200": (SECOND_PAGE, [instead(200, HTML, content_type="text/html")]),
+    "nothing with 200": (PRODUCTS, [instead(200)]),
+    "HTML for a token": (TOKEN, [instead(200, HTML)]),
+}
+
+
+@pytest.mark.parametrize("fault", API_FAULTS)
+def test_a_fault_of_the_api_leaves_no_trace(
+    move_in: MoveIn, instance: dg.DagsterInstance, truth: Truth, fault: str
+) -> None:
+    house = move_in(small_organization(), codes=["warehouse"])
+    where, faults = API_FAULTS[fault]
+    house.api.plan(where, *faults)
+    result = run(house, instance)
+    assert house.api.left == []
+    assert result.is_complete, result
+    assert_whole(house, truth, result.run_id)
+
+
+def expire(house: House) -> None:
+    house.clock.jump()
+
+
+def revoke(house: House) -> None:
+    house.server.revoke_tokens()
+
+
+@pytest.mark.parametrize("loss", [expire, revoke])
+def test_a_token_that_is_lost_in_mid_export_leaves_no_trace(
+    move_in: MoveIn, instance: dg.DagsterInstance, truth: Truth, loss: Callable[[House], None]
+) -> None:
+    house = move_in(small_organization(), codes=["warehouse"])
+    house.api.plan(SECOND_PAGE, after(lambda: loss(house)))
+    house.api.plan(OF_ONE_ACCOUNT, after(lambda: loss(house)))
+    result = run(house, instance)
+    assert house.api.left == []
+    assert result.is_complete, result
+    assert_whole(house, truth, result.run_id)
+
+
+PUT, HEAD, MANIFEST = "^PUT .*_meter.csv", "^HEAD .*_meter.csv", "^PUT .*_manifest.json"
+
+S3_FAULTS: dict[str, tuple[str, list[Fault]]] = {
+    "503 SlowDown": (PUT, [s3_error(503, "SlowDown")] * 2),
+    "500 InternalError": (PUT, [s3_error(500, "InternalError")]),
+    "503 without a body": (HEAD, [instead(503)]),
+    "a reset before the answer": (HEAD, [reset]),
+    "a reset within the request": (PUT, [reset_within_request]),
+    "a lost reply": (PUT, [lost_reply]),
+    "a lost reply to the manifest": (MANIFEST, [lost_reply]),
+    "503 SlowDown for the manifest": (MANIFEST, [s3_error(503, "SlowDown")]),
+}
+
+
+@pytest.mark.parametrize("fault", S3_FAULTS)
+def test_a_fault_of_the_store_leaves_no_trace(
+    move_in: MoveIn, instance: dg.DagsterInstance, truth: Truth, fault: str
+) -> None:
+    house = move_in(small_organization(), codes=["warehouse"])
+    where, faults = S3_FAULTS[fault]
+    house.s3.plan(where, *faults)
+    result = run(house, instance)
+    assert house.s3.left == []
+    assert result.is_complete, result
+    assert_whole(house, truth, result.run_id)
+
+
+BEGINNING, PART, END = r"^POST .*\?uploads", "^PUT .*partNumber=1", r"^POST .*\?uploadId="
+
+MULTIPART_FAULTS: dict[str, tuple[str, list[Fault]]] = {
+    "503 SlowDown": (PART, [s3_error(503, "SlowDown")] * 2),
+    "a reset in mid part": (PART, [reset_within_request]),
+    "a lost reply to a part": (PART, [lost_reply]),
+    "a lost reply to the beginning": (BEGINNING, [lost_reply]),
+    "a lost reply to the end": (END, [lost_reply]),
+    "an error at the end": (END, [s3_error(503, "ServiceUnavailable")]),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", MULTIPART_FAULTS)
+def test_a_fault_of_an_upload_in_parts_leaves_no_trace(
+    move_in: MoveIn, instance: dg.DagsterInstance, large_truth: Truth, fault: str
+) -> None:
+    house = move_in(large_meters(), codes=["warehouse"])
+    where, faults = MULTIPART_FAULTS[fault]
+    house.s3.plan(where, *faults)
+    result = run(house, instance, ["meter"])
+    assert house.s3.left == []
+    assert result.is_complete, result
+    assert_whole(house, large_truth, result.run_id)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_ten_faults_in_one_export_leave_no_trace(
+    move_in: MoveIn, instance: dg.DagsterInstance, truth: Truth, seed: int
+) -> None:
+    house = move_in(small_organization())
+    choice = random.Random(seed)
+    for where, faults in choice.sample(list(API_FAULTS.values()), 5):
+        house.api.plan(where, faults[0])
+    for where, faults in choice.sample(list(S3_FAULTS.values()), 4):
+        house.s3.plan(where, faults[0])
+    house.api.plan(OF_ONE_ACCOUNT, after(house.server.revoke_tokens))
+    result = run(house, instance)
+    assert (house.api.left, house.s3.left) == ([], [])
+    assert result.is_complete, result
+    assert_whole(house, truth, result.run_id)
+
+
+# Fatal, and then removed
+
+
+def everywhere(house: House, truth: Truth, *, without: str) -> dict[tuple[str, str], bytes]:
+    return {(code, name): content for code in house.buckets for name, content in truth.items() if name != without}
+
+
+REFUSALS: dict[str, tuple[Fault, str]] = {
+    "403": (instead(403, '{"message": "not yours"}'), "was refused with status 403: not yours. Give the service user"),
+    "404": (instead(404, '{"message": "no list"}'), "was refused with status 404: no list. Check M3TER_BASE_URL"),
+    "500": (instead(500), "failed 2 times, last because of status 500: no message. m3ter or the network between"),
+    "a hang": (hanging, "failed 2 times, last because of ReadTimeoutError: "),
+}
+
+
+@pytest.mark.parametrize("fault", REFUSALS)
+def test_a_list_that_is_never_given_is_named_and_completed_later(
+    move_in: MoveIn, instance: dg.DagsterInstance, truth: Truth, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(m3ter_http, "PATIENCE_SECONDS", 1.0)
+    house = move_in(small_organization())
+    answer, words = REFUSALS[fault]
+    house.api.always(PRODUCTS, answer)
+    failed = run(house, instance)
+    assert not failed.is_complete
+    assert {one.entity: one.status for one in failed.entities.values() if one.status != "delivered"} == {
+        "product": "failed"
+    }
+    assert words in failed.entities["product"].error
+    assert_unfinished(house, everywhere(house, truth, without="product"))
+    house.heal()
+    asked = len(house.api.lines)
+    assert complete(failed, instance).is_complete
+    assert [line.split("?")[0].rsplit("/", 1)[-1] for line in house.api.lines[asked:]] == ["token", "products"]
+    assert_whole(house, truth, failed.run_id)
+
+
+def denied_prefix(store: Store, resource: str) -> tuple[Key, Callable[[], None]]:
+    """A key that may do everything but put objects there, and what lifts the ban."""
+    iam = store.client("iam")
+    name = f"denied-{len(iam.list_users()['Users'])}"
+    iam.create_user(UserName=name)
+    for policy, effect, action, on in (("all", "Allow", "*", "*"), ("ban", "Deny", "s3:PutObject", resource)):
+        statement = {"Effect": effect, "Action": action, "Resource": on}
+        document = {"Version": "2012-10-17", "Statement": [statement]}
+        iam.put_user_policy(UserName=name, PolicyName=policy, PolicyDocument=json.dumps(document))
+    made = iam.create_access_key(UserName=name)["AccessKey"]
+    key = Key(made["AccessKeyId"], made["SecretAccessKey"])
+    return key, lambda: iam.delete_user_policy(UserName=name, PolicyName="ban")
+
+
+def test_a_prefix_that_one_destination_denies_is_named_and_completed_later(
+    move_in: MoveIn, moto_store: Store, instance: dg.DagsterInstance, truth: Truth
+) -> None:
+    key, lift = denied_prefix(moto_store, "arn:aws:s3:::*/kept/*type=product/*")
+    house = move_in(small_organization(), key=key, prefixes={"archive": "kept"})
+    failed = run(house, instance)
+    assert {one.entity for one in failed.entities.values() if one.status == "failed"} == {"product"}
+    assert "destination 'archive', s3://" in failed.entities["product"].error
+    assert "AccessDenied on PutObject: allow s3:PutObject on arn:aws:s3:::" in failed.entities["product"].error
+    assert "It was delivered to: warehouse." in failed.entities["product"].error
+    healthy = everywhere(house, truth, without="product") | {("warehouse", "product"): truth["product"]}
+    assert_unfinished(house, healthy)
+    lift()
+    assert complete(failed, instance).is_complete
+    assert_whole(house, truth, failed.run_id)
+
+
+def test_a_store_that_is_down_to_the_end_is_named_and_completed_later(
+    move_in: MoveIn, instance: dg.DagsterInstance, truth: Truth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("m3ter_dagster.resources.destinations.Destinations.__init__.__kwdefaults__", {"max_attempts": 2})
+    monkeypatch.setattr("m3ter_dagster.assets.operational.RETRIES", None)
+    house = move_in(small_organization())
+    house.s3.always(r"^PUT .*_product.csv", s3_error(503, "SlowDown"))
+    failed = run(house, instance)
+    assert {one.entity for one in failed.entities.values() if one.status == "failed"} == {"product"}
+    assert "SlowDown on PutObject" in failed.entities["product"].error
+    assert_unfinished(house, everywhere(house, truth, without="product"))
+    house.heal()
+    assert complete(failed, instance).is_complete
+    assert_whole(house, truth, failed.run_id)
+
+
+@contextmanager
+def small_disk(folder: Path, *, megabytes: int) -> Iterator[Callable[[int], None]]:
+    """A file system of that size at `folder`, and what gives it another."""
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "m3ter-test", str(folder)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.decode().strip()}")
+    try:
+        yield lambda size: check_call("mount", "-o", f"remount,size={size}m", str(folder))
+    finally:
+        check_call("umount", str(folder))
+
+
+def check_call(*command: str) -> None:
+    subprocess.run(command, capture_output=True, check=True)
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_named_and_completed_later(
+    move_in: MoveIn,
+    instance: dg.DagsterInstance,
+    truth: Truth,
+    large_truth: Truth,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    others = [(name, record) for name, record in small_organization() if name != "meter"]
+    expected = truth | large_truth
+    with small_disk(tmp_path / "disk", megabytes=4) as resize:
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "disk"))
+        house = move_in([*others, *large_meters()], codes=["warehouse"])
+        failed = run(house, instance)
+        assert {one.entity for one in failed.entities.values() if one.status == "failed"} == {"meter"}
+        assert "No space left on device" in failed.entities["meter"].error
+        assert_unfinished(house, everywhere(house, expected, without="meter"))
+        assert list((tmp_path / "disk").iterdir()) == []
+        resize(200)
+        assert complete(failed, instance).is_complete
+        assert_whole(house, expected, failed.run_id)
+        assert list((tmp_path / "disk").iterdir()) == []
+
+
+def test_the_names_are_entities() -> None:
+    assert set(NAMES) <= set(entities())

@@ -1,0 +1,154 @@
+"""`m3ter-dagster export` ended from outside in mid export: nothing partial stands anywhere, and a resume completes it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from click.testing import CliRunner
+from daemons import plain_environment
+from faults import Hold, unharmed
+from faulty_house import House, large_meters, open_house, small_organization
+from stores import Store
+
+from m3ter_dagster.cli import main
+
+pytestmark = pytest.mark.slow
+
+PROGRAM = Path(sys.executable).parent / "m3ter-dagster"
+NAMES = ("account", "meter", "product")
+RECORDS = [(name, record) for name, record in small_organization() if name in NAMES] + large_meters()
+SECONDS_TO_START, SECONDS_TO_END = 90, 30
+KILLED = -signal.SIGKILL
+Truth = dict[str, bytes]
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A request of the export, and where it stands when the process is ended."""
+
+    server: str
+    where: str
+    number: int
+    stands: str
+    """before, within or after it reaches the server"""
+
+
+MOMENTS = {
+    "while it asks for a token": Moment("api", "/oauth/token", 1, "before"),
+    "while it reads": Moment("api", "/meters", 2, "after"),
+    "within the first object": Moment("s3", "^PUT .*_account.csv", 1, "within"),
+    "after the second object": Moment("s3", "^PUT .*_account.csv", 2, "after"),
+    "within a part": Moment("s3", "^PUT .*partNumber=2", 1, "within"),
+    "before the parts become an object": Moment("s3", r"^POST .*\?uploadId=", 1, "before"),
+    "after the parts became an object": Moment("s3", r"^POST .*\?uploadId=", 2, "after"),
+    "within the manifest": Moment("s3", "^PUT .*_manifest.json", 1, "within"),
+    "between two manifests": Moment("s3", "^PUT .*_manifest.json", 2, "before"),
+}
+
+
+@pytest.fixture
+def house(moto_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
+    """A house that the environment names, with a Dagster home and a folder for temporary files of its own."""
+    (tmp_path / "temporary").mkdir()
+    with open_house(moto_store, tmp_path, RECORDS) as house:
+        house.move_in(monkeypatch)
+        monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home"))
+        yield house
+
+
+@pytest.fixture(scope="module")
+def truth(moto_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Truth:
+    """The CSVs of an export that nobody ends, by type."""
+    folder = tmp_path_factory.mktemp("truth")
+    (folder / "temporary").mkdir()
+    with open_house(moto_store, folder, RECORDS, codes=["warehouse"]) as house:
+        with started(house, folder) as process:
+            assert process.wait(SECONDS_TO_START) == 0
+        return {name: content for (_, name), content in house.delivered().items()}
+
+
+@contextmanager
+def started(house: House, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    settings = {"DAGSTER_HOME": str(folder / "home"), "TMPDIR": str(folder / "temporary")}
+    environment = {**plain_environment(), **house.environment, **settings}
+    chosen = ["--entities", ",".join(NAMES), "--destinations", ",".join(house.buckets)]
+    with (folder / "export.log").open("wb") as log:
+        command = [str(PROGRAM), "export", *chosen]
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+
+def end_at(moment: Moment, house: House, folder: Path, by: signal.Signals) -> int:
+    """The exit code of an export that gets the signal at that moment."""
+    hold = Hold(moment.stands)
+    proxy = house.api if moment.server == "api" else house.s3
+    proxy.plan(moment.where, *[unharmed] * (moment.number - 1), hold)
+    with started(house, folder) as process:
+        assert hold.reached.wait(SECONDS_TO_START), (folder / "export.log").read_text()
+        process.send_signal(by)
+        if by != signal.SIGKILL:
+            hold.released.set()
+        code = process.wait(SECONDS_TO_END)
+    hold.released.set()
+    house.heal()
+    for one in (house.api, house.s3):
+        one.settle()
+    return code
+
+
+def last_run(folder: Path) -> dg.DagsterRun:
+    with dg.DagsterInstance.from_config(str(folder / "home")) as instance:
+        return instance.get_runs(limit=1)[0]
+
+
+def assert_nothing_partial(house: House, truth: Truth) -> None:
+    """What stands under a final name is whole, and a manifest stands only where everything does."""
+    everything = {(code, name): content for code in house.buckets for name, content in truth.items()}
+    delivered = house.delivered()
+    assert delivered.items() <= everything.items()
+    assert not house.manifests() or delivered == everything
+    assert house.findings() == []
+
+
+def assert_resumed(house: House, truth: Truth, run_id: str, *options: str) -> None:
+    resumed = CliRunner().invoke(main, ["export", "--resume", run_id, *options], catch_exceptions=False)
+    assert resumed.exit_code == 0, resumed.output
+    assert house.delivered() == {(code, name): content for code in house.buckets for name, content in truth.items()}
+    assert len(house.manifests()) == len(house.buckets)
+    assert all(f"/{run_id}_" in key for _, key in house.objects())
+    assert house.findings() == []
+    assert house.open_uploads() == []
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_killed_export_leaves_nothing_partial_and_is_completed(
+    house: House, truth: Truth, tmp_path: Path, moment: str
+) -> None:
+    assert end_at(MOMENTS[moment], house, tmp_path, signal.SIGKILL) == KILLED
+    assert_nothing_partial(house, truth)
+    assert_resumed(house, truth, last_run(tmp_path).run_id, "--abandoned")
+
+
+@pytest.mark.parametrize("moment", ["while it reads", "within the first object", "within a part"])
+def test_a_terminated_export_cleans_up_and_is_completed(
+    house: House, truth: Truth, tmp_path: Path, moment: str
+) -> None:
+    assert end_at(MOMENTS[moment], house, tmp_path, signal.SIGTERM) != 0
+    assert_nothing_partial(house, truth)
+    assert house.manifests() == []
+    assert list((tmp_path / "temporary").iterdir()) == []
+    run = last_run(tmp_path)
+    assert run.status in (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
+    assert_resumed(house, truth, run.run_id)

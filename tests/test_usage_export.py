@@ -1,0 +1,335 @@
+"""Measurements from m3ter's export service to a bucket, through Dagster: raw, aggregated and day by day."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from click.testing import CliRunner, Result
+
+from m3ter_dagster.assets.operational import IO_MANAGER
+from m3ter_dagster.assets.usage import usage_asset_checks, usage_assets
+from m3ter_dagster.cli import main
+from m3ter_dagster.resources import usage_exports
+from m3ter_dagster.resources.csv_io_manager import S3CsvIOManager
+from m3ter_dagster.resources.usage import UsageSource
+from m3ter_dagster.sandbox import Sandbox
+from m3ter_dagster.sandbox.usage import FUNCTIONS, aggregated_rows, fields_of, raw_rows
+from m3ter_dagster.sandbox.usage_exports import Behaviour
+
+WAREHOUSE = "sandbox-warehouse"
+RAW, AGGREGATED, BY_DAY = "usage_raw", "usage_aggregated", "usage_raw_by_day"
+MARCH_31 = {"startDate": "2024-03-31", "endDate": "2024-04-01"}
+FREQUENCIES = {
+    "MONTH": ["month"],
+    "WEEK": ["month", "week"],
+    "DAY": ["month", "week", "day"],
+    "HOUR": ["month", "week", "day", "hour"],
+}
+SCHEDULES = """
+schedules:
+  - code: daily
+    sourceType: USAGE
+    timePeriod: YESTERDAY
+    destinations: [warehouse]
+    scheduleType: DAY
+    period: 1
+    dtCreated: 2024-06-01T00:00:00Z
+  - code: weekly sums
+    sourceType: USAGE
+    timePeriod: PREVIOUS_WEEK
+    aggregationFrequency: DAY
+    aggregations: [{meterId: METER, fieldCode: gb, function: SUM}, {meterId: METER, fieldCode: gb, function: MAX}]
+    groups: [{groupType: ACCOUNT}]
+    destinations: [warehouse, archive]
+    scheduleType: DAY
+    period: 7
+    dtCreated: 2024-06-01T00:00:00Z
+  - code: bills
+    operationalDataTypes: [BILLS]
+    destinations: [warehouse]
+    scheduleType: DAY
+    period: 7
+    dtCreated: 2024-06-01T00:00:00Z
+"""
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[Sandbox]:
+    with Sandbox(6, requests_per_second=None) as sandbox:
+        text = sandbox.exports.read_text() + SCHEDULES.replace("METER", next(iter(sandbox.usage.meters)))
+        sandbox.exports.write_text(text)
+        yield sandbox
+
+
+@dataclass(frozen=True)
+class House:
+    sandbox: Sandbox
+    instance: dg.DagsterInstance
+
+    def export(self, *names: str, partition: str | None = None, **configs: Mapping[str, Any]) -> Any:
+        """The assets in one run that may fail; `configs` are theirs."""
+        assets = [*usage_assets(), *usage_asset_checks()]
+        return dg.materialize(
+            assets,
+            selection=[dg.AssetKey(name) for name in names],
+            instance=self.instance,
+            resources={
+                "usage": UsageSource(wait=lambda _: None),
+                IO_MANAGER: S3CsvIOManager(destinations=["warehouse"]),
+            },
+            run_config={"ops": {name: {"config": dict(config)} for name, config in configs.items()}},
+            partition_key=partition,
+            raise_on_error=False,
+        )
+
+    def files(self) -> dict[str, bytes]:
+        return {
+            key: content for key, content in self.sandbox.s3.objects(WAREHOUSE).items() if "/type=measurements/" in key
+        }
+
+    def rows_of(self, result: Any, name: str = RAW) -> list[dict[str, str]]:
+        return rows_in(self.files()[key_of(result, name)])
+
+    def truth(self, start: str, end: str, **asked: Any) -> list[dict[str, Any]]:
+        return list(self.sandbox.usage.usage.measurements({"startDate": start, "endDate": end, **asked}))
+
+
+@pytest.fixture
+def house(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[House]:
+    for name, value in sandbox.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("M3TER_REQUESTS_PER_SECOND", "50")
+    monkeypatch.setattr(usage_exports, "FIRST_PAUSE", 0.01)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dagster").mkdir()
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
+    sandbox.usage.behaviour = Behaviour()
+    with dg.instance_for_test(temp_dir=str(tmp_path / "dagster")) as instance:
+        yield House(sandbox, instance)
+
+
+def key_of(result: Any, name: str = RAW) -> str:
+    (event,) = result.asset_materializations_for_node(name)
+    return str(event.metadata["dagster/uri"].value).removeprefix(f"s3://{WAREHOUSE}/")
+
+
+def rows_in(content: bytes) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(content.decode(), newline=""), strict=True))
+
+
+def as_text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[dict[str, Any]]:
+    """As it should be read back from the file, in one order."""
+    texts = [{name: row.get(name, "") for name in columns} for row in rows]
+    return sorted(texts, key=lambda row: str([row[name] for name in columns[:4]]))
+
+
+def numbers(rows: Sequence[Mapping[str, Any]], suffixes: Sequence[str]) -> list[dict[str, Any]]:
+    """With the cells of number columns as numbers."""
+    return [
+        {name: float(cell) if cell != "" and name.endswith(tuple(suffixes)) else cell for name, cell in row.items()}
+        for row in rows
+    ]
+
+
+def failures_of(result: Any) -> str:
+    return "\n".join(
+        event.step_failure_data.user_failure_data.description for event in result.get_step_failure_events()
+    )
+
+
+@pytest.mark.parametrize("is_gzip", [True, False])
+def test_raw_measurements_equal_the_truth(house: House, is_gzip: bool) -> None:
+    house.sandbox.usage.behaviour.is_gzip = is_gzip
+    result = house.export(RAW, usage_raw=MARCH_31)
+    assert result.success
+    found, meters = house.rows_of(result), house.sandbox.usage.meters
+    columns = list(found[0])
+    assert columns[:6] == ["meter_id", "timestamp", "uid", "ets", "received_at", "account_id"]
+    assert set(columns[6:]) == {
+        f"{field['name']} (ORIGINAL)" for meter in meters.values() for field in fields_of(meter)
+    }
+    truth = list(raw_rows(iter(house.truth("2024-03-31T00:00Z", "2024-04-01T00:00Z")), meters))
+    measures = ["stored (ORIGINAL)", "TB (ORIGINAL)"]
+    assert len(truth) == 12 * 9
+    assert numbers(as_text(found, columns), measures) == as_text(truth, columns)
+    assert house.sandbox.usage.asked()[-1] == {
+        "sourceType": "USAGE",
+        "exportFileFormat": "CSV",
+        "startDate": "2024-03-31T00:00:00.000Z",
+        "endDate": "2024-04-01T00:00:00.000Z",
+    }
+
+
+def test_the_materialisation_shows_the_columns_and_the_window(house: House) -> None:
+    result = house.export(RAW, usage_raw=MARCH_31)
+    (event,) = result.asset_materializations_for_node(RAW)
+    columns = {one.name: one.type for one in event.metadata["dagster/column_schema"].value.columns}
+    assert (columns["uid"], columns["Gigabytes, stored (ORIGINAL)"], columns["Acme Ltd (ORIGINAL)"]) == (
+        "string",
+        "number",
+        "string",
+    )
+    assert event.metadata["window"].value == "2024-03-31 00:00 to 2024-04-01 00:00 UTC"
+    checks = {one.check_name: one.passed for one in result.get_asset_check_evaluations()}
+    assert checks == {"schema": True, "uid": True, "window": True, "meters": True, "accounts": True}
+
+
+@pytest.mark.parametrize("frequency", FREQUENCIES)
+@pytest.mark.parametrize("function", ["SUM", "MEAN"])
+def test_aggregated_measurements_equal_the_truth(house: House, frequency: str, function: str) -> None:
+    meters = house.sandbox.usage.meters
+    id, account = list(meters)[1], house.truth("2024-03-31T00:00Z", "2024-04-01T00:00Z")[0]["account_id"]
+    aggregations = [{"meterId": id, "fieldCode": code, "function": function} for code in ("gb", "tb")]
+    config = {
+        "aggregationFrequency": frequency,
+        "accountIds": [account],
+        "aggregations": aggregations,
+        "meterIds": [id],
+    }
+    result = house.export(AGGREGATED, usage_aggregated={**config, "startDate": "2024-03-25", "endDate": "2024-04-03"})
+    assert result.success
+    found = house.rows_of(result, AGGREGATED)
+    measures = [f"Gigabytes, stored ({function})", f"TB ({function})"]
+    columns = ["meter_id", "timestamp", "year", "account_id", *measures, *FREQUENCIES[frequency]]
+    assert list(found[0]) == columns
+    asked = {"groups": [{"groupType": "ACCOUNT"}, {"groupType": "TIME", "frequency": frequency}]}
+    rows = house.truth("2024-03-25T00:00Z", "2024-04-03T00:00Z", meterIds=[id], accountIds=[account])
+    truth = aggregated_rows(iter(rows), {**asked, "aggregations": aggregations}, meters)
+    assert numbers(as_text(found, columns), measures) == as_text(list(truth), columns)
+
+
+def test_both_of_one_window_stand_side_by_side_and_their_sums_agree(house: House) -> None:
+    result = house.export(RAW, AGGREGATED, usage_raw=MARCH_31, usage_aggregated=MARCH_31)
+    assert result.success
+    keys = [key_of(result, name) for name in (RAW, AGGREGATED)]
+    assert [key.removeprefix("m3ter/orgId=").split("_", 1)[1] for key in keys] == [
+        "measurements.csv",
+        "measurements_aggregated.csv",
+    ]
+    (check,) = [one for one in result.get_asset_check_evaluations() if one.check_name == "sums_equal_raw"]
+    assert (check.passed, check.description) == (True, "Every sum is that of the raw measurements.")
+    sums: dict[str, float] = defaultdict(float)
+    for row in house.rows_of(result, AGGREGATED):
+        sums[row["meter_id"]] += float(row["Gigabytes, stored (SUM)"])
+    assert len(sums) == 9
+
+
+def test_an_empty_window_is_a_header_and_m3ter_is_not_asked(house: House) -> None:
+    before = len(house.sandbox.usage.asked())
+    result = house.export(RAW, usage_raw={"startDate": "2024-03-31", "endDate": "2024-03-31"})
+    assert result.success
+    assert len(house.sandbox.usage.asked()) == before
+    assert house.rows_of(result) == []
+    assert house.files()[key_of(result)].startswith(b'"meter_id","timestamp","uid","ets","received_at","account_id",')
+
+
+def test_without_config_it_is_yesterday(house: House) -> None:
+    result = house.export(RAW)
+    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    assert result.success
+    assert {row["timestamp"][:10] for row in house.rows_of(result)} == {f"{today - timedelta(days=1):%Y-%m-%d}"}
+
+
+def test_a_day_exported_again_leaves_the_others_as_they_are(house: House) -> None:
+    days = ["2024-02-28", "2024-02-29", "2024-03-01"]
+    assert all(house.export(BY_DAY, partition=day).success for day in days)
+    files = house.files()
+    keys = {day: next(key for key in files if f"/date={day}/hour=00/" in key) for day in days}
+    for day, key in keys.items():
+        assert key.endswith("/type=measurements/usage_raw_by_day_measurements.csv")
+        assert {row["timestamp"][:10] for row in rows_in(files[key])} == {day}
+        assert len(rows_in(files[key])) == 12 * 9
+    times = {key: one["LastModified"] for key, one in listed(house).items()}
+    assert house.export(BY_DAY, partition="2024-02-29").success
+    assert house.files().keys() == files.keys()
+    again = {key: one["LastModified"] for key, one in listed(house).items()}
+    assert {key for key in again if again[key] != times[key]} <= {keys["2024-02-29"]}
+
+
+def listed(house: House) -> dict[str, Any]:
+    found = house.sandbox.s3.client().list_objects_v2(Bucket=WAREHOUSE)["Contents"]
+    return {one["Key"]: one for one in found}
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"meterIds": ["m-1"]}, "The Organization has no meter 'm-1'; correct the usage schedule"),
+        ({"dimensionFilters": [{"meterId": "M", "fieldCode": "x", "values": ["a"]}]}, "no meter field 'x of M'"),
+        ({"timePeriod": "NOW"}, "the config of the run has the timePeriod 'NOW'; known are"),
+        ({"startDate": "soon"}, "the config of the run has no window: Invalid isoformat string: 'soon'."),
+        ({"startDate": "2024-04-02", "endDate": "2024-04-01"}, "the second must not be before the first"),
+        ({"startDate": "2999-01-01", "endDate": "2999-01-02"}, "was refused with status 400: endDate must be after"),
+    ],
+)
+def test_a_wrong_config_is_named(house: House, config: dict[str, Any], words: str) -> None:
+    id = next(iter(house.sandbox.usage.meters))
+    text = json.dumps(config).replace('"M"', f'"{id}"')
+    result = house.export(RAW, usage_raw=json.loads(text))
+    assert not result.success
+    assert words.replace(" M'", f" {id}'") in failures_of(result)
+
+
+def test_a_failed_job_is_named_and_nothing_is_delivered(house: House) -> None:
+    house.sandbox.usage.behaviour.fails = True
+    before = house.files().keys()
+    result = house.export(RAW, usage_raw=MARCH_31)
+    assert not result.success
+    assert "has failed after" in failures_of(result)
+    assert house.files().keys() == before
+
+
+def test_an_expired_address_is_asked_for_again(house: House) -> None:
+    house.sandbox.usage.behaviour.expired_addresses = 2
+    result = house.export(RAW, usage_raw=MARCH_31)
+    assert result.success
+    assert len(house.rows_of(result)) == 12 * 9
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["export", *arguments], catch_exceptions=False)
+
+
+def test_a_usage_schedule_runs_from_the_terminal(house: House) -> None:
+    before = house.sandbox.s3.objects(WAREHOUSE).keys()
+    found = run("--schedule", "weekly sums", "--from", "2024-03-31", "--to", "2024-04-02T00:00:00Z")
+    assert found.exit_code == 0, found.output
+    new = {key: content for key, content in house.sandbox.s3.objects(WAREHOUSE).items() if key not in before}
+    (file,) = (
+        content for key, content in new.items() if "/type=measurements/" in key and key.endswith("_measurements.csv")
+    )
+    assert {row["timestamp"][:10] for row in rows_in(file)} == {"2024-03-31", "2024-04-01"}
+    (content,) = (content for key, content in new.items() if key.endswith("_manifest.json"))
+    (resource,) = json.loads(content)["resources"]
+    assert [one["name"] for one in resource["schema"]["fields"]] == list(rows_in(file)[0])
+    assert resource["m3ter:rows"] == len(rows_in(file))
+    assert resource["m3ter:reading"]["window"] == ["2024-03-31T00:00:00+00:00", "2024-04-02T00:00:00+00:00"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--from", "2024-03-31"], "--from and --to are of a usage schedule; name it with --schedule."),
+        (["--schedule", "bills", "--to", "2024-03-31"], "schedule 'bills' exports operational data."),
+        (["--schedule", "daily", "--to", "now"], "--to: 'now' is no time; write one such as 2024-06-01"),
+        (["--schedule", "daily", "--from", "2024-03-31", "--to", "2024-03-30"], "give the earlier one first."),
+    ],
+)
+def test_a_wrong_window_on_the_command_line(house: House, arguments: list[str], words: str) -> None:  # noqa: ARG001
+    found = run(*arguments)
+    assert found.exit_code == 2
+    assert words in found.stderr
+
+
+def test_the_functions_of_the_sample_are_those_of_the_api() -> None:
+    assert set(FUNCTIONS) == {"SUM", "MIN", "MAX", "COUNT", "LATEST", "MEAN", "UNIQUE"}
