@@ -312,11 +312,10 @@ def test_an_asset_of_the_users_own_reads_the_delivered_file_as_a_typed_frame(
 
 def test_an_entity_that_was_never_delivered_cannot_be_read(house: House) -> None:
     house.use(ORGANIZATION.records())
-    instance = dg.DagsterInstance.ephemeral()
-    with pytest.raises(NotExported, match=r"^meter was never delivered, so there is no CSV to read; materialise meter"):
-        dg.materialize(
-            [*operational_assets(), downstream([])], selection=["report"], instance=instance, resources=resources()
-        )
+    message = r"^meter was never delivered, so there is no CSV to read; materialise meter first\.$"
+    assets = [*operational_assets(), downstream([])]
+    with dg.instance_for_test() as unused, pytest.raises(NotExported, match=message):
+        dg.materialize(assets, selection=["report"], instance=unused, resources=resources())
 
 
 # The terminal

@@ -17,7 +17,7 @@ from m3ter_dagster.cli import main
 from m3ter_dagster.cli.carried_over import carried_destinations, carried_schedules
 from m3ter_dagster.cli.exports_yaml import exports_yaml
 from m3ter_dagster.cli.free_codes import LONGEST_CODE
-from m3ter_dagster.config import Exports, parse_exports
+from m3ter_dagster.config import Exports, ExportSchedule, UsageSchedule, parse_exports
 from m3ter_dagster.config.models import data_types
 from m3ter_dagster.sandbox import SandboxApi
 from m3ter_dagster.sandbox.data_exports import data_export_routes, sample_destinations, sample_schedules
@@ -62,9 +62,9 @@ def test_what_it_prints_is_an_exports_file(pulled: Result) -> None:
     assert pulled.exit_code == 0
     exports = exports_of(pulled.stdout)
     assert [one.code for one in exports.destinations] == ["warehouse", "archive"]
-    assert [one.code for one in exports.schedules] == ["finance", "bills", "type_export"]
+    assert [one.code for one in exports.schedules] == ["finance", "bills", "type_export", "usage"]
     assert pulled.stderr == (
-        "2 of 3 destinations and 3 of 9 schedules are carried over; comments say what is different.\n"
+        "2 of 3 destinations and 4 of 9 schedules are carried over; comments say what is different.\n"
     )
 
 
@@ -80,7 +80,10 @@ def test_a_destination_is_carried_over(pulled: Result) -> None:
 
 
 def test_a_schedule_is_carried_over_and_stays_due_when_it_was(pulled: Result) -> None:
-    finance, bills, _ = exports_of(pulled.stdout).schedules
+    finance, bills, _, usage = exports_of(pulled.stdout).schedules
+    assert isinstance(finance, ExportSchedule)
+    assert isinstance(usage, UsageSchedule)
+    assert (usage.time_period, usage.asset_names, usage.destinations) == ("YESTERDAY", ("usage_raw",), ("warehouse",))
     assert finance.operational_data_types == ("account", "account_plan", "commitment")
     assert finance.destinations == ("warehouse",)
     assert (finance.schedule_type, finance.period) == ("DAY", 2)
@@ -105,7 +108,6 @@ def test_a_schedule_is_carried_over_and_stays_due_when_it_was(pulled: Result) ->
         "schedule 'quarterly' is not carried over: it runs by the minute; give it scheduleType HOUR or DAY "
         "and a period.",
         "schedule 'once' is not carried over: it runs once, on request; `m3ter-dagster export` does that.",
-        "schedule 'usage' is not carried over: it exports usage data.",
     ],
 )
 def test_what_is_different_here_is_said_in_a_comment(pulled: Result, comment: str) -> None:
@@ -113,20 +115,47 @@ def test_what_is_different_here_is_said_in_a_comment(pulled: Result, comment: st
 
 
 def test_a_comment_keeps_everything_that_m3ter_knows(pulled: Result) -> None:
-    usage = pulled.stdout.split("# - code: usage\n")[1]
-    assert [line.removeprefix("  #   ") for line in usage.splitlines()] == [
-        "name: Usage",
-        "sourceType: USAGE",
-        "destinations: [warehouse]",
-        "scheduleType: DAY",
-        "period: 1",
-        "dtCreated: '2024-06-19T10:00:00.123Z'",
-        "timePeriod: YESTERDAY",
-        "meterIds: []",
-        "accountIds: []",
-        "aggregations: []",
-        "groups: []",
+    office_hours = pulled.stdout.split("# - code: office hours\n")[1].split("  # - code")[0]
+    lines = [line.removeprefix("  #   ") for line in office_hours.splitlines()]
+    assert [line for line in lines if not line.startswith("  # schedule")] == [
+        "name: Office hours export",
+        "sourceType: OPERATIONAL",
+        "operationalDataTypes: [BALANCES]",
+        "destinations: [archive]",
+        "dtCreated: '2024-06-16T10:00:00.123Z'",
+        "cronExpression: 0 8-18 * * 1-5",
     ]
+
+
+def test_what_a_usage_schedule_chooses_is_carried_over() -> None:
+    aggregations = [{"meterId": "m-1", "fieldCode": "gb", "fieldType": "MEASURE", "function": "SUM"}]
+    groups = [{"groupType": "ACCOUNT"}, {"groupType": "TIME", "frequency": "WEEK"}]
+    chosen = {"meterIds": ["m-1"], "accountIds": [], "aggregations": aggregations, "groups": groups}
+    text = text_of([destination()], [usage_schedule(**chosen)])
+    (found,) = exports_of(text).schedules
+    assert isinstance(found, UsageSchedule)
+    assert (found.aggregation_frequency, found.meter_ids, found.account_ids) == ("WEEK", ("m-1",), ())
+    assert [group.group_type for group in found.groups] == ["ACCOUNT"]
+    assert found.aggregations[0].function == "SUM"
+
+
+@pytest.mark.parametrize(
+    ("groups", "words"),
+    [
+        ([], "it aggregates over no time; give it an aggregationFrequency"),
+        ([{"groupType": "TIME", "frequency": "QUARTER"}], "it has the aggregationFrequency 'QUARTER'; write ORIGINAL"),
+    ],
+)
+def test_a_usage_schedule_without_a_place_in_the_published_schema(groups: list[Any], words: str) -> None:
+    aggregations = [{"meterId": "m-1", "fieldCode": "gb", "fieldType": "MEASURE", "function": "SUM"}]
+    text = text_of([destination()], [usage_schedule(aggregations=aggregations, groups=groups)])
+    assert words in text
+    assert not exports_of(text).schedules
+
+
+def usage_schedule(**values: Any) -> dict[str, Any]:
+    record = schedule(sourceType="USAGE", timePeriod="YESTERDAY", **values)
+    return {name: value for name, value in record.items() if name != "operationalDataTypes"}
 
 
 def test_long_lists_are_read_to_their_end() -> None:

@@ -11,9 +11,11 @@ from dagster._core.scheduler.instigation import InstigatorStatus
 from toggles import switch
 
 from m3ter_dagster.assets.operational import IO_MANAGER
-from m3ter_dagster.config import ExportSchedule
+from m3ter_dagster.assets.usage import usage_asset_checks, usage_assets
+from m3ter_dagster.config import ExportSchedule, UsageSchedule
 from m3ter_dagster.entities import entities
 from m3ter_dagster.resources.export_history import MANIFEST
+from m3ter_dagster.resources.usage import usage_resource
 from m3ter_dagster.schedules import export_jobs, export_schedules, first_exports, first_run_key
 
 JUNE_1 = datetime(2024, 6, 1, 10, tzinfo=UTC)
@@ -248,3 +250,44 @@ def test_a_schedule_that_is_switched_off_gets_its_first_export_once_it_is_on(ins
     switch(instance, InstigatorStatus.RUNNING, "finance")
     second = look([FINANCE, HOURLY], instance, cursor=first.cursor)
     assert [request.job_name for request in second.run_requests] == ["export_finance"]
+
+
+def test_a_usage_schedule_has_a_job_of_its_asset_and_its_choice(instance: dg.DagsterInstance) -> None:
+    values = {"destinations": ["warehouse"], "schedule_type": "DAY", "period": 1, "dt_created": JUNE_1}
+    aggregations = [{"meter_id": "m-1", "field_code": "gb", "function": "SUM"}]
+    raw = UsageSchedule(code="raw", source_type="USAGE", time_period="TODAY", account_ids=["a-1"], **values)
+    weekly = UsageSchedule(
+        code="weekly",
+        source_type="USAGE",
+        time_period="PREVIOUS_WEEK",
+        aggregation_frequency="DAY",
+        aggregations=aggregations,
+        **values,
+    )
+    jobs = export_jobs([raw, weekly])
+    schedules = export_schedules([raw, weekly], jobs, now=NOW)
+    definitions = dg.Definitions(
+        assets=[*usage_assets(), entity_asset(MANIFEST)],
+        asset_checks=usage_asset_checks(),
+        jobs=list(jobs.values()),
+        schedules=schedules,
+        resources={IO_MANAGER: Destinations(destinations=["default"]), "usage": usage_resource},
+    )
+    (request,) = tick_of(schedules[0], JUNE_1 + timedelta(days=1), instance).run_requests
+    assert request.run_config == {
+        "ops": {"usage_raw": {"config": {"timePeriod": "TODAY", "accountIds": ["a-1"]}}},
+        "resources": {IO_MANAGER: {"config": {"destinations": ["warehouse"]}}},
+    }
+    assert request.tags["m3ter/due"] == "2024-06-02T10:00:00+00:00"
+    (request,) = tick_of(schedules[1], JUNE_1 + timedelta(days=1), instance).run_requests
+    assert request.run_config["ops"]["usage_aggregated"]["config"] == {
+        "timePeriod": "PREVIOUS_WEEK",
+        "aggregationFrequency": "DAY",
+        "aggregations": [{"meterId": "m-1", "fieldCode": "gb", "fieldType": "MEASURE", "function": "SUM"}],
+    }
+    job = definitions.resolve_job_def("export_weekly")
+    assert {key.to_user_string() for key in job.asset_layer.executable_asset_keys} == {"usage_aggregated", MANIFEST}
+    assert [one.description for one in schedules] == [
+        "raw: every day since 2024-06-01 10:00 UTC, measurements raw of TODAY to warehouse",
+        "weekly: every day since 2024-06-01 10:00 UTC, measurements by day of PREVIOUS_WEEK to warehouse",
+    ]

@@ -313,6 +313,10 @@ def test_a_usage_schedule_runs_from_the_terminal(house: House) -> None:
     (resource,) = json.loads(content)["resources"]
     assert [one["name"] for one in resource["schema"]["fields"]] == list(rows_in(file)[0])
     assert resource["m3ter:rows"] == len(rows_in(file))
+    manifest = next(key for key in new if key.endswith("_manifest.json"))
+    arguments = ["verify", f"s3://{WAREHOUSE}/{manifest}", "--endpoint-url", house.sandbox.s3.endpoint_url, "--strict"]
+    verified = CliRunner().invoke(main, arguments, catch_exceptions=False)
+    assert verified.exit_code == 0, verified.output
     assert resource["m3ter:reading"]["window"] == ["2024-03-31T00:00:00+00:00", "2024-04-02T00:00:00+00:00"]
 
 

@@ -9,7 +9,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from m3ter_dagster.cli.free_codes import free_code, plain
-from m3ter_dagster.config import Destination, ExportSchedule
+from m3ter_dagster.config import Destination, ExportSchedule, UsageSchedule
+from m3ter_dagster.config.models import OPERATIONAL, USAGE
 from m3ter_dagster.config.names import RESERVED, dagster_name
 from m3ter_dagster.entities import UnknownEntity, entities, find_entity
 
@@ -17,12 +18,12 @@ Record = Mapping[str, Any]
 
 LONGEST_NAME = 200
 DESTINATION_FIELDS = ("bucketName", "prefix", "partitionOrder", "iamRoleArn")
+USAGE_FIELDS = ("timePeriod", "meterIds", "accountIds", "dimensionFilters", "aggregations", "groups")
 ABOUT_THE_RECORD = {"id", "version", "dtLastModified", "createdBy", "lastModifiedBy", "destinationIds"}
 NOT_HERE = {
     "cronExpression": "it runs by a cron expression; give it scheduleType HOUR or DAY and a period",
     "AD_HOC": "it runs once, on request; `m3ter-dagster export` does that",
     "MINUTE": "it runs by the minute; give it scheduleType HOUR or DAY and a period",
-    "USAGE": "it exports usage data",
 }
 """Why a schedule of this kind is written as a comment only."""
 
@@ -65,12 +66,14 @@ def _destination(record: Record, taken: set[str]) -> Item:
 def _schedule(record: Record, destinations: Mapping[str, Item], taken: set[str]) -> Item:
     item = _item(record, {"sourceType": record.get("sourceType")}, free_code(record, taken, key=dagster_name))
     item.reasons += _reasons(record)
-    if record.get("sourceType") == "OPERATIONAL":
+    if record.get("sourceType") == OPERATIONAL:
         item.fields["operationalDataTypes"] = _data_types(record, item)
+    if record.get("sourceType") == USAGE:
+        item.fields |= _usage(record, item)
     item.fields["destinations"] = _codes(record, destinations, item)
     item.fields |= {name: record[name] for name in ("scheduleType", "period", "dtCreated") if name in record}
     item.notes += _differences(record)
-    return _checked(item, ExportSchedule, record)
+    return _checked(item, UsageSchedule if record.get("sourceType") == USAGE else ExportSchedule, record)
 
 
 def _item(record: Record, fields: Mapping[str, Any], code: str) -> Item:
@@ -133,6 +136,18 @@ def _data_types(record: Record, item: Item) -> Any:
     if not known:
         item.reasons.append("it exports nothing that this project exports")
     return "ALL" if len(set(known)) == len(entities()) else known
+
+
+def _usage(record: Record, item: Item) -> dict[str, Any]:
+    """m3ter's own fields, with the time that values are aggregated over as aggregationFrequency."""
+    fields = {name: record[name] for name in USAGE_FIELDS if record.get(name)}
+    times = [group.get("frequency") for group in record.get("groups") or [] if group.get("groupType") == "TIME"]
+    if times:
+        fields["aggregationFrequency"] = times[0]
+        fields["groups"] = [group for group in record["groups"] if group.get("groupType") != "TIME"]
+    if record.get("aggregations") and not times:
+        item.reasons.append("it aggregates over no time; give it an aggregationFrequency")
+    return {name: value for name, value in fields.items() if value != []}
 
 
 def _codes(record: Record, destinations: Mapping[str, Item], item: Item) -> list[str]:

@@ -26,6 +26,7 @@ _TYPES: dict[str, Any] = {
     "string": str | None,
 }
 
+_BEFORE_A_NUMBER = (b":", b" ", b"\n", b"\t", b"\r")
 _NEGATIVE_ZERO = re.compile(rb":\s*-0(?![.0-9eE])")
 
 _UNESCAPED = re.compile(r'[^"\\\x00-\x1f]*')
@@ -142,7 +143,7 @@ class Decoder:
 
 def _holds_negative_zero(page: bytes) -> bool:
     """msgspec reads -0 as the integer 0 and loses its sign. Nearly no page gets as far as the regular expression."""
-    return (b":-0" in page or b" -0" in page or b"\n-0" in page) and bool(_NEGATIVE_ZERO.search(page))
+    return any(before + b"-0" in page for before in _BEFORE_A_NUMBER) and bool(_NEGATIVE_ZERO.search(page))
 
 
 def _plain_values(column: Column, values: Sequence[Any]) -> Sequence[Value]:

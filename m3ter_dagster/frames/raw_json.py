@@ -28,6 +28,8 @@ def elements(text: bytes) -> list[bytes]:
 
 
 def _parts(text: str, opening: str, closing: str) -> Iterator[tuple[str | None, bytes]]:
+    """Where the parts begin and end; that the whole is JSON is checked first."""
+    _DECODER.decode(text)
     position = _expect(text, _skip(text, 0), opening)
     is_object = opening == "{"
     key: str | None = None

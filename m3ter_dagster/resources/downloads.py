@@ -45,15 +45,15 @@ class _Expired(Later):
 
 def download(what: str, ask_for_url: Callable[[], str], to: Path, *, wait: Callable[[float], None]) -> None:
     """Fetch the file, decompressed if it is gzip. DownloadFailed if that goes nowhere; `what` names it then."""
-    part, url, tries = _Part(to.with_name(f"{to.name}.part")), ask_for_url(), 0
+    part, url, tries, furthest = _Part(to.with_name(f"{to.name}.part")), ask_for_url(), 0, 0
     while True:
-        before = part.size
         try:
             _continue(part, url)
             _decompress(part.path, to)
             return
         except Later as later:
-            tries = 1 if part.size > before else tries + 1
+            tries = 1 if part.size > furthest else tries + 1
+            furthest = max(furthest, part.size)
             if tries == TRIES:
                 raise DownloadFailed(what, tries=tries, reason=later.reason) from None
             wait(min(0.5 * 2**tries, LONGEST_PAUSE))

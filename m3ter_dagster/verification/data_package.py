@@ -47,7 +47,8 @@ class ForeignKey(Struct, frozen=True):
 
 class Schema(Struct, frozen=True):
     fields: list[Field]
-    primary_key: str = field(name="primaryKey")
+    primary_key: str | None = field(default=None, name="primaryKey")
+    """Aggregated measurements have none."""
     foreign_keys: list[ForeignKey] = field(default_factory=list, name="foreignKeys")
 
     @property
@@ -118,7 +119,7 @@ def _mistakes(package: DataPackage) -> Iterator[str]:
 
 
 def _schema_mistakes(resource: str, schema: Schema) -> Iterator[str]:
-    if schema.primary_key not in schema.names:
+    if schema.primary_key is not None and schema.primary_key not in schema.names:
         yield f"resource {resource!r} has no column {schema.primary_key!r}, which is its primary key"
     for one in schema.fields:
         if one.type not in TYPES:

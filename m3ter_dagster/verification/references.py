@@ -79,7 +79,8 @@ def _is_new(child: Resource, *, since: str) -> pl.Expr:
 
 
 def _unresolved(rows: pl.LazyFrame, child: Resource, key: ForeignKey) -> Unresolved:
-    columns = [pl.col(child.schema.primary_key).alias("row"), pl.col(key.column).alias("to")]
+    row_id = pl.col(child.schema.primary_key) if child.schema.primary_key else pl.lit(None, pl.String)
+    columns = [row_id.alias("row"), pl.col(key.column).alias("to")]
     count = rows.select(pl.len()).collect(engine="streaming").item()
     return Unresolved(count, rows.select(columns).head(SHOWN).collect(engine="streaming").rows() if count else [])
 

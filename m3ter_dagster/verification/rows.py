@@ -79,11 +79,11 @@ def _read(file: Path, resource: Resource, keys: Path) -> tuple[int, list[Finding
     return rows, [_cell_finding(rule, breaches, resource) for rule, breaches in found if breaches.count]
 
 
-def _tally(frame: pl.DataFrame, found: Sequence[tuple[Rule, Breaches]], key: str) -> None:
+def _tally(frame: pl.DataFrame, found: Sequence[tuple[Rule, Breaches]], key: str | None) -> None:
     counts = frame.select(rule.broken.sum().alias(str(number)) for number, (rule, _) in enumerate(found)).row(0)
     for (rule, breaches), count in zip(found, counts, strict=True):
         if count and not breaches.count:
-            columns = pl.col(key), pl.col(rule.column).alias("value")
+            columns = pl.col(key) if key else pl.lit(None), pl.col(rule.column).alias("value")
             breaches.first = frame.filter(rule.broken).select(columns).row(0)
         breaches.count += count
 
@@ -110,6 +110,8 @@ def _cell_finding(rule: Rule, breaches: Breaches, resource: Resource) -> Finding
 def _repeated(keys: Path, resource: Resource) -> Iterator[Finding]:
     """Ids that more than one row has: found by their hashes, and then by themselves."""
     name = resource.schema.primary_key
+    if name is None:
+        return
     present = pl.scan_parquet(keys).select(name).filter(pl.col(name).is_not_null() & (pl.col(name) != ""))
     hashes = present.select(pl.col(name).hash()).collect(engine="streaming").to_series().sort()
     twice = hashes.filter(hashes == hashes.shift(1)).unique()
