@@ -1,4 +1,4 @@
-"""An organization, its API and two buckets, with a faulty proxy before each server, and what an export came to there."""
+"""An organization, its API and its buckets, a faulty proxy before each server, and what exports came to there."""
 
 from __future__ import annotations
 

@@ -232,6 +232,14 @@ def test_a_missing_id_turns_the_primary_key_check_red(house: House, instance: dg
     assert house.objects() == {}
 
 
+def test_a_missing_id_behind_a_hundred_other_breaches_turns_the_primary_key_check_red(
+    house: House, instance: dg.DagsterInstance
+) -> None:
+    house.use([*(("meter", {"id": f"m{number}", "name": 5}) for number in range(101)), ("meter", {"id": ""})])
+    result = materialize(instance, "meter")
+    assert checks_of(result) == {("meter", SCHEMA): False, ("meter", PRIMARY_KEY): False}
+
+
 def test_the_last_good_object_stays_when_an_export_fails(house: House, instance: dg.DagsterInstance) -> None:
     house.use(ORGANIZATION.records())
     materialize(instance, "product")

@@ -23,7 +23,7 @@ from m3ter_dagster.resources import usage_exports
 from m3ter_dagster.resources.csv_io_manager import S3CsvIOManager
 from m3ter_dagster.resources.usage import UsageSource
 from m3ter_dagster.sandbox import Sandbox
-from m3ter_dagster.sandbox.usage import FUNCTIONS, aggregated_rows, fields_of, raw_rows
+from m3ter_dagster.sandbox.usage import FUNCTIONS, SampleUsage, aggregated_rows, fields_of, raw_rows
 from m3ter_dagster.sandbox.usage_exports import Behaviour
 
 WAREHOUSE = "sandbox-warehouse"
@@ -280,6 +280,38 @@ def test_a_wrong_config_is_named(house: House, config: dict[str, Any], words: st
     assert words.replace(" M'", f" {id}'") in failures_of(result)
 
 
+def test_a_uid_that_stands_twice_is_refused_and_the_check_is_red(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = house.sandbox.usage.usage
+
+    def twice(asked: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        rows = list(SampleUsage.measurements(usage, asked))
+        yield from [*rows, rows[7]]
+
+    monkeypatch.setattr(usage, "measurements", twice)
+    before = house.files().keys()
+    result = house.export(RAW, usage_raw=MARCH_31)
+    assert "column uid" in failures_of(result)
+    assert "must be unique" in failures_of(result)
+    checks = {one.check_name: one.passed for one in result.get_asset_check_evaluations()}
+    assert checks == {"schema": True, "uid": False, "window": True, "meters": True, "accounts": True}
+    assert house.files().keys() == before
+
+
+def test_unknown_meters_and_accounts_are_a_warning(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = house.sandbox.usage.usage
+
+    def of_strangers(asked: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        for row in SampleUsage.measurements(usage, asked):
+            yield {**row, "account_id": "stranger"}
+
+    monkeypatch.setattr(usage, "measurements", of_strangers)
+    result = house.export(RAW, usage_raw=MARCH_31)
+    assert result.success
+    (check,) = [one for one in result.get_asset_check_evaluations() if one.check_name == "accounts"]
+    assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert check.metadata["unknown"].value == ["stranger"]
+
+
 def test_a_failed_job_is_named_and_nothing_is_delivered(house: House) -> None:
     house.sandbox.usage.behaviour.fails = True
     before = house.files().keys()
@@ -318,6 +350,22 @@ def test_a_usage_schedule_runs_from_the_terminal(house: House) -> None:
     verified = CliRunner().invoke(main, arguments, catch_exceptions=False)
     assert verified.exit_code == 0, verified.output
     assert resource["m3ter:reading"]["window"] == ["2024-03-31T00:00:00+00:00", "2024-04-02T00:00:00+00:00"]
+
+
+def test_a_usage_export_that_failed_is_completed(house: House) -> None:
+    house.sandbox.usage.behaviour.fails = True
+    window = ["--from", "2024-03-30", "--to", "2024-03-31"]
+    failed = run("--schedule", "daily", *window)
+    assert failed.exit_code == 1
+    assert "m3ter's export job" in failed.output
+    house.sandbox.usage.behaviour.fails = False
+    before = house.files().keys()
+    id = failed.output.rsplit("run ", 1)[1].strip()
+    completed = run("--resume", id)
+    assert completed.exit_code == 0, completed.output
+    (key,) = house.files().keys() - before
+    assert key.endswith(f"/{id}_measurements.csv")
+    assert {row["timestamp"][:10] for row in rows_in(house.files()[key])} == {"2024-03-30"}
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,13 @@ from scripted_api import KEY, ORGANIZATION, SECRET, Answer, Request, Script, Scr
 from m3ter_dagster.config import M3terSettings
 from m3ter_dagster.frames.usage_tables import Meter, MeterField
 from m3ter_dagster.resources import downloads
-from m3ter_dagster.resources.m3ter_errors import DownloadFailed, ExportJobFailed, Refused, Unavailable
+from m3ter_dagster.resources.m3ter_errors import (
+    DownloadFailed,
+    ExportJobFailed,
+    Refused,
+    Unavailable,
+    UsageExportRefused,
+)
 from m3ter_dagster.resources.usage_exports import UsageExports
 from m3ter_dagster.sandbox.access import RequestLimit
 
@@ -129,6 +135,12 @@ def test_another_file_under_the_same_address_begins_anew(tmp_path: Path) -> None
         assert export(api, tmp_path) == TEXT
 
 
+def test_what_an_earlier_download_has_left_is_not_taken_for_a_part_of_this(tmp_path: Path) -> None:
+    (tmp_path / "usage.csv.part").write_bytes(b"x" * 100)
+    with Service({}) as api:
+        assert export(api, tmp_path) == TEXT
+
+
 def test_damaged_gzip_is_fetched_again(tmp_path: Path) -> None:
     content = gzip.compress(TEXT)
     damaged = {"body": content[:-9], "headers": {"content-length": str(len(content) - 9)}}
@@ -181,6 +193,14 @@ def test_what_m3ter_does_not_take_is_not_repeated(tmp_path: Path) -> None:
     with Service({ADHOC: [refusal(400, "bad dates")]}) as api, pytest.raises(Refused, match="bad dates"):
         export(api, tmp_path)
     assert len(api.asked(ADHOC)) == 1
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_an_organization_without_the_service_is_told_so(tmp_path: Path, status: int) -> None:
+    with Service({ADHOC: [refusal(status, "no")]}) as api, pytest.raises(UsageExportRefused) as raised:
+        export(api, tmp_path)
+    assert "its Data Export service is not enabled for this Organization, or the service user" in str(raised.value)
+    assert f"refused with status {status}: no" in str(raised.value)
 
 
 def test_two_requests_a_second_are_enough(tmp_path: Path) -> None:

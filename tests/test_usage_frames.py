@@ -151,3 +151,30 @@ def test_more_rows_than_a_batch(tmp_path: Path) -> None:
     assert (found.rows, len(found.account_ids)) == (50_000, 7)
     assert found.sums["m1"]["Gigabytes (ORIGINAL)"] == sum(range(50_000))
     assert found.frame.select(pl.col("uid").last()).collect().item() == "u49999"
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_files_of_other_systems(tmp_path: Path, line_end: str, mark: str) -> None:
+    text = f"{mark}{HEADER},Region (ORIGINAL)\n{ROW},EU\n{ROW},\n".replace("u1", "u2", 1).replace("\n", line_end)
+    table = raw_table("usage_raw", [Meter("m1", (*METERS[0].fields[:1], MeterField("r", "Region", "WHERE")))])
+    path = tmp_path / "m3ter.csv"
+    path.write_bytes(text.encode())
+    found = read_usage(path, table, WINDOW, tmp_path / "usage.parquet").frame.collect()
+    assert found["uid"].to_list() == ["u2", "u1"]
+    assert found["Region (ORIGINAL)"].to_list() == ["EU", None]
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        "2024-02-29",
+        "2024-02-29 10:00",
+        "2024-02-29T10:00:00",
+        "2024-02-29T10:00:00.123456Z",
+        "2024-03-01T01:00:00+02:00",
+        "2024-02-29 10:00:00.5",
+    ],
+)
+def test_times_of_iso_8601(tmp_path: Path, time: str) -> None:
+    assert read(tmp_path, f"{HEADER}\n{ROW}\n".replace("2024-02-29T10:00:00.000Z", time)).rows == 1

@@ -16,7 +16,13 @@ from m3ter_dagster.config import ConfigError, UsageSelection
 from m3ter_dagster.config.usage import AGGREGATED, RAW, RAW_BY_DAY
 from m3ter_dagster.frames.usage import UsageBreached
 from m3ter_dagster.resources.export_history import export_of
-from m3ter_dagster.resources.m3ter_errors import CredentialsRefused, M3terError, Refused, UnknownMeters
+from m3ter_dagster.resources.m3ter_errors import (
+    CredentialsRefused,
+    M3terError,
+    Refused,
+    UnknownMeters,
+    UsageExportRefused,
+)
 from m3ter_dagster.resources.usage import UsageSource
 from m3ter_dagster.resources.usage_metadata import usage_metadata
 from m3ter_dagster.time_periods import Window
@@ -25,7 +31,7 @@ GROUP = "usage"
 FIRST_DAY = "2020-01-01"
 """Of the partitions; m3ter has no measurements of most Organizations from before."""
 DAYS = dg.DailyPartitionsDefinition(start_date=FIRST_DAY, timezone="UTC")
-PERMANENT = (CredentialsRefused, Refused, UnknownMeters)
+PERMANENT = (CredentialsRefused, Refused, UnknownMeters, UsageExportRefused)
 
 Source = dg.ResourceParam[UsageSource]
 

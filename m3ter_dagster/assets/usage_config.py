@@ -8,7 +8,7 @@ import dagster as dg
 from pydantic import Field, ValidationError
 
 from m3ter_dagster.config import UsageSelection
-from m3ter_dagster.config.usage import FREQUENCIES
+from m3ter_dagster.config.usage_items import FREQUENCIES
 from m3ter_dagster.time_periods import Window, window_of
 
 Filters = list[dict[str, Any]]

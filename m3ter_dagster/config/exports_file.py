@@ -13,7 +13,8 @@ from pydantic_core import ErrorDetails
 from m3ter_dagster.config.models import OPERATIONAL, USAGE, Destination, Exports, ExportSchedule
 from m3ter_dagster.config.names import name_mistakes
 from m3ter_dagster.config.notifications import Notifications
-from m3ter_dagster.config.usage import DimensionFilter, UsageAggregation, UsageGroup, UsageSchedule
+from m3ter_dagster.config.usage import UsageSchedule
+from m3ter_dagster.config.usage_items import DimensionFilter, UsageAggregation, UsageGroup
 from m3ter_dagster.config.values import a_kind_of, unknown
 from m3ter_dagster.config.yaml_lines import Loc, Mistake, YamlLines, read_yaml
 

@@ -9,7 +9,7 @@ import msgspec
 
 from m3ter_dagster.entities import Entity
 from m3ter_dagster.frames.cells import Unfit, read_cell
-from m3ter_dagster.frames.raw_rows import RawRow, raw_rows, row_id
+from m3ter_dagster.frames.raw_rows import RawRow, raw_elements, raw_rows, row_id
 from m3ter_dagster.frames.schema import Breach, shown
 
 _NULL = b"null"
@@ -55,7 +55,7 @@ def elements_of(page: bytes, entity: Entity, *, first_ordinal: int) -> Elements:
             for array, constants in entity.elements:
                 for element in _array(raw, array, entity):
                     elements.origins.append(Origin(record, dict(constants)))
-                    found.append(bytes(element))
+                    found.append(element)
         except _Unusable as unusable:
             elements.breaches.append(unusable.breach)
     return replace(elements, page=b"[" + b",".join(found) + b"]")
@@ -71,11 +71,13 @@ def _record(raw: RawRow, entity: Entity, ordinal: int) -> Record:
     return Record(ordinal, {name: _text(raw, name, entity) for name in names}, _version(raw))
 
 
-def _array(record: RawRow, field: str, entity: Entity) -> list[msgspec.Raw]:
+def _array(record: RawRow, field: str, entity: Entity) -> list[bytes]:
     raw = record.get(field, _NULL)
+    if raw == _NULL:
+        return []
     try:
-        return msgspec.json.decode(raw, type=list[msgspec.Raw] | None) or []
-    except msgspec.ValidationError:
+        return raw_elements(raw)
+    except (msgspec.ValidationError, ValueError):
         raise _Unusable(_breach(record, entity, field, raw, "must be a JSON array")) from None
 
 

@@ -14,11 +14,17 @@ RawRow = dict[str, bytes]
 
 def raw_rows(page: bytes, entity: Entity, breaches: list[Breach]) -> list[RawRow]:
     """The rows of a page; what is no row at all is an empty one, and is added to `breaches`."""
+    return [_raw_row(row, entity, breaches) for row in raw_elements(page)]
+
+
+def raw_elements(array: bytes) -> list[bytes]:
+    """ValidationError if it is no array."""
     try:
-        rows = [bytes(row) for row in msgspec.json.decode(page, type=list[msgspec.Raw])]
+        return [bytes(element) for element in msgspec.json.decode(array, type=list[msgspec.Raw])]
+    except msgspec.ValidationError:
+        raise
     except msgspec.DecodeError:
-        rows = raw_json.elements(page)
-    return [_raw_row(row, entity, breaches) for row in rows]
+        return raw_json.elements(array)
 
 
 def row_id(row: RawRow, entity: Entity) -> str | None:

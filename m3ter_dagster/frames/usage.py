@@ -14,17 +14,10 @@ from typing import Any
 import polars as pl
 
 from m3ter_dagster.frames.schema import Breach, frame_schema, shown
+from m3ter_dagster.frames.usage_rules import breaks_a_rule, moment, rules
 from m3ter_dagster.frames.usage_tables import ACCOUNT, METER, TIME, UID, YEAR, UsageTable
 from m3ter_dagster.time_periods import Window
 
-FORMATS = (
-    ("%+", "UTC"),
-    ("%Y-%m-%dT%H:%M:%S%.f", None),
-    ("%Y-%m-%d %H:%M:%S%.f", None),
-    ("%Y-%m-%dT%H:%M", None),
-    ("%Y-%m-%d %H:%M", None),
-)
-"""ISO 8601 with a zone, and without one, which is UTC then."""
 SHOWN_BREACHES = 100
 HASHES_AT_ONCE = 2_000_000
 SUSPECTS = 1000
@@ -72,7 +65,8 @@ def read_usage(path: Path, table: UsageTable, window: Window, to: Path) -> Usage
     # Polars takes a quote in a header's name for two.
     text = pl.scan_csv(path, schema=dict.fromkeys(header, pl.String), has_header=False, skip_rows=1)
     typed = text.select(
-        *(_cell(column.name, column.type, header) for column in table.columns), _bad(table, header, window).alias(_BAD)
+        *(_cell(column.name, column.type, header) for column in table.columns),
+        breaks_a_rule(table, header, window).alias(_BAD),
     )
     typed.sink_parquet(to, compression="lz4")
     kept = pl.scan_parquet(to)
@@ -96,15 +90,6 @@ def read_usage(path: Path, table: UsageTable, window: Window, to: Path) -> Usage
     )
 
 
-def moment(column: str) -> pl.Expr:
-    """The time in a column of text, in UTC, or null."""
-    times = [
-        pl.col(column).str.to_datetime(format_, time_unit="us", time_zone=zone, strict=False)
-        for format_, zone in FORMATS
-    ]
-    return pl.coalesce(*(time.dt.replace_time_zone("UTC") if time is not times[0] else time for time in times))
-
-
 def _header(path: Path, table: UsageTable) -> list[str]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         names = next(csv.reader(file), [])
@@ -126,43 +111,21 @@ def _cell(name: str, type_: str, header: Sequence[str]) -> pl.Expr:
     return pl.col(name).cast(pl.Float64, strict=False) if type_ == "number" else pl.col(name)
 
 
-def _rules(table: UsageTable, header: Sequence[str], window: Window) -> list[tuple[str, str, pl.Expr]]:
-    """Columns, what they must be, and where they are not."""
-    rules: list[tuple[str, str, pl.Expr]] = []
-    for column in table.columns:
-        cell = pl.col(column.name)
-        if column.name not in header:
-            continue
-        if column.required:
-            rules.append((column.name, "must not be missing or empty", cell.fill_null("") == ""))
-        if column.type == "number":
-            number = cell.cast(pl.Float64, strict=False)
-            rules.append((column.name, "must be a number", cell.is_not_null() & ~number.is_finite().fill_null(False)))
-    if TIME in header:
-        inside = (moment(TIME) >= window.start) & (moment(TIME) < window.end)
-        rules.append((TIME, f"must be a time in the window of the export, {window}", ~inside.fill_null(False)))
-    return rules
-
-
-def _bad(table: UsageTable, header: Sequence[str], window: Window) -> pl.Expr:
-    return pl.any_horizontal(pl.lit(False), *(broken for _, _, broken in _rules(table, header, window)))
-
-
 def _breaches(
     text: pl.LazyFrame, kept: pl.LazyFrame, table: UsageTable, header: Sequence[str], window: Window
 ) -> list[Breach]:
     """The first ones, looked up in the text."""
-    rules = _rules(table, header, window)
+    checked = rules(table, header, window)
     numbers = (
         kept.with_row_index("row").filter(_BAD).select("row").head(SHOWN_BREACHES).collect(engine="streaming")["row"]
     )
-    names = list(dict.fromkeys([name for name, _, _ in rules]))
-    found = [rule.alias(f"rule {index}") for index, (_, _, rule) in enumerate(rules)]
+    names = list(dict.fromkeys([name for name, _, _ in checked]))
+    found = [rule.alias(f"rule {index}") for index, (_, _, rule) in enumerate(checked)]
     rows = text.with_row_index("row").filter(pl.col("row").is_in(numbers.implode())).select("row", *names, *found)
     key = table.primary_key or METER
     breaches: list[Breach] = []
     for row in rows.collect(engine="streaming").iter_rows(named=True):
-        for index, (name, says, _) in enumerate(rules):
+        for index, (name, says, _) in enumerate(checked):
             if row[f"rule {index}"]:
                 breaches.append(Breach(row.get(key) or None, name, shown(str(row[name])), says))
     return breaches

@@ -46,6 +46,7 @@ class _Expired(Later):
 def download(what: str, ask_for_url: Callable[[], str], to: Path, *, wait: Callable[[float], None]) -> None:
     """Fetch the file, decompressed if it is gzip. DownloadFailed if that goes nowhere; `what` names it then."""
     part, url, tries, furthest = _Part(to.with_name(f"{to.name}.part")), ask_for_url(), 0, 0
+    part.restart()  # what an earlier download has left may be of another file
     while True:
         try:
             _continue(part, url)

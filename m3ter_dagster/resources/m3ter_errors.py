@@ -8,6 +8,7 @@ M3terError
 ├── CursorExpired         a list cannot be continued from where it was; it can be read anew
 ├── CursorStuck           a list leads back to a page that was read already
 ├── UnknownMeters         measurements are asked for of meters that the Organization does not have
+├── UsageExportRefused    m3ter's export service is not there for this Organization or service user
 ├── ExportJobFailed       m3ter could not make an export that it was asked for, or not in time
 ├── DownloadFailed        the file of an export could not be fetched whole
 └── Interrupted           the run is being stopped
@@ -82,6 +83,14 @@ class UnknownMeters(M3terError):
         super().__init__(
             f"The Organization has no {what} {', '.join(map(repr, ids))}; correct the usage schedule (or the run's "
             "config): the meters of the Organization and their fields are in the export of METERS."
+        )
+
+
+class UsageExportRefused(M3terError):
+    def __init__(self, refusal: Refused) -> None:
+        super().__init__(
+            "m3ter accepts no usage export: its Data Export service is not enabled for this Organization, or the "
+            f"service user of M3TER_API_KEY may not use it. Ask m3ter's support to enable it.\n{refusal}"
         )
 
 

@@ -101,7 +101,7 @@ class OrganizationReader:
     def _read_list(self, listing: Listing, members: Sequence[Entity], wanted_ids: Sequence[str]) -> None:
         """Settles the future of everything that comes from this list."""
         try:
-            spools, ids = self._read_to_the_end(listing, members)
+            spools, ids = self._read_to_the_end(listing, members, wants_ids=bool(wanted_ids))
         except Exception as error:
             for entity in members:
                 self._readings[entity.name].set_exception(_unreadable(entity, error))
@@ -113,12 +113,15 @@ class OrganizationReader:
         for spool in spools:
             _settle(self._readings[spool.entity.name], spool)
 
-    def _read_to_the_end(self, listing: Listing, members: Sequence[Entity]) -> tuple[list[Spool], RecordIds]:
+    def _read_to_the_end(
+        self, listing: Listing, members: Sequence[Entity], *, wants_ids: bool
+    ) -> tuple[list[Spool], RecordIds]:
         for restarts in itertools.count():
             spools, ids = [self._spool(entity) for entity in members], RecordIds()
             try:
                 for page in self._pages(listing):
-                    ids.add(page.rows)
+                    if wants_ids:
+                        ids.add(page.rows)
                     for spool in spools:
                         spool.add(page.rows)
             except CursorExpired:

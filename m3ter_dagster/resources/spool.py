@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,6 +28,7 @@ DECODE_BYTES = 1 << 20
 BATCH_ROWS = 20_000
 BATCH_BYTES = 16 << 20
 KEPT_BREACHES = 100
+"""Of each column, so that one column cannot hide another."""
 
 _HASH = "hash"
 
@@ -47,7 +49,7 @@ class Spool:
         self._hashes: list[pl.DataFrame] = []
         self._filled: set[str] = set()
         self._breaches: list[Breach] = []
-        self._breached = 0
+        self._breached: Counter[str] = Counter()
 
     def add(self, page: bytes) -> None:
         self.requests += 1
@@ -60,7 +62,7 @@ class Spool:
         self._decode()
         self._write_batch()
         if self._breached:
-            raise SchemaBreached(self.entity.name, self._breaches, self._breached)
+            raise SchemaBreached(self.entity.name, self._breaches, self._breached.total())
         frame, rows = self._without_stale()
         return Reading(
             entity=self.entity,
@@ -95,8 +97,10 @@ class Spool:
         batch.write_ipc(self._folder / f"{len(self._hashes):06}.arrow", compression="lz4")
 
     def _breach(self, breaches: list[Breach]) -> None:
-        self._breached += len(breaches)
-        self._breaches += breaches[: KEPT_BREACHES - len(self._breaches)]
+        for breach in breaches:
+            self._breached[breach.column] += 1
+            if self._breached[breach.column] <= KEPT_BREACHES:
+                self._breaches.append(breach)
 
     def _without_stale(self) -> tuple[pl.LazyFrame, int]:
         """Of the copies of a record the one with the highest version, the last read of equals; all its rows."""

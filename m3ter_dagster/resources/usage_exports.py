@@ -16,7 +16,7 @@ from m3ter_dagster.entities import Listing, entities
 from m3ter_dagster.frames.usage_tables import Meter, MeterField
 from m3ter_dagster.resources.downloads import download
 from m3ter_dagster.resources.m3ter import M3terClient
-from m3ter_dagster.resources.m3ter_errors import ExportJobFailed, Interrupted, Later
+from m3ter_dagster.resources.m3ter_errors import ExportJobFailed, Interrupted, Later, Refused, UsageExportRefused
 from m3ter_dagster.resources.m3ter_http import Credentials, Http
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 20.0
@@ -102,7 +102,10 @@ class UsageExports:
         what a job exports.
         """
         content = msgspec.json.encode(body)
-        return self._http.post(f"{self._exports}/adhoc", content, lambda answer: _read(answer, _Created)).jobId
+        try:
+            return self._http.post(f"{self._exports}/adhoc", content, lambda answer: _read(answer, _Created)).jobId
+        except Refused as refusal:
+            raise (UsageExportRefused(refusal) if refusal.status in (403, 404) else refusal) from None
 
     def _wait_for(self, job_id: str, tell: Tell) -> None:
         started, pause = self._clock(), FIRST_PAUSE

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from m3ter_dagster.config import UsageSelection
-from m3ter_dagster.config.usage import UsageAggregation
+from m3ter_dagster.config.usage_items import UsageAggregation
 from m3ter_dagster.frames.usage_tables import Meter, UsageTable, aggregated_table, raw_table
 from m3ter_dagster.resources.m3ter_errors import UnknownMeters
 from m3ter_dagster.time_periods import Window

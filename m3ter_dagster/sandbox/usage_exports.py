@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from flask import Blueprint, Flask, Response, request
+from flask import Blueprint, Response, request
 from flask.blueprints import BlueprintSetupState
 from werkzeug.exceptions import BadRequest, Conflict, Forbidden, NotFound
 
@@ -73,8 +73,7 @@ class UsageExportJobs:
 
     def _add_files(self, state: BlueprintSetupState) -> None:
         """Files are in a store of m3ter's, which asks for no token."""
-        app: Flask = state.app
-        app.add_url_rule(f"{FILES}/<token>", "export_file", self._file, methods=["GET"])
+        state.app.add_url_rule(f"{FILES}/<token>", "export_file", self._file, methods=["GET"])
 
     def _create(self) -> Response:
         asked = request.get_json()
@@ -129,7 +128,8 @@ class UsageExportJobs:
         content = self._content(self._jobs[id].asked).encode()
         response = Response(gzip.compress(content, mtime=0) if self.behaviour.is_gzip else content)
         response.set_etag(id)
-        return response.make_conditional(request, accept_ranges=True, complete_length=len(response.get_data()))
+        response.make_conditional(request, accept_ranges=True, complete_length=len(response.get_data()))
+        return response
 
     def _content(self, asked: Mapping[str, Any]) -> str:
         measurements = self.usage.measurements(asked)
