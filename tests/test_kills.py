@@ -141,7 +141,6 @@ def test_a_killed_export_leaves_nothing_partial_and_is_completed(
     assert_resumed(house, truth, last_run(tmp_path).run_id, "--abandoned")
 
 
-@pytest.mark.xfail(strict=True, reason="Dagster retries a step with a retry policy when it is terminated, too")
 @pytest.mark.parametrize("moment", ["while it reads", "within a part"])
 def test_a_terminated_export_cleans_up_and_is_completed(
     house: House, truth: Truth, tmp_path: Path, moment: str

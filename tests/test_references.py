@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from memory import PEAK
 
 from m3ter_dagster.entities import entities
 from m3ter_dagster.frames.bill_totals import BillTotals, compare_totals
@@ -178,8 +179,10 @@ def test_a_bill_that_was_calculated_while_the_export_ran_is_told_apart(bill_time
     assert (result.wrong, result.recent, result.examples) == (0, 1, [])
 
 
-MEMORY = """
-import resource, sys
+MEMORY = (
+    PEAK
+    + """
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 import polars as pl
@@ -196,13 +199,14 @@ for part in range(10):
 del frame, wide
 bills = pl.LazyFrame({"id": [f"bill-{row:030}" for row in range(499)], "billTotal": 400.0, "currency": "USD"})
 texts = [pl.lit(None, pl.String).alias(name) for name in ("dtCreated", "dtLastModified", "lastCalculatedDate")]
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak_megabytes()
 lines, bills = ExportedRows(pl.scan_ipc(folder / "*.arrow"), now), ExportedRows(bills.with_columns(texts), now)
 found = dangling(lines.frame, "billId", bills, row_id="id", key="id")
 assert (found.rows, found.parents) == (400, 1), found
 assert compare_totals(bills, lines).wrong == 0
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+print(peak_megabytes() - before)
 """
+)
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from memory import PEAK
 from stores import Key, Store
 
 from m3ter_dagster.cli import main
@@ -403,10 +404,11 @@ def test_it_reads_in_the_role_of_a_destination(
     assert (result.exit_code, findings(result)) == (0, [])
 
 
-MEASURED = """
-import atexit, resource, sys
+MEASURED = f"""
+import atexit, sys
+{PEAK}
 from m3ter_dagster.cli import main
-atexit.register(lambda: print("dagster" in sys.modules, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024))
+atexit.register(lambda: print("dagster" in sys.modules, peak_megabytes()))
 main()
 """
 

@@ -6,7 +6,7 @@ from importlib.metadata import version
 
 import dagster as dg
 
-from m3ter_dagster.assets.operational import GROUP, IO_MANAGER, RETRIES
+from m3ter_dagster.assets.operational import GROUP, IO_MANAGER
 from m3ter_dagster.config import load_m3ter_settings
 from m3ter_dagster.config.usage import AGGREGATED, RAW
 from m3ter_dagster.entities import entities
@@ -42,7 +42,6 @@ class NotWhole(dg.Failure):
     group_name=GROUP,
     kinds={"json", "s3"},
     io_manager_key=IO_MANAGER,
-    retry_policy=RETRIES,
     description="The Data Package of an export: every object with its size, rows, checksum and schema. "
     "It exists only when every entity of the export was delivered.",
 )

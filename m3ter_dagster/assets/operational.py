@@ -19,8 +19,6 @@ from m3ter_dagster.resources.reading_metadata import reading_metadata
 
 GROUP = "operational_exports"
 IO_MANAGER = "csv_io_manager"
-RETRIES = dg.RetryPolicy(max_retries=1, delay=5)
-"""For what the client and the stores have not outlived by themselves."""
 
 
 def operational_assets(
@@ -43,7 +41,6 @@ def operational_asset(
         tags={"m3ter/operational_data_type": entity.operational_data_type},
         check_specs=own_check_specs(entity),
         io_manager_key=IO_MANAGER,
-        retry_policy=RETRIES,
         freshness_policy=freshness,
     )
     def export(context: dg.AssetExecutionContext, organization: dg.ResourceParam[Organization]) -> Iterator[Any]:

@@ -8,7 +8,7 @@ import dagster as dg
 
 from m3ter_dagster.assets.breaches import breach_metadata
 from m3ter_dagster.assets.column_schema import column_schema
-from m3ter_dagster.assets.operational import IO_MANAGER, RETRIES
+from m3ter_dagster.assets.operational import IO_MANAGER
 from m3ter_dagster.assets.source import source_key
 from m3ter_dagster.assets.usage_checks import failed_usage_checks, sums_equal_raw, usage_check_specs, usage_checks
 from m3ter_dagster.assets.usage_config import AggregatedConfig, MeasurementsConfig, RawConfig, selection_of, window_in
@@ -82,7 +82,6 @@ def _about(name: str, owners: Sequence[str], description: str) -> dict[str, Any]
         "description": f"{description} One CSV; its columns follow from the meters and are shown with each export.",
         "check_specs": usage_check_specs(name),
         "io_manager_key": IO_MANAGER,
-        "retry_policy": RETRIES,
     }
 
 

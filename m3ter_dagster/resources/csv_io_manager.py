@@ -6,7 +6,7 @@ import json
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import dagster as dg
 import polars as pl
@@ -41,10 +41,21 @@ from m3ter_dagster.resources.export_history import (
 )
 from m3ter_dagster.resources.usage import UsageReading
 
+RETRY_AFTER_SECONDS = 5
+
 
 class NotExported(LookupError):
     def __init__(self, asset: str) -> None:
         super().__init__(f"{asset} was never delivered, so there is no CSV to read; materialise {asset} first.")
+
+
+def _give_up(words: str) -> NoReturn:
+    raise dg.Failure(words, allow_retries=False)
+
+
+def _try_again(words: str) -> NoReturn:
+    """Once. A retry policy of the asset would do it too, but Dagster obeys one after a signal to end as well."""
+    raise dg.RetryRequested(max_retries=1, seconds_to_wait=RETRY_AFTER_SECONDS) from dg.Failure(words)
 
 
 class S3CsvIOManager(dg.ConfigurableIOManager):
@@ -78,10 +89,11 @@ class S3CsvIOManager(dg.ConfigurableIOManager):
             else:
                 metadata = self._deliver_entity(obj, find_entity(context.asset_key.path[-1]))
         except DeliveryFailed as failed:
-            raise dg.Failure(str(failed), allow_retries=not failed.is_permanent) from None
+            _give_up(str(failed)) if failed.is_permanent else _try_again(str(failed))
         except (RowsLost, OSError) as error:
-            raise dg.Failure(f"{context.asset_key.to_user_string()} could not be written: {error}") from error
-        context.add_output_metadata(metadata)
+            _try_again(f"{context.asset_key.to_user_string()} could not be written: {error}")
+        else:
+            context.add_output_metadata(metadata)
 
     def load_input(self, context: dg.InputContext) -> pl.LazyFrame:
         """The last delivered CSV of the asset as a typed frame, for assets of a user's own."""

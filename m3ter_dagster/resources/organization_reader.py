@@ -124,8 +124,10 @@ class OrganizationReader:
                         ids.add(page.rows)
                     for spool in spools:
                         spool.add(page.rows)
-            except CursorExpired:
-                if restarts == RESTARTS:
+            except Exception as error:
+                for spool in spools:
+                    spool.discard()
+                if not isinstance(error, CursorExpired) or restarts == RESTARTS:
                     raise
             else:
                 break
@@ -169,6 +171,7 @@ def _settle(future: Future[Reading], spool: Spool) -> None:
     try:
         future.set_result(spool.finish())
     except Exception as error:
+        spool.discard()
         future.set_exception(_unreadable(spool.entity, error))
 
 

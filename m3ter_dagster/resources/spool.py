@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
@@ -75,6 +76,10 @@ class Spool:
             started=self._started,
             finished=datetime.now(UTC),
         )
+
+    def discard(self) -> None:
+        """Free the disk for others: nothing of this is of use."""
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _decode(self) -> None:
         page, self._pages = _joined(self._pages), []
