@@ -101,9 +101,9 @@ class S3CsvIOManager(dg.ConfigurableIOManager):
         event = context.instance.get_latest_materialization_event(context.asset_key)
         if event is None or event.asset_materialization is None:
             raise NotExported(entity.name)
-        last = delivered_objects(event.asset_materialization.metadata)[0]
+        last = delivered_objects(event.asset_materialization.metadata)
         file = self._file(f"{entity.name}-input.csv")
-        self._destinations.fetch(last["destination"], last["uri"], file)
+        self._destinations.fetch_any(last, file)
         return read_csv(file, entity)
 
     def delivered_frames(self) -> DeliveredFrames:

@@ -16,7 +16,7 @@ from m3ter_dagster.frames.bill_totals import AMOUNTS
 from m3ter_dagster.frames.csv import read_csv
 from m3ter_dagster.frames.references import TIMES, ExportedRows
 from m3ter_dagster.resources.delivery_metadata import delivered_objects
-from m3ter_dagster.resources.destinations import Destinations, FetchFailed, UnknownDestination
+from m3ter_dagster.resources.destinations import Destinations
 from m3ter_dagster.resources.export_history import deliveries_of
 from m3ter_dagster.resources.reading_metadata import recorded_reading
 
@@ -51,24 +51,13 @@ class DeliveredFrames:
         if not kept.exists():
             csv, part = (kept.with_suffix(suffix) for suffix in (".csv", ".part"))
             try:
-                self._fetch(objects, csv)
+                self._destinations.fetch_any(objects, csv)
                 read_csv(csv, entity).select(_checked_columns(entity)).sink_parquet(part)
                 part.rename(kept)
             finally:
                 csv.unlink(missing_ok=True)
                 part.unlink(missing_ok=True)
         return pl.scan_parquet(kept)
-
-    def _fetch(self, objects: list[dict[str, Any]], to: Path) -> None:
-        """From the first destination that gives the file."""
-        for number, one in enumerate(objects, 1):
-            try:
-                self._destinations.fetch(one["destination"], one["uri"], to)
-            except (FetchFailed, UnknownDestination):
-                if number == len(objects):
-                    raise
-            else:
-                return
 
 
 def _checked_columns(entity: Entity) -> list[str]:

@@ -122,6 +122,17 @@ class Destinations:
         except (BotoCoreError, ClientError) as error:
             raise FetchFailed(refusal(error, destination, bucket=bucket, key=key)) from error
 
+    def fetch_any(self, objects: Sequence[Mapping[str, Any]], to: Path) -> None:
+        """Download a file that was delivered to several destinations from the first that still gives it."""
+        for number, one in enumerate(objects, 1):
+            try:
+                self.fetch(one["destination"], one["uri"], to)
+            except (FetchFailed, UnknownDestination):
+                if number == len(objects):
+                    raise
+            else:
+                return
+
     def _deliver_to(self, destination: Destination, file: Path, sent: Fingerprint, key: str, suffix: str) -> Delivered:
         bucket = destination.bucket_name
         extra = {"ContentType": CONTENT_TYPES[suffix], **_encryption(destination)}

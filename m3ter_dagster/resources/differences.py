@@ -52,21 +52,9 @@ def _difference(
         return {"notCompared": "there is no previous export of this entity by the same schedule"}
     before = folder / f"{entity.name}-previous-keys.parquet"
     try:
-        _fetch(known["keys"], destinations, before)
+        destinations.fetch_any(known["keys"], before)
         return {"previous": previous["id"], **asdict(difference(before, current))}
     except (FetchFailed, UnknownDestination, NotComparable, pl.exceptions.PolarsError, OSError) as error:
         return {"notCompared": f"the previous export {previous['id']} is no help: {error}"}
     finally:
         before.unlink(missing_ok=True)
-
-
-def _fetch(keys: Sequence[Mapping[str, Any]], destinations: Destinations, to: Path) -> None:
-    """From the first destination that still gives the file."""
-    for number, one in enumerate(keys, 1):
-        try:
-            destinations.fetch(one["destination"], one["uri"], to)
-        except (FetchFailed, UnknownDestination):
-            if number == len(keys):
-                raise
-        else:
-            return

@@ -7,7 +7,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -17,6 +17,8 @@ import tenacity
 import urllib3
 
 from m3ter_dagster.resources.m3ter_errors import CredentialsRefused, Interrupted, Later, Refused, Unavailable
+from m3ter_dagster.resources.m3ter_token import Credentials, Token, token_in
+from m3ter_dagster.resources.pace import Pace
 
 T = TypeVar("T")
 
@@ -26,35 +28,6 @@ PATIENCE_SECONDS = 60.0
 """How long the waits between tries of one request may add up to."""
 RATE_LIMIT_PATIENCE_SECONDS = 360.0
 """The same after 429: m3ter's limit per address is counted over five minutes (guide "Config API Limits")."""
-RENEW_BEFORE_SECONDS = 300.0
-
-
-@dataclass(frozen=True)
-class Credentials:
-    key: str
-    secret: str = field(repr=False)
-
-
-class Pace:
-    """At most `per_second` requests, evenly spaced, over all threads."""
-
-    def __init__(self, per_second: float) -> None:
-        self._interval = 1 / per_second
-        self._next = 0.0
-        self._held_until = 0.0
-        self._row = threading.Lock()
-
-    def take_turn(self, wait: Callable[[float], None]) -> None:
-        """Returns when the caller may send. Those behind wait in the row, so a late one brings nobody closer."""
-        with self._row:
-            wait(0)
-            while (left := max(self._next, self._held_until) - time.monotonic()) > 0:
-                wait(left)
-            self._next = time.monotonic() + self._interval
-
-    def hold(self, seconds: float) -> None:
-        """Nobody sends for so long."""
-        self._held_until = max(self._held_until, time.monotonic() + seconds)
 
 
 class Http:
@@ -65,7 +38,7 @@ class Http:
         self._pool = open_pool(self._base_url)
         self._pace = Pace(per_second)
         self._stop = stop
-        self._token = _Token(credentials, self._ask_for_token)
+        self._token = Token(credentials, self._ask_for_token)
 
     def get(self, path: str, check: Callable[[bytes], T]) -> T:
         """The answer's body as `check` reads it; `check` raises Later for a body that is worth another try."""
@@ -113,7 +86,7 @@ class Http:
         def ask() -> tuple[str, float]:
             self._pace.take_turn(self._wait)
             answer = self._send("POST", "/oauth/token", headers, b'{"grant_type":"client_credentials"}')
-            return _token_in(_body(request, answer))
+            return token_in(_body(request, answer))
 
         try:
             return self._persist(request, ask)
@@ -155,55 +128,6 @@ class Http:
             raise Interrupted
 
 
-class _Token:
-    """The bearer token: asked for once, renewed before it expires, by one thread for all."""
-
-    def __init__(self, credentials: Credentials, ask: Callable[[Credentials], tuple[str, float]]) -> None:
-        self._credentials = credentials
-        self._ask = ask
-        self._lock = threading.Lock()
-        self._value: str | None = None
-        self._renew_at = 0.0
-        self._refusal: CredentialsRefused | None = None
-        self._failure: Unavailable | None = None
-        self._failed_at = 0.0
-
-    def value(self) -> str:
-        wanted = time.monotonic()
-        with self._lock:
-            if self._value is None or time.monotonic() >= self._renew_at:
-                self._renew(wanted)
-            assert self._value is not None
-            return self._value
-
-    def renewed(self, *, instead_of: str) -> tuple[str, bool]:
-        """Another token, and whether it was asked for just now and not by another thread before."""
-        wanted = time.monotonic()
-        with self._lock:
-            is_new = self._value is None or self._value == instead_of
-            if is_new:
-                self._renew(wanted)
-            assert self._value is not None
-            return self._value, is_new
-
-    def _renew(self, wanted: float) -> None:
-        """What failed while the caller waited has failed for the caller too."""
-        if self._refusal:
-            raise self._refusal
-        if self._failure and self._failed_at >= wanted:
-            raise self._failure
-        asked = time.monotonic()
-        try:
-            self._value, lifetime = self._ask(self._credentials)
-        except CredentialsRefused as refusal:
-            self._refusal = refusal
-            raise
-        except Unavailable as failure:
-            self._failure, self._failed_at = failure, time.monotonic()
-            raise
-        self._renew_at = asked + lifetime - min(RENEW_BEFORE_SECONDS, lifetime / 10)
-
-
 def _bearer(token: str) -> dict[str, str]:
     return {"authorization": f"Bearer {token}"}
 
@@ -215,21 +139,8 @@ class _Answer:
     retry_after: str | None
 
 
-class _TokenAnswer(msgspec.Struct):
-    access_token: str
-    expires_in: float = 18000
-
-
 class _ErrorAnswer(msgspec.Struct):
     message: str = ""
-
-
-def _token_in(body: bytes) -> tuple[str, float]:
-    try:
-        answer = msgspec.json.decode(body, type=_TokenAnswer)
-    except msgspec.MsgspecError as error:
-        raise Later(f"the answer holds no token ({error})") from None
-    return answer.access_token, answer.expires_in
 
 
 def _body(request: str, answer: _Answer) -> bytes:
