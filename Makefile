@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
-export DAGSTER_HOME ?= $(CURDIR)/.dagster
+HOME_OF_DAGSTER := $(CURDIR)/.dagster
 PORT ?= 3000
 
 .PHONY: help demo test check fix ui lock browser clean
@@ -17,7 +17,9 @@ demo: $(INSTALLED) ## Export a sample organization to a sample S3, through Dagst
 test: $(INSTALLED) ## All tests (those in a browser need `make browser` once)
 	$(BIN)/pytest -n 2 --dist loadfile
 
-check: $(INSTALLED) ## Lint, format, types, layers, definitions
+check ui: export DAGSTER_HOME := $(HOME_OF_DAGSTER)
+
+check: $(INSTALLED) $(HOME_OF_DAGSTER)/dagster.yaml ## Lint, format, types, layers, definitions
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/ty check
@@ -29,7 +31,7 @@ fix: $(INSTALLED) ## Repair what ruff can repair
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-ui: $(INSTALLED) $(DAGSTER_HOME)/dagster.yaml ## Dagster's UI over the sample organization
+ui: $(INSTALLED) $(HOME_OF_DAGSTER)/dagster.yaml ## Dagster's UI over the sample organization
 	$(BIN)/m3ter-dagster sandbox -- $(BIN)/dagster dev --port $(PORT)
 
 lock: $(INSTALLED) ## Pin the newest allowed versions of everything in requirements.lock
@@ -48,6 +50,6 @@ $(INSTALLED): requirements.lock pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
-$(DAGSTER_HOME)/dagster.yaml: dagster.yaml
-	mkdir -p $(DAGSTER_HOME)
+$(HOME_OF_DAGSTER)/dagster.yaml: dagster.yaml
+	mkdir -p $(HOME_OF_DAGSTER)
 	cp dagster.yaml $@
