@@ -13,6 +13,12 @@ from deliveries import MARK, ROWS
 from stores import Key, Store
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first, so that no process is left alone with one at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def moto_store() -> Iterator[Store]:
     """Moto's S3, IAM and STS with authentication on."""
