@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/installed
 HOME_OF_DAGSTER := $(CURDIR)/.dagster
 PORT ?= 3000
 
-.PHONY: help demo test check fix ui lock browser clean
+.PHONY: help demo test check fix ui lock audit browser clean
 
 help: ## This list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -37,6 +37,9 @@ ui: $(INSTALLED) $(HOME_OF_DAGSTER)/dagster.yaml ## Dagster's UI over the sample
 lock: $(INSTALLED) ## Pin the newest allowed versions of everything in requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --all-extras --no-header --no-annotate \
 		--no-emit-index-url --no-emit-find-links pyproject.toml --output-file requirements.lock
+
+audit: $(INSTALLED) ## Known vulnerabilities of what requirements.lock pins (asks the package index)
+	$(BIN)/pip-audit --disable-pip --no-deps --requirement requirements.lock
 
 browser: ## Debian's chromium, only for the tests in a browser (needs root)
 	command -v chromium >/dev/null || { apt-get update && apt-get install --yes --no-install-recommends chromium; }

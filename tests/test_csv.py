@@ -239,3 +239,15 @@ def test_all_rows_are_written_in_their_order(tmp_path: Path, rows: int) -> None:
     again = read_csv(path, METER).collect()
     assert (again["id"].to_list(), again["name"].to_list()) == (ids, names)
     assert [record[0] for record in read_strictly(path.read_bytes().decode("utf-8"))[1:]] == ids
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
+def test_what_a_spreadsheet_takes_for_a_formula_is_escaped_only_when_asked(tmp_path: Path, text: str) -> None:
+    entity = entities()["product"]
+    values = {"id": "p", "name": text, "code": "a=b", "customFields": '{"a":1}', "version": -1}
+    frame = pl.LazyFrame({name: [values.get(name)] for name in frame_schema(entity)}, schema=frame_schema(entity))
+    write_csv(frame, entity, tmp_path / "data.csv")
+    write_csv(frame, entity, tmp_path / "escaped.csv", escape_formulas=True)
+    assert read_csv(tmp_path / "data.csv", entity).collect().equals(frame.collect())
+    escaped = read_csv(tmp_path / "escaped.csv", entity).collect()
+    assert escaped.equals(frame.collect().with_columns(name=pl.lit(f"'{text}")))

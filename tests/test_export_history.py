@@ -7,7 +7,7 @@ import pytest
 from dagster._record import copy
 
 from m3ter_dagster.entities import entities
-from m3ter_dagster.resources.export_history import MANIFEST, chosen_entities, planned_steps
+from m3ter_dagster.resources.export_history import MANIFEST, chosen_entities, planned_steps, runs_of
 
 NAMES = ("account", "bill", MANIFEST)
 
@@ -35,3 +35,19 @@ def asset(name: str) -> dg.AssetsDefinition:
 
 def without_steps(run: dg.DagsterRun) -> dg.DagsterRun:
     return copy(run, step_keys_to_execute=None)
+
+
+def test_a_script_s_re_executions_belong_to_the_export_of_their_root(tmp_path: Path) -> None:
+    """Dagster's own Python API gives a re-execution no tags, only its parent."""
+    with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
+        job = dg.reconstructable(nothing_job)
+        first = dg.execute_job(job, instance)
+        again = dg.ReexecutionOptions(parent_run_id=first.run_id)
+        second = dg.execute_job(job, instance, reexecution_options=again)
+        third = dg.execute_job(job, instance, reexecution_options=dg.ReexecutionOptions(parent_run_id=second.run_id))
+        found = runs_of(instance, first.run_id, third.dagster_run)
+        assert [record.dagster_run.run_id for record in found] == [first.run_id, second.run_id, third.run_id]
+
+
+def nothing_job() -> dg.JobDefinition:
+    return dg.Definitions(assets=[asset("bill")], jobs=[dg.define_asset_job("nothing")]).resolve_job_def("nothing")

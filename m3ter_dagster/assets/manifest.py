@@ -54,7 +54,7 @@ def whole_export(run: dg.DagsterRun, instance: dg.DagsterInstance) -> Manifest:
     export = export_of(run, instance, load_m3ter_settings().org_id)
     root = runs_of(instance, export.id)[0]
     expected = chosen_entities(instance, root.dagster_run)
-    delivered = deliveries_of(instance, export.id)
+    delivered = deliveries_of(instance, export.id, run)
     exported = [_exported(name, delivered[name].metadata) for name in expected if name in delivered]
     destinations = sorted({code for one in exported for code in one.objects})
     everywhere = {one.entity.name for one in exported if sorted(one.objects) == destinations}

@@ -24,6 +24,7 @@ from m3ter_dagster.config.values import (
     Region,
     RoleArn,
     StsEndpointUrl,
+    TrueOrFalse,
     a_text,
     one_of,
     unknown,
@@ -153,6 +154,11 @@ class Exports(FileModel):
     )
     owners: Annotated[tuple[Owner, ...], list_of("owners such as team:finance or data@acme.com", at_least=0)] = Field(
         default=(), description="Who owns the exports, shown in Dagster.", examples=[["team:finance", "data@acme.com"]]
+    )
+    escape_formulas: TrueOrFalse = Field(
+        default=False,
+        description="For people who open files in a spreadsheet: texts that it would take for a formula (= + - @ at "
+        "the start) get a ' in front. The files then no longer hold exactly what m3ter sent.",
     )
     notifications: OptionalNotifications = Field(default=None, description="Whom to tell about exports.")
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field, SecretStr, WithJsonSchema
 
 from m3ter_dagster.config.file_model import FileModel
-from m3ter_dagster.config.values import URL, a_text, http_url, is_address_of_a_host
+from m3ter_dagster.config.values import URL, TrueOrFalse, a_text, http_url, is_address_of_a_host
 
 EMAIL = r"[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}"
 OWNER = rf"(team:\S+|{EMAIL})"
@@ -34,14 +34,6 @@ def _webhook_url(value: Any) -> SecretStr:
 
 def _dagster_url(value: Any) -> str:
     return http_url("dagsterUrl", value)
-
-
-def _true_or_false(value: Any) -> bool:
-    if value in (True, False):
-        return bool(value)
-    if value not in ("true", "false"):
-        raise ValueError(f"has the onSuccess {value!r}; write true or false")
-    return value == "true"
 
 
 def _grace_hours(value: Any) -> float:
@@ -84,9 +76,7 @@ class Notifications(FileModel):
         "It is a secret: keep it in the environment.",
         examples=["${M3TER_WEBHOOK_URL}"],
     )
-    on_success: Annotated[bool, BeforeValidator(_true_or_false)] = Field(
-        default=False, description="Whether exports that were delivered are told as well."
-    )
+    on_success: TrueOrFalse = Field(default=False, description="Whether exports that were delivered are told as well.")
     grace_hours: (
         Annotated[
             float,

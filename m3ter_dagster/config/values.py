@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, WithJsonSchema
+from pydantic import BeforeValidator, ValidationInfo, WithJsonSchema
+from pydantic.alias_generators import to_camel
 
 BUCKET = r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
 ROLE = r"arn:aws[a-z-]*:iam::\d+:role/.+"
@@ -30,6 +31,15 @@ def unknown(value: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(value.casefold(), folded, n=1, cutoff=0.6)
     meant = f" Did you mean {folded[near[0]]!r}?" if near and len(names) > 5 else ""
     return f"known are {', '.join(names)}.{meant}"
+
+
+def _true_or_false(value: Any, info: ValidationInfo) -> bool:
+    if value in (True, False, "true", "false"):
+        return value in (True, "true")
+    raise ValueError(f"has the {to_camel(info.field_name or '')} {value!r}; write true or false")
+
+
+TrueOrFalse = Annotated[bool, BeforeValidator(_true_or_false)]
 
 
 def a_text(field: str, value: Any) -> str:

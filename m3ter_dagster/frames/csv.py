@@ -10,6 +10,8 @@ from m3ter_dagster.entities import Column, Table
 from m3ter_dagster.frames.schema import frame_schema
 
 _CHUNK_BYTES = 1 << 20
+_FORMULA = r"^[=+\-@\t\r]"
+"""What spreadsheets take for the start of a formula (OWASP, CSV injection)."""
 
 
 class RowsLost(Exception):
@@ -19,16 +21,18 @@ class RowsLost(Exception):
         super().__init__(f"the CSV of {entity} holds {found:,} rows instead of {expected:,}; it is not delivered.")
 
 
-def write_csv(frame: pl.LazyFrame, table: Table, path: Path) -> int:
+def write_csv(frame: pl.LazyFrame, table: Table, path: Path, *, escape_formulas: bool = False) -> int:
     """Write the whole frame to `path`, read it back, and return its number of rows.
 
-    The names are quoted: DuckDB takes the first rows to say whether a file quotes at all.
+    Cells are data, also those that a spreadsheet would take for a formula, unless `escape_formulas`. The names are
+    quoted: DuckDB takes the first rows to say whether a file quotes at all.
     """
     header = ",".join('"' + column.name.replace('"', '""') + '"' for column in table.columns)
     with path.open("wb") as file:
         file.write(f"{header}\n".encode())
         file.flush()
-        frame.select(*map(_written, table.columns)).sink_csv(file, include_header=False)
+        written = [_written(column, escape_formulas=escape_formulas) for column in table.columns]
+        frame.select(written).sink_csv(file, include_header=False)
     expected = frame.select(pl.len()).collect().item()
     found = count_rows(path)
     if found != expected:
@@ -52,8 +56,11 @@ def read_csv(path: Path, table: Table) -> pl.LazyFrame:
     return pl.scan_csv(path, schema=frame_schema(table))
 
 
-def _written(column: Column) -> pl.Expr:
+def _written(column: Column, *, escape_formulas: bool) -> pl.Expr:
     value = pl.col(column.name)
+    if escape_formulas and column.type == "string":
+        escaped = pl.concat_str(pl.lit("'"), value)
+        return pl.when(value.str.contains(_FORMULA)).then(escaped).otherwise(value).alias(column.name)
     if not column.whole_without_fraction:
         return value
     return value.map_elements(_shortest, return_dtype=pl.String).alias(column.name)

@@ -63,17 +63,20 @@ class S3CsvIOManager(dg.ConfigurableIOManager):
 
     destinations: list[str] = Field(description="Codes of the Export Destinations (exports.yaml) to deliver to.")
     _destinations: Destinations = PrivateAttr()
+    _escape_formulas: bool = PrivateAttr(False)
     _folder: tempfile.TemporaryDirectory[str] = PrivateAttr()
     _run: dg.DagsterRun | None = PrivateAttr(None)
     _instance: dg.DagsterInstance | None = PrivateAttr(None)
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Refuses an unknown destination before anything is read."""
-        known = {one.code: one for one in load_exports().destinations}
+        exports = load_exports()
+        known = {one.code: one for one in exports.destinations}
         for code in self.destinations:
             if code not in known:
                 raise UnknownDestination(code, list(known))
         self._destinations = Destinations(known)
+        self._escape_formulas = exports.escape_formulas
         self._folder = tempfile.TemporaryDirectory(prefix="m3ter-csv-")
         self._run, self._instance = context.run, context.instance
 
@@ -138,7 +141,7 @@ class S3CsvIOManager(dg.ConfigurableIOManager):
         started = time.monotonic()
         file = self._file(f"{table.name}.csv")
         try:
-            rows = write_csv(frame, table, file)
+            rows = write_csv(frame, table, file, escape_formulas=self._escape_formulas)
             delivered = self._destinations.deliver(file, export, type, to=self.destinations, name=name)
         finally:
             file.unlink(missing_ok=True)

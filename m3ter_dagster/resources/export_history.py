@@ -42,10 +42,20 @@ def root_id(run: dg.DagsterRun) -> str:
     return run.root_run_id or run.run_id
 
 
-def runs_of(instance: dg.DagsterInstance, export_id: str) -> Sequence[dg.RunRecord]:
-    """The root run and all its re-executions, oldest first."""
-    again = instance.get_run_records(dg.RunsFilter(tags={ROOT_TAG: export_id}), ascending=True)
-    return [*instance.get_run_records(dg.RunsFilter(run_ids=[export_id])), *again]
+def runs_of(instance: dg.DagsterInstance, export_id: str, last: dg.DagsterRun | None = None) -> Sequence[dg.RunRecord]:
+    """The root run and all its re-executions, oldest first.
+
+    Dagster tags the re-executions that it launches itself; one that a script executes is found from the `last` run.
+    """
+    tagged = instance.get_run_records(dg.RunsFilter(tags={ROOT_TAG: export_id}))
+    found = {record.dagster_run.run_id: record for record in tagged}
+    run_id = last.run_id if last else export_id
+    while run_id and run_id not in found and (record := instance.get_run_record_by_id(run_id)):
+        found[run_id] = record
+        run_id = record.dagster_run.parent_run_id or ""
+    if export_id not in found and (root := instance.get_run_record_by_id(export_id)):
+        found[export_id] = root
+    return sorted(found.values(), key=lambda record: record.create_timestamp)
 
 
 def chosen_entities(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[str]:
@@ -62,10 +72,12 @@ def planned_steps(instance: dg.DagsterInstance, run: dg.DagsterRun) -> set[str]:
     return set(steps or ())
 
 
-def deliveries_of(instance: dg.DagsterInstance, export_id: str) -> dict[str, dg.AssetMaterialization]:
+def deliveries_of(
+    instance: dg.DagsterInstance, export_id: str, last: dg.DagsterRun | None = None
+) -> dict[str, dg.AssetMaterialization]:
     """The last materialisation of each entity in the runs of an export."""
     found: dict[str, dg.AssetMaterialization] = {}
-    for record in runs_of(instance, export_id):
+    for record in runs_of(instance, export_id, last):
         for materialization in _materializations(instance, record.dagster_run.run_id):
             found[materialization.asset_key.path[-1]] = materialization
     return {name: found[name] for name in exported() if name in found}
