@@ -15,8 +15,8 @@ from types import MappingProxyType
 from typing import Any
 
 import pytest
-from daemons import plain_environment
 from faulty_proxy import FaultyProxy
+from processes import plain_environment
 from stores import Key, Store
 
 from m3ter_dagster.config import Destination

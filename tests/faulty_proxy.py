@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import re
-import socket
-import struct
 from collections.abc import Mapping
 from contextlib import suppress
 from http.client import HTTPConnection
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Condition, Event, Thread
+from threading import Condition, Event
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 from urllib.parse import urlsplit
 
 from faults import Exchange, Fault, Reply, unharmed
+from loopback import LoopbackHandler, LoopbackServer
 
-RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 OF_ONE_CONNECTION = {"connection", "expect", "accept-encoding", "transfer-encoding", "content-length"}
 PIECES = 16
 
@@ -32,9 +29,8 @@ class FaultyProxy:
         self._always: list[tuple[str, Fault]] = []
         self._changed = Condition()
         self._busy = 0
-        self._server = _Server(self)
-        self._thread = Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._server = LoopbackServer(self, _Handler)
+        self.url = self._server.url
 
     def plan(self, where: str, *faults: Fault) -> None:
         """Each happens to one of the next requests whose line `where` is found in."""
@@ -76,43 +72,24 @@ class FaultyProxy:
         return next((fault for where, fault in self._always if re.search(where, line)), unharmed)
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._server.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.closing.set()
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        self._server.__exit__(kind, error, trace)
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 128
-
-    def __init__(self, proxy: FaultyProxy) -> None:
-        self.proxy = proxy
-        super().__init__(("127.0.0.1", 0), _Handler)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients that leave are nothing to report."""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing of requests."""
-
+class _Handler(LoopbackHandler):
     def do_GET(self) -> None:
-        assert isinstance(self.server, _Server)
-        self._endpoint = urlsplit(self.server.proxy.endpoint)
+        assert isinstance(self.server, LoopbackServer)
+        proxy: FaultyProxy = self.server.owner
+        self._endpoint = urlsplit(proxy.endpoint)
         self._left = int(self.headers.get("content-length", 0))
-        hang = self.server.proxy.closing.wait
-        reply = self.server.proxy.answer(Exchange(f"{self.command} {self.path}", self._read, self._pass_on, hang))
+        exchange = Exchange(f"{self.command} {self.path}", self._read, self._pass_on, proxy.closing.wait)
+        reply = proxy.answer(exchange)
         with suppress(OSError):
             self._send(reply)
 
@@ -150,7 +127,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.end_headers()
             self._send_body(reply)
         if reply.sent != 1 or reply.resets or self._left:
-            self._end(reset=reply.resets)
+            self.end_connection(reset=reply.resets)
 
     def _send_body(self, reply: Reply) -> None:
         body = reply.body[: int(len(reply.body) * reply.sent)]
@@ -158,14 +135,6 @@ class _Handler(BaseHTTPRequestHandler):
         for start in range(0, len(body), size):
             self.wfile.write(body[start : start + size])
             reply.waits()
-
-    def _end(self, *, reset: bool) -> None:
-        self.close_connection = True
-        if reset:
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
-            self.connection.close()
-        else:
-            self.connection.shutdown(socket.SHUT_RDWR)
 
 
 def _passed(headers: Mapping[str, str]) -> list[tuple[str, str]]:

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import json
-import socket
-import struct
 import time
 from base64 import b64decode
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Event, Lock, Thread
+from threading import Event, Lock
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
 
+from loopback import LoopbackHandler, LoopbackServer
+
 ORGANIZATION = "org-1"
 KEY, SECRET = "the-key", "the-secret"
 TOKEN_PATH = "/oauth/token"
-RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 @dataclass(frozen=True)
@@ -81,9 +79,8 @@ class ScriptedApi:
         self._scripts[TOKEN_PATH] = tokens or self._next_token
         self._lifetime = lifetime
         self._lock = Lock()
-        self._server = _Server(self)
-        self._thread = Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
-        self.base_url = f"http://127.0.0.1:{self._server.server_port}"
+        self._server = LoopbackServer(self, _Handler)
+        self.base_url = self._server.url
 
     def asked(self, path: str) -> list[Request]:
         """The requests for a list so far."""
@@ -108,36 +105,16 @@ class ScriptedApi:
         return token_answer(f"token-{len(self.token_requests)}", lifetime=self._lifetime)
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._server.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        self._server.__exit__(kind, error, trace)
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 128
-
-    def __init__(self, api: ScriptedApi) -> None:
-        self.api = api
-        super().__init__(("127.0.0.1", 0), _Handler)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients that leave are nothing to report."""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing of requests."""
-
+class _Handler(LoopbackHandler):
     def do_GET(self) -> None:
         self._answer(b"")
 
@@ -147,8 +124,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, body: bytes) -> None:
         url = urlsplit(self.path)
         headers = {name.lower(): value for name, value in self.headers.items()}
-        assert isinstance(self.server, _Server)
-        api = self.server.api
+        assert isinstance(self.server, LoopbackServer)
+        api: ScriptedApi = self.server.owner
         request = Request(self.command, url.path, dict(parse_qsl(url.query)), headers, body, time.monotonic())
         answer = api.answer(request)
         if request.path != TOKEN_PATH:
@@ -167,12 +144,4 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(answer.body[: int(len(answer.body) * answer.sent)])
             self.wfile.flush()
         if answer.sent != 1 or answer.resets:
-            self._end(reset=answer.resets)
-
-    def _end(self, *, reset: bool) -> None:
-        self.close_connection = True
-        if reset:
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
-            self.connection.close()
-        else:
-            self.connection.shutdown(socket.SHUT_RDWR)
+            self.end_connection(reset=answer.resets)

@@ -16,7 +16,7 @@ from typing import Any
 import dagster as dg
 import pytest
 from click.testing import CliRunner, Result
-from daemons import PROJECT, plain_environment
+from processes import PROJECT, plain_environment
 
 from m3ter_dagster.cli import main
 from m3ter_dagster.definitions import definitions

@@ -13,9 +13,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from click.testing import CliRunner
-from daemons import plain_environment
 from faults import Hold, unharmed
 from faulty_house import House, large_meters, open_house, small_organization
+from processes import plain_environment
 from stores import Store
 
 from m3ter_dagster.cli import main

@@ -10,8 +10,9 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from daemons import PROJECT, Daemon, poll
+from daemons import Daemon
 from dagster._core.definitions.run_request import InstigatorType
+from processes import PROJECT, poll
 
 from m3ter_dagster.resources.export_history import DUE_TAG, SCHEDULE_TAG
 from m3ter_dagster.sandbox import Sandbox

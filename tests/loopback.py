@@ -1,0 +1,58 @@
+"""What the loopback servers of the tests share: their life in a `with`, and connections that end badly."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from types import TracebackType
+from typing import Any, Self
+
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+
+class LoopbackServer(ThreadingHTTPServer):
+    """Serves on a free port from inside its `with`; `owner` is for the handlers."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, owner: Any, handler: type[BaseHTTPRequestHandler]) -> None:
+        super().__init__(("127.0.0.1", 0), handler)
+        self.owner = owner
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self._thread = Thread(target=self.serve_forever, args=(0.01,), daemon=True)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Clients that leave are nothing to report."""
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None = None,
+        error: BaseException | None = None,
+        trace: TracebackType | None = None,
+    ) -> None:
+        self.shutdown()
+        self._thread.join()
+        self.server_close()
+
+
+class LoopbackHandler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing of requests."""
+
+    def end_connection(self, *, reset: bool) -> None:
+        self.close_connection = True
+        if reset:
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+            self.connection.close()
+        else:
+            self.connection.shutdown(socket.SHUT_RDWR)
