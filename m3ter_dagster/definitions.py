@@ -24,12 +24,12 @@ EXPORT_JOB = "export"
 @dg.definitions
 def definitions() -> dg.Definitions:
     exports = load_exports()
-    operational = operational_assets(exports.owners, freshness_policies(exports))
+    freshness = freshness_policies(exports)
     jobs = export_jobs(exports.schedules)
-    whole = [*operational, export_manifest]
+    whole = [*operational_assets(exports.owners, freshness), export_manifest]
     everything = dg.define_asset_job(EXPORT_JOB, selection=whole, description="Export every entity now.")
     return dg.Definitions(
-        assets=[*source_assets(), *whole, *usage_assets(exports.owners)],
+        assets=[*source_assets(), *whole, *usage_assets(exports.owners, freshness)],
         asset_checks=[*cross_entity_checks(), *usage_asset_checks()],
         jobs=[everything, *jobs.values()],
         schedules=export_schedules(exports.schedules, jobs, now=datetime.now(UTC)),

@@ -11,7 +11,8 @@ from receiver import SECRET, Answer, Receiver
 from toggles import switch
 
 from m3ter_dagster.alarms import alarm_sensors, freshness_policies, messages
-from m3ter_dagster.config import Destination, Exports, ExportSchedule, Notifications, grace
+from m3ter_dagster.config import AnySchedule, Destination, Exports, ExportSchedule, Notifications, grace
+from m3ter_dagster.config.usage import UsageSchedule
 
 JUNE_1 = datetime(2024, 6, 1, 10, tzinfo=UTC)
 JUNE_6, JUNE_11 = JUNE_1 + timedelta(days=5), JUNE_1 + timedelta(days=10)
@@ -59,7 +60,7 @@ def schedule_of(code: str = "finance", **values: Any) -> ExportSchedule:
     return ExportSchedule(code=code, **usual | values)
 
 
-def exports_of(receiver: Receiver, *schedules: ExportSchedule, **notifications: Any) -> Exports:
+def exports_of(receiver: Receiver, *schedules: AnySchedule, **notifications: Any) -> Exports:
     return Exports(
         destinations=(Destination(code="warehouse", bucket_name="acme"),),
         schedules=schedules or (schedule_of(),),
@@ -439,13 +440,26 @@ def test_the_grace_of_a_period(period: timedelta, expected: timedelta) -> None:
     assert grace(period, None) == expected
 
 
-def test_an_entity_is_fresh_for_the_period_of_its_most_frequent_schedule(receiver: Receiver) -> None:
+def test_an_asset_is_fresh_for_the_period_of_its_most_frequent_schedule(receiver: Receiver) -> None:
     daily = schedule_of("daily", period=1, operational_data_types=["BILLS"])
-    policies = freshness_policies(exports_of(receiver, schedule_of(), daily))
+    usage = UsageSchedule(
+        code="usage",
+        source_type="USAGE",
+        destinations=("warehouse",),
+        schedule_type="DAY",
+        period=1,
+        dt_created=JUNE_1,
+        time_period="YESTERDAY",
+    )
+    policies = freshness_policies(exports_of(receiver, schedule_of(), daily, usage))
     windows = {
         name: policy.fail_window.to_timedelta()
         for name, policy in policies.items()
         if isinstance(policy, TimeWindowFreshnessPolicy)
     }
-    assert windows == {"account": timedelta(days=5, hours=6), "bill": timedelta(days=1, hours=6)}
+    assert windows == {
+        "account": timedelta(days=5, hours=6),
+        "bill": timedelta(days=1, hours=6),
+        "usage_raw": timedelta(days=1, hours=6),
+    }
     assert freshness_policies(Exports(destinations=(Destination(code="a", bucket_name="abc"),))) == {}

@@ -24,8 +24,9 @@ from m3ter_dagster.assets.operational import IO_MANAGER, operational_assets
 from m3ter_dagster.definitions import EXPORT_JOB, definitions
 from m3ter_dagster.entities import entities
 from m3ter_dagster.frames.schema import frame_schema
-from m3ter_dagster.resources.csv_io_manager import NotExported, S3CsvIOManager
+from m3ter_dagster.resources.csv_io_manager import S3CsvIOManager
 from m3ter_dagster.resources.delivery_metadata import delivered_objects
+from m3ter_dagster.resources.last_delivery import NotExported
 from m3ter_dagster.resources.organization import organization_resource
 from m3ter_dagster.sandbox import SampleOrganization, Sandbox, SandboxApi, SandboxS3
 

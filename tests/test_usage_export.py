@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import polars as pl
 import pytest
 from click.testing import CliRunner, Result
 
@@ -76,9 +77,15 @@ class House:
     sandbox: Sandbox
     instance: dg.DagsterInstance
 
-    def export(self, *names: str, partition: str | None = None, **configs: Mapping[str, Any]) -> Any:
+    def export(
+        self,
+        *names: str,
+        partition: str | None = None,
+        more: Sequence[dg.AssetsDefinition] = (),
+        **configs: Mapping[str, Any],
+    ) -> Any:
         """The assets in one run that may fail; `configs` are theirs."""
-        assets = [*usage_assets(), *usage_asset_checks()]
+        assets = [*usage_assets(), *usage_asset_checks(), *more]
         return dg.materialize(
             assets,
             selection=[dg.AssetKey(name) for name in names],
@@ -385,3 +392,33 @@ def test_a_wrong_window_on_the_command_line(house: House, arguments: list[str], 
 
 def test_the_functions_of_the_sample_are_those_of_the_api() -> None:
     assert set(FUNCTIONS) == {"SUM", "MIN", "MAX", "COUNT", "LATEST", "MEAN", "UNIQUE"}
+
+
+def read_downstream(house: House, name: str, **options: Any) -> pl.DataFrame | str:
+    """What an asset of a user's own gets that depends on the asset of that name, or why it gets nothing."""
+    seen: list[pl.DataFrame] = []
+
+    @dg.asset(ins={"usage": dg.AssetIn(name, input_manager_key=IO_MANAGER, **options)})
+    def report(usage: pl.LazyFrame) -> None:
+        seen.append(usage.collect())
+
+    result = house.export("report", more=[report])
+    return seen[0] if result.success else str(result.get_step_failure_events()[0].step_failure_data.error)
+
+
+def test_an_asset_of_the_users_own_reads_measurements_as_a_typed_frame(house: House) -> None:
+    assert house.export(RAW, usage_raw=MARCH_31).success
+    frame = read_downstream(house, RAW)
+    assert isinstance(frame, pl.DataFrame)
+    assert len(frame) == len(house.truth("2024-03-31T00:00:00Z", "2024-04-01T00:00:00Z"))
+    assert {dtype for name, dtype in frame.schema.items() if not name.endswith(")")} == {pl.String}
+    assert pl.Float64 in frame.schema.dtypes()
+
+
+def test_an_asset_of_the_users_own_reads_the_days_that_are_there(house: House) -> None:
+    days = ["2024-02-28", "2024-03-01"]
+    assert all(house.export(BY_DAY, partition=day).success for day in days)
+    frame = read_downstream(house, BY_DAY, metadata={"allow_missing_partitions": True})
+    assert isinstance(frame, pl.DataFrame)
+    assert set(frame["timestamp"].str.head(10)) == set(days)
+    assert "usage_raw_by_day of 2020-01-01 was never delivered" in str(read_downstream(house, BY_DAY))

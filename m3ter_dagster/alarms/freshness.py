@@ -1,23 +1,25 @@
-"""How old the last export of an entity may be, for the freshness that Dagster shows on the asset."""
+"""How old the last export of an asset may be, for the freshness that Dagster shows on it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 
 import dagster as dg
 
 from m3ter_dagster.config import Exports, grace
-from m3ter_dagster.entities import entities
 from m3ter_dagster.schedules import cadence_of
 
 
 def freshness_policies(exports: Exports) -> Mapping[str, dg.FreshnessPolicy]:
-    """By entity: the period of its most frequent schedule, and the grace. An entity without a schedule has none."""
-    policies: dict[str, dg.FreshnessPolicy] = {}
-    for name in entities():
-        mine = (one for one in exports.schedules if name in one.asset_names)
-        period = min((cadence_of(one).interval for one in mine), default=None)
-        if period is not None:
-            window = period + grace(period, exports.notifications)
-            policies[name] = dg.FreshnessPolicy.time_window(fail_window=window)
-    return policies
+    """By asset: the period of its most frequent schedule, and the grace. An asset without a schedule has none."""
+    periods: dict[str, timedelta] = {}
+    for schedule in exports.schedules:
+        period = cadence_of(schedule).interval
+        for name in schedule.asset_names:
+            periods[name] = min(period, periods.get(name, period))
+    return {name: _fresh_within(period + grace(period, exports.notifications)) for name, period in periods.items()}
+
+
+def _fresh_within(window: timedelta) -> dg.FreshnessPolicy:
+    return dg.FreshnessPolicy.time_window(fail_window=window)

@@ -1,7 +1,8 @@
 """Exports of measurements, whose columns are known only when they run: raw, aggregated, and raw day by day."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 import dagster as dg
@@ -36,24 +37,31 @@ PERMANENT = (CredentialsRefused, Refused, UnknownMeters, UsageExportRefused)
 Source = dg.ResourceParam[UsageSource]
 
 
-def usage_assets(owners: Sequence[str] = ()) -> list[dg.AssetsDefinition]:
-    return [_raw(owners), _aggregated(owners), _raw_by_day(owners)]
+def usage_assets(
+    owners: Sequence[str] = (), freshness: Mapping[str, dg.FreshnessPolicy] = MappingProxyType({})
+) -> list[dg.AssetsDefinition]:
+    """The day by day one has no schedule, so it cannot be late."""
+    return [_raw(owners, freshness.get(RAW)), _aggregated(owners, freshness.get(AGGREGATED)), _raw_by_day(owners)]
 
 
 def usage_asset_checks() -> list[dg.AssetChecksDefinition]:
     return [sums_equal_raw]
 
 
-def _raw(owners: Sequence[str]) -> dg.AssetsDefinition:
-    @dg.asset(**_about(RAW, owners, "Measurements as they were sent, with all fields of their meters."))
+def _raw(owners: Sequence[str], freshness: dg.FreshnessPolicy | None) -> dg.AssetsDefinition:
+    about = _about(RAW, owners, "Measurements as they were sent, with all fields of their meters.")
+
+    @dg.asset(**about, freshness_policy=freshness)
     def usage_raw(context: dg.AssetExecutionContext, config: RawConfig, usage: Source) -> Iterator[Any]:
         yield from _export(context, RAW, usage, selection_of(config), window_in(config, _due(context)))
 
     return usage_raw
 
 
-def _aggregated(owners: Sequence[str]) -> dg.AssetsDefinition:
-    @dg.asset(**_about(AGGREGATED, owners, "Measurements aggregated by m3ter over hours, days, weeks or months."))
+def _aggregated(owners: Sequence[str], freshness: dg.FreshnessPolicy | None) -> dg.AssetsDefinition:
+    about = _about(AGGREGATED, owners, "Measurements aggregated by m3ter over hours, days, weeks or months.")
+
+    @dg.asset(**about, freshness_policy=freshness)
     def usage_aggregated(context: dg.AssetExecutionContext, config: AggregatedConfig, usage: Source) -> Iterator[Any]:
         yield from _export(context, AGGREGATED, usage, selection_of(config), window_in(config, _due(context)))
 

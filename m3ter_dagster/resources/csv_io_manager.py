@@ -17,13 +17,12 @@ from m3ter_dagster.config import load_exports, load_m3ter_settings
 from m3ter_dagster.config.usage import AGGREGATED, RAW, RAW_BY_DAY
 from m3ter_dagster.entities import Entity, Table, find_entity
 from m3ter_dagster.exports import Export
-from m3ter_dagster.frames.csv import RowsLost, read_csv, write_csv
+from m3ter_dagster.frames.csv import RowsLost, write_csv
 from m3ter_dagster.frames.usage_tables import TYPE
 from m3ter_dagster.manifest import Manifest
 from m3ter_dagster.resources.delivered_frames import DeliveredFrames
 from m3ter_dagster.resources.delivery_metadata import (
     comparison_metadata,
-    delivered_objects,
     delivery_metadata,
     manifest_metadata,
 )
@@ -39,14 +38,10 @@ from m3ter_dagster.resources.export_history import (
     root_id,
     runs_of,
 )
+from m3ter_dagster.resources.last_delivery import last_delivery
 from m3ter_dagster.resources.usage import UsageReading
 
 RETRY_AFTER_SECONDS = 5
-
-
-class NotExported(LookupError):
-    def __init__(self, asset: str) -> None:
-        super().__init__(f"{asset} was never delivered, so there is no CSV to read; materialise {asset} first.")
 
 
 def _give_up(words: str) -> NoReturn:
@@ -99,15 +94,7 @@ class S3CsvIOManager(dg.ConfigurableIOManager):
             context.add_output_metadata(metadata)
 
     def load_input(self, context: dg.InputContext) -> pl.LazyFrame:
-        """The last delivered CSV of the asset as a typed frame, for assets of a user's own."""
-        entity = find_entity(context.asset_key.path[-1])
-        event = context.instance.get_latest_materialization_event(context.asset_key)
-        if event is None or event.asset_materialization is None:
-            raise NotExported(entity.name)
-        last = delivered_objects(event.asset_materialization.metadata)
-        file = self._file(f"{entity.name}-input.csv")
-        self._destinations.fetch_any(last, file)
-        return read_csv(file, entity)
+        return last_delivery(context, self._destinations, Path(self._folder.name))
 
     def delivered_frames(self) -> DeliveredFrames:
         """What the runs of this run's export have delivered so far."""
