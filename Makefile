@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 HOME_OF_DAGSTER := $(CURDIR)/.dagster
 PORT ?= 3000
+AUDIT := $(BIN)/pip-audit --strict --disable-pip --no-deps --progress-spinner off --requirement
 
 .PHONY: help demo test check fix ui lock audit browser clean
 
@@ -19,13 +20,15 @@ test: $(INSTALLED) ## All tests (those in a browser need `make browser` once)
 
 check ui: export DAGSTER_HOME := $(HOME_OF_DAGSTER)
 
-check: $(INSTALLED) $(HOME_OF_DAGSTER)/dagster.yaml ## Lint, format, types, layers, definitions
+check: $(INSTALLED) $(HOME_OF_DAGSTER)/dagster.yaml ## Lint, format, types, layers, definitions, vulnerabilities
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/ty check
 	$(BIN)/lint-imports
 	$(BIN)/m3ter-dagster check --without-environment
 	$(BIN)/dagster definitions validate
+	@if printf six==1.17.0 | $(AUDIT) /dev/stdin >/dev/null 2>&1; then $(MAKE) audit; \
+		else echo "Vulnerabilities are not looked up: there is no data about them within reach."; fi
 
 fix: $(INSTALLED) ## Repair what ruff can repair
 	$(BIN)/ruff check --fix
@@ -39,7 +42,7 @@ lock: $(INSTALLED) ## Pin the newest allowed versions of everything in requireme
 		--no-emit-index-url --no-emit-find-links pyproject.toml --output-file requirements.lock
 
 audit: $(INSTALLED) ## Known vulnerabilities of what requirements.lock pins (asks the package index)
-	$(BIN)/pip-audit --disable-pip --no-deps --requirement requirements.lock
+	$(AUDIT) requirements.lock
 
 browser: ## Debian's chromium, only for the tests in a browser (needs root)
 	command -v chromium >/dev/null || { apt-get update && apt-get install --yes --no-install-recommends chromium; }
