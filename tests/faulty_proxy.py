@@ -7,18 +7,18 @@ from collections.abc import Mapping
 from contextlib import suppress
 from http.client import HTTPConnection
 from threading import Condition, Event
-from types import TracebackType
-from typing import Self
 from urllib.parse import urlsplit
 
 from faults import Exchange, Fault, Reply, unharmed
-from loopback import LoopbackHandler, LoopbackServer
+from raw_http import RawHandler, RawServer
+
+from m3ter_dagster.sandbox.loopback import Startable
 
 OF_ONE_CONNECTION = {"connection", "expect", "accept-encoding", "transfer-encoding", "content-length"}
 PIECES = 16
 
 
-class FaultyProxy:
+class FaultyProxy(Startable):
     """Passes requests on to `endpoint` from inside its `with`, except where a fault is planned."""
 
     def __init__(self, endpoint: str) -> None:
@@ -29,7 +29,7 @@ class FaultyProxy:
         self._always: list[tuple[str, Fault]] = []
         self._changed = Condition()
         self._busy = 0
-        self._server = LoopbackServer(self, _Handler)
+        self._server = RawServer(self, _Handler)
         self.url = self._server.url
 
     def plan(self, where: str, *faults: Fault) -> None:
@@ -71,20 +71,17 @@ class FaultyProxy:
             return planned[1]
         return next((fault for where, fault in self._always if re.search(where, line)), unharmed)
 
-    def __enter__(self) -> Self:
-        self._server.__enter__()
-        return self
+    def start(self) -> None:
+        self._server.start()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         self.closing.set()
-        self._server.__exit__(kind, error, trace)
+        self._server.close()
 
 
-class _Handler(LoopbackHandler):
+class _Handler(RawHandler):
     def do_GET(self) -> None:
-        assert isinstance(self.server, LoopbackServer)
+        assert isinstance(self.server, RawServer)
         proxy: FaultyProxy = self.server.owner
         self._endpoint = urlsplit(proxy.endpoint)
         self._left = int(self.headers.get("content-length", 0))

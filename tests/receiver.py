@@ -6,13 +6,12 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Event
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
 from m3ter_dagster.resources.webhook import Webhook
-from m3ter_dagster.sandbox.loopback import LoopbackServer
+from m3ter_dagster.sandbox.loopback import LoopbackServer, Startable
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -30,7 +29,7 @@ class Answer:
     """Nothing is said until the receiver closes."""
 
 
-class Receiver:
+class Receiver(Startable):
     def __init__(self, *answers: Answer) -> None:
         self.answers: Sequence[Answer] = answers or (Answer(),)
         self.posts: list[Any] = []
@@ -59,12 +58,9 @@ class Receiver:
         start_response(f"{answer.status} -", list(headers.items()))
         return [answer.body]
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
         self._server.start()
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         self._closing.set()
         self._server.close()

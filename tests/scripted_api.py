@@ -9,11 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Event, Lock
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from loopback import LoopbackHandler, LoopbackServer
+from raw_http import RawHandler, RawServer
+
+from m3ter_dagster.sandbox.loopback import Startable
 
 ORGANIZATION = "org-1"
 KEY, SECRET = "the-key", "the-secret"
@@ -68,7 +69,7 @@ class Request:
 Script = Sequence[Answer] | Callable[[Request], Answer]
 
 
-class ScriptedApi:
+class ScriptedApi(Startable):
     """Lists are scripted by their path after the organization; tokens are `token-1`, `token-2`, unless scripted."""
 
     def __init__(self, lists: Mapping[str, Script], *, tokens: Script | None = None, lifetime: float = 18_000) -> None:
@@ -79,7 +80,7 @@ class ScriptedApi:
         self._scripts[TOKEN_PATH] = tokens or self._next_token
         self._lifetime = lifetime
         self._lock = Lock()
-        self._server = LoopbackServer(self, _Handler)
+        self._server = RawServer(self, _Handler)
         self.base_url = self._server.url
 
     def asked(self, path: str) -> list[Request]:
@@ -104,17 +105,14 @@ class ScriptedApi:
     def _next_token(self, _request: Request) -> Answer:
         return token_answer(f"token-{len(self.token_requests)}", lifetime=self._lifetime)
 
-    def __enter__(self) -> Self:
-        self._server.__enter__()
-        return self
+    def start(self) -> None:
+        self._server.start()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.__exit__(kind, error, trace)
+    def close(self) -> None:
+        self._server.close()
 
 
-class _Handler(LoopbackHandler):
+class _Handler(RawHandler):
     def do_GET(self) -> None:
         self._answer(b"")
 
@@ -124,7 +122,7 @@ class _Handler(LoopbackHandler):
     def _answer(self, body: bytes) -> None:
         url = urlsplit(self.path)
         headers = {name.lower(): value for name, value in self.headers.items()}
-        assert isinstance(self.server, LoopbackServer)
+        assert isinstance(self.server, RawServer)
         api: ScriptedApi = self.server.owner
         request = Request(self.command, url.path, dict(parse_qsl(url.query)), headers, body, time.monotonic())
         answer = api.answer(request)

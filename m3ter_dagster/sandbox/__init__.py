@@ -6,12 +6,11 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import TracebackType
-from typing import Self
 
 from m3ter_dagster.sandbox.access import Clock
 from m3ter_dagster.sandbox.api import LoggedRequest, SandboxApi
 from m3ter_dagster.sandbox.data_exports import data_export_routes, sample_destinations, sample_schedules
+from m3ter_dagster.sandbox.loopback import Startable
 from m3ter_dagster.sandbox.organization import SampleOrganization
 from m3ter_dagster.sandbox.s3 import Keys, Role, SandboxS3, User, allow, deny
 from m3ter_dagster.sandbox.usage_exports import sample_usage_exports
@@ -48,7 +47,7 @@ defaultDestinations: [warehouse, archive]
 """
 
 
-class Sandbox:
+class Sandbox(Startable):
     """A sample organization's API and an S3 with two destinations, from `start` to `close` or inside a `with`."""
 
     def __init__(
@@ -100,12 +99,3 @@ class Sandbox:
 
     def close(self) -> None:
         self._stack.close()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -6,8 +6,6 @@ import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
 from flask import Blueprint, Flask, Response, request
 
@@ -15,7 +13,7 @@ from m3ter_dagster.sandbox.access import Clock, RequestLimit, Tokens
 from m3ter_dagster.sandbox.answers import add_error_answers, compressed
 from m3ter_dagster.sandbox.authentication import Credentials, authentication
 from m3ter_dagster.sandbox.list_routes import list_routes
-from m3ter_dagster.sandbox.loopback import LoopbackServer
+from m3ter_dagster.sandbox.loopback import LoopbackServer, Startable
 from m3ter_dagster.sandbox.store import store
 from m3ter_dagster.sandbox.values import Record
 
@@ -31,7 +29,7 @@ class LoggedRequest:
     status: int
 
 
-class SandboxApi:
+class SandboxApi(Startable):
     """Serves `records`, pairs of entity name and API record, from `start` to `close` or inside a `with`."""
 
     def __init__(
@@ -81,15 +79,6 @@ class SandboxApi:
 
     def close(self) -> None:
         self._server.close()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _log(self, response: Response) -> Response:
         query = request.query_string.decode()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import socket
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from threading import Thread
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 
@@ -26,7 +28,26 @@ class KeepAliveHandler(QuietHandler):
     disable_nagle_algorithm = True
 
 
-class LoopbackServer:
+class Startable(ABC):
+    """Runs from `start` to `close`, or inside its `with`."""
+
+    @abstractmethod
+    def start(self) -> None: ...
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class LoopbackServer(Startable):
     def __init__(
         self,
         application: WSGIApplication,

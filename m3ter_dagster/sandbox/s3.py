@@ -6,15 +6,14 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from urllib.request import Request, urlopen
 from uuid import uuid4
 
 import boto3
 from moto.server import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 
-from m3ter_dagster.sandbox.loopback import LoopbackServer, QuietHandler
+from m3ter_dagster.sandbox.loopback import LoopbackServer, QuietHandler, Startable
 
 REGION = "us-east-1"
 ACCOUNT = "123456789012"
@@ -60,7 +59,7 @@ def deny(action: str, resource: str) -> dict[str, str]:
     return {**allow(action, resource), "Effect": "Deny"}
 
 
-class SandboxS3:
+class SandboxS3(Startable):
     """Buckets behind `endpoint_url`, from `start` to `close` or inside a `with`.
 
     Moto keeps its buckets once per process: they are gone when the last open sandbox of the process closes.
@@ -129,15 +128,6 @@ class SandboxS3:
             if SandboxS3._open == 0:
                 self._set_requests_before_authentication("inf")
                 self._post("/moto-api/reset")
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _add_user(self, user: User) -> Keys:
         iam = self.client("iam")

@@ -1,4 +1,4 @@
-"""What the loopback servers of the tests share: their life in a `with`, and connections that end badly."""
+"""HTTP servers on loopback that are held by their sockets, so that connections can end badly."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import socket
 import struct
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
-class LoopbackServer(ThreadingHTTPServer):
-    """Serves on a free port from inside its `with`; `owner` is for the handlers."""
+class RawServer(ThreadingHTTPServer):
+    """On a free port, in a thread; `owner` is for the handlers."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -27,22 +26,16 @@ class LoopbackServer(ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Clients that leave are nothing to report."""
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
         self._thread.start()
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None = None,
-        error: BaseException | None = None,
-        trace: TracebackType | None = None,
-    ) -> None:
+    def close(self) -> None:
         self.shutdown()
         self._thread.join()
         self.server_close()
 
 
-class LoopbackHandler(BaseHTTPRequestHandler):
+class RawHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
 
