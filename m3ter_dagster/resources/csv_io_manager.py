@@ -60,8 +60,8 @@ class S3CsvIOManager(dg.ConfigurableIOManager):
     _destinations: Destinations = PrivateAttr()
     _escape_formulas: bool = PrivateAttr(False)
     _folder: tempfile.TemporaryDirectory[str] = PrivateAttr()
-    _run: dg.DagsterRun | None = PrivateAttr(None)
-    _instance: dg.DagsterInstance | None = PrivateAttr(None)
+    _run: dg.DagsterRun = PrivateAttr()
+    _instance: dg.DagsterInstance = PrivateAttr()
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Refuses an unknown destination before anything is read."""
@@ -73,6 +73,8 @@ class S3CsvIOManager(dg.ConfigurableIOManager):
         self._destinations = Destinations(known)
         self._escape_formulas = exports.escape_formulas
         self._folder = tempfile.TemporaryDirectory(prefix="m3ter-csv-")
+        assert context.run
+        assert context.instance
         self._run, self._instance = context.run, context.instance
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
@@ -98,8 +100,6 @@ class S3CsvIOManager(dg.ConfigurableIOManager):
 
     def delivered_frames(self) -> DeliveredFrames:
         """What the runs of this run's export have delivered so far."""
-        assert self._run
-        assert self._instance
         folder = Path(self._folder.name)
         return DeliveredFrames(self._instance, root_id(self._run), destinations=self._destinations, folder=folder)
 
@@ -116,8 +116,6 @@ class S3CsvIOManager(dg.ConfigurableIOManager):
 
     def _usage_file(self, asset: str) -> str:
         """Raw and aggregated measurements of one export must not have one key."""
-        assert self._run
-        assert self._instance
         root = runs_of(self._instance, root_id(self._run))[0].dagster_run
         is_second = asset == AGGREGATED and RAW in chosen_entities(self._instance, root)
         return f"{TYPE}_aggregated" if is_second else TYPE
@@ -137,8 +135,6 @@ class S3CsvIOManager(dg.ConfigurableIOManager):
 
     def _compare(self, frame: pl.LazyFrame, entity: Entity) -> dict[str, Any]:
         export = self._export()
-        assert self._run
-        assert self._instance
         schedule = self._run.tags.get(SCHEDULE_TAG)
         return comparison_metadata(
             compare(
@@ -162,11 +158,9 @@ class S3CsvIOManager(dg.ConfigurableIOManager):
 
     def _has_manifest(self) -> bool:
         """Only an export that gets a manifest can be compared with, and is compared."""
-        return bool(self._run and self._instance and MANIFEST in planned_steps(self._instance, self._run))
+        return MANIFEST in planned_steps(self._instance, self._run)
 
     def _export(self) -> Export:
-        assert self._run
-        assert self._instance
         return export_of(self._run, self._instance, load_m3ter_settings().org_id)
 
     def _file(self, name: str) -> Path:
