@@ -33,7 +33,7 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", DELIVERY, re.MULTILINE | re.DOTALL)
 
 
-PYTHON = [code for code in blocks("python") if not code.startswith("# Spark")]
+PYTHON = [code for code in blocks("python") if not code.startswith(("# Spark", "# Dagster"))]
 DOCUMENTS = [json.loads(text) for text in blocks("json")]
 
 
