@@ -354,6 +354,18 @@ def test_an_export_of_some_to_one_destination_ends_with_0(sandbox: Sandbox, tmp_
     assert "2 of 2 entities delivered" in output
     assert {"meter", "product"} <= {type_of(key) for key in sandbox.s3.objects(ARCHIVE)}
     assert set(sandbox.s3.objects(WAREHOUSE)) == before
+    assert frictionless_validates(sandbox, tmp_path)
+
+
+def frictionless_validates(sandbox: Sandbox, folder: Path) -> bool:
+    """Sizes, checksums and cells of every object that the manifest names, read from S3 by Frictionless itself."""
+    (manifest,) = [text for key, text in sandbox.s3.objects(ARCHIVE).items() if key.endswith("_manifest.json")]
+    (folder / "manifest.json").write_bytes(manifest)
+    environment = {**os.environ, **sandbox.s3.environment, "S3_ENDPOINT_URL": sandbox.s3.endpoint_url}
+    command = [str(PROGRAM.with_name("frictionless")), "validate", "manifest.json", "--trusted"]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=90)
+    assert done.returncode == 0, done.stdout
+    return done.stdout.count(" VALID ") == 2
 
 
 @pytest.mark.slow
