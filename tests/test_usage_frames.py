@@ -101,7 +101,7 @@ def test_it_is_written_with_the_rules_of_this_project(tmp_path: Path) -> None:
     assert read(tmp_path, file.read_text()).frame.collect().equals(found.frame.collect())
 
 
-@pytest.mark.parametrize("text", ["", f"{HEADER}\n"])
+@pytest.mark.parametrize("text", ["", HEADER, f"{HEADER}\n"])
 def test_an_empty_file_has_its_columns(tmp_path: Path, text: str) -> None:
     found = read(tmp_path, text)
     assert found.rows == 0
@@ -132,6 +132,88 @@ def test_a_year_is_told_from_the_time_where_m3ter_gives_none(tmp_path: Path) -> 
 )
 def test_what_does_not_fit_is_named(tmp_path: Path, old: str, new: str, words: str) -> None:
     assert words in breach_in(tmp_path, f"{HEADER}\n{ROW}\n".replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("end", "words"),
+    [
+        (
+            "m1,2024-02-29T10:0",
+            "row 2 of the file, column uid, value missing: must be there; the row has 2 of 7 fields",
+        ),
+        ("m1", "row 2 of the file, column timestamp, value missing: must be there"),
+        (f"{ROW.replace('u1', 'u2')},9\n", "row 2 of the file, column beyond the last, value 9: must not be there"),
+        (f"{ROW},9\nm1,2024-02-29,u3,,,a1\n", "row 2 of the file, column beyond the last"),
+        ('m1,"2024', "row 2 of the file, column unknown, value unexpected end of data: must be CSV"),
+        (
+            'm1,2024-02-29,u2,"x"y,,a1,1\n',
+            "row 2 of the file, column unknown, value ',' expected after '\"': must be CSV",
+        ),
+        ('m1,2024-02-29,u2,x"y,,a1,1\n', "a row without id, column unknown, value CSV malformed"),
+        ("m1,2024-02-29,Z\udcffrich,,,a1,1\n", "row 2 of the file, column uid, value Z�rich: must be UTF-8"),
+    ],
+)
+def test_a_file_that_is_damaged_is_named(tmp_path: Path, end: str, words: str) -> None:
+    """Polars would fill up a row that is cut off."""
+    path = tmp_path / "m3ter.csv"
+    path.write_bytes(f"{HEADER}\n{ROW}\n{end}".encode(errors="surrogateescape"))
+    with pytest.raises(UsageBreached) as raised:
+        read_usage(path, RAW, WINDOW, tmp_path / "usage.parquet")
+    assert words in str(raised.value.breaches[0])
+
+
+def test_lines_that_only_look_cut_off_are_none(tmp_path: Path) -> None:
+    text = f'{HEADER},"Region, ""where"" (ORIGINAL)"\n{ROW},"one,\n""two"", three"\n{ROW.replace("u1", "u2")},'
+    assert read(tmp_path, text).frame.collect()['Region, "where" (ORIGINAL)'].to_list() == ['one,\n"two", three', None]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<html>maintenance</html>",
+        "<html>maintenance,\n</html>\n",
+        '{"message": "Forbidden"}\n',
+        HEADER.replace(",", ";"),
+    ],
+)
+def test_what_is_no_usage_file_is_not_taken_for_one_without_rows(tmp_path: Path, text: str) -> None:
+    words = "column meter_id, value missing: must be a column of m3ter's file; what came begins with"
+    assert f"{words} {text[:10]!r}"[:-1] in breach_in(tmp_path, text)
+
+
+def test_a_file_in_utf_16_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "m3ter.csv"
+    path.write_text(f"{HEADER}\n{ROW}\n", encoding="utf-16")
+    with pytest.raises(UsageBreached, match="must be a column of m3ter's file"):
+        read_usage(path, RAW, WINDOW, tmp_path / "usage.parquet")
+
+
+def test_fields_under_names_nobody_knows_are_refused(tmp_path: Path) -> None:
+    """All of them would be empty; one that m3ter leaves out, or adds, is no reason to export nothing."""
+    assert breach_in(tmp_path, f"{HEADER}\n{ROW}\n".replace("Gigabytes (ORIGINAL)", "gb")) == (
+        "a row without id, column Gigabytes (ORIGINAL), value missing: must be a column of m3ter's file; it has 'gb', "
+        "which no field is called"
+    )
+    assert read(tmp_path, f"{HEADER},gb\n{ROW},1\n").unknown_columns == ("gb",)
+    assert read(tmp_path, f"{HEADER}\n{ROW}\n".replace(",Gigabytes (ORIGINAL)", "").replace(",1.5", "")).rows == 1
+
+
+def test_a_dimension_grouped_by_is_not_lost(tmp_path: Path) -> None:
+    table = aggregated_table(
+        "a", frequency="MONTH", aggregated=[("GB", "SUM")], dimensions=["Region"], has_accounts=False
+    )
+    text = "meter_id,timestamp,Region,GB (SUM),month\nm1,2024-02-29,EU,1,02\n"
+    with pytest.raises(UsageBreached, match=r"column Region \(ORIGINAL\), value missing"):
+        read(tmp_path, text, table)
+    assert read(tmp_path, text.replace("Region", "Region (ORIGINAL)"), table).rows == 1
+    assert (
+        read(tmp_path, text.replace("Region", "Region (ORIGINAL)").replace("GB (SUM)", "account_id"), table).rows == 1
+    )
+
+
+def test_an_empty_text_is_no_number_whether_quoted_or_not(tmp_path: Path) -> None:
+    found = read(tmp_path, f"{HEADER}\n{ROW}\n".replace(",1.5", ',""'))
+    assert found.frame.collect()["Gigabytes (ORIGINAL)"].to_list() == [None]
 
 
 def test_a_uid_stands_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
@@ -42,13 +43,17 @@ def write_csv(frame: pl.LazyFrame, table: Table, path: Path, *, escape_formulas:
 
 def count_rows(path: Path) -> int:
     """The rows below the header: line ends outside quotes, where a doubled quote closes and opens again."""
-    lines, is_quoted = 0, 0
+    return sum(part.count(b"\n") for part in outside_quotes(path)) - 1
+
+
+def outside_quotes(path: Path) -> Iterator[bytes]:
+    """What stands outside quotes, some bytes at a time."""
+    is_quoted = 0
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
             parts = chunk.split(b'"')
-            lines += sum(part.count(b"\n") for part in parts[is_quoted::2])
+            yield b"".join(parts[is_quoted::2])
             is_quoted ^= (len(parts) - 1) % 2
-    return lines - 1
 
 
 def read_csv(path: Path, table: Table) -> pl.LazyFrame:

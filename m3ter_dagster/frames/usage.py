@@ -5,8 +5,7 @@ Everything is streamed: memory does not grow with the measurements, however many
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,13 @@ from typing import Any
 import polars as pl
 
 from m3ter_dagster.frames.schema import Breach, frame_schema, shown
+from m3ter_dagster.frames.usage_files import (
+    first_broken_row,
+    has_whole_rows,
+    header_breaches,
+    missing_columns,
+    read_header,
+)
 from m3ter_dagster.frames.usage_rules import breaks_a_rule, moment, rules
 from m3ter_dagster.frames.usage_tables import ACCOUNT, METER, TIME, UID, YEAR, UsageTable
 from m3ter_dagster.time_periods import Window
@@ -59,24 +65,22 @@ def no_usage(table: UsageTable) -> Usage:
 
 def read_usage(path: Path, table: UsageTable, window: Window, to: Path) -> Usage:
     """The rows of the file at `path`, kept at `to`. UsageBreached if a row does not fit the table or the window."""
-    header = _header(path, table)
+    header = read_header(path)
     if not header:
         return no_usage(table)
+    _refuse(table, header_breaches(header, table))
     # Polars takes a quote in a header's name for two.
     text = pl.scan_csv(path, schema=dict.fromkeys(header, pl.String), has_header=False, skip_rows=1)
     typed = text.select(
         *(_cell(column.name, column.type, header) for column in table.columns),
         breaks_a_rule(table, header, window).alias(_BAD),
     )
-    typed.sink_parquet(to, compression="lz4")
-    kept = pl.scan_parquet(to)
+    kept = _kept(typed, path, table, header, to)
     rows, bad = kept.select(pl.len().alias("rows"), pl.col(_BAD).sum()).collect(engine="streaming").row(0)
     if bad:
         raise UsageBreached(table.name, _breaches(text, kept, table, header, window), bad)
-    missing = [name for name in _required(table) if name not in header]
-    if rows and missing:
-        breach = Breach(None, missing[0], "missing", "must be a column of m3ter's file, as its schema documents")
-        raise UsageBreached(table.name, [breach], len(missing))
+    if rows:
+        _refuse(table, missing_columns(header, table))
     frame = kept.drop(_BAD)
     if table.primary_key:
         _check_unique(frame, table, rows)
@@ -90,18 +94,22 @@ def read_usage(path: Path, table: UsageTable, window: Window, to: Path) -> Usage
     )
 
 
-def _header(path: Path, table: UsageTable) -> list[str]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        names = next(csv.reader(file), [])
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise UsageBreached(table.name, [Breach(None, twice, "the header", "must name each column once")], 1)
-    return names
+def _kept(typed: pl.LazyFrame, path: Path, table: UsageTable, header: Sequence[str], to: Path) -> pl.LazyFrame:
+    """The rows on disk, once. Polars would fill up a row that is cut off, and says little of what it cannot read."""
+    if not has_whole_rows(path, len(header)):
+        _refuse(table, [first_broken_row(path, header)])
+    try:
+        typed.sink_parquet(to, compression="lz4")
+    except pl.exceptions.PolarsError as error:
+        unreadable = Breach(None, "unknown", shown(str(error).partition("\n")[0]), "must be CSV")
+        _refuse(table, [first_broken_row(path, header) or unreadable])
+    return pl.scan_parquet(to)
 
 
-def _required(table: UsageTable) -> list[str]:
-    """The fixed columns that m3ter documents; a year can be told from the time."""
-    return [column.name for column in table.columns if not column.name.endswith(")") and column.name != YEAR]
+def _refuse(table: UsageTable, breaches: Iterable[Breach | None]) -> None:
+    """UsageBreached if there is any."""
+    if found := [breach for breach in breaches if breach]:
+        raise UsageBreached(table.name, found, len(found))
 
 
 def _cell(name: str, type_: str, header: Sequence[str]) -> pl.Expr:

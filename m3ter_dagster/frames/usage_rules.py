@@ -31,7 +31,8 @@ def rules(table: UsageTable, header: Sequence[str], window: Window) -> list[tupl
             found.append((column.name, "must not be missing or empty", cell.fill_null("") == ""))
         if column.type == "number":
             number = cell.cast(pl.Float64, strict=False)
-            found.append((column.name, "must be a number", cell.is_not_null() & ~number.is_finite().fill_null(False)))
+            is_there = cell.fill_null("") != ""
+            found.append((column.name, "must be a number", is_there & ~number.is_finite().fill_null(False)))
     if TIME in header:
         inside = (moment(TIME) >= window.start) & (moment(TIME) < window.end)
         found.append((TIME, f"must be a time in the window of the export, {window}", ~inside.fill_null(False)))

@@ -16,6 +16,8 @@ TIME_PARTS = {"MONTH": 1, "WEEK": 2, "DAY": 3, "HOUR": 4}
 TYPE = "measurements"
 """In object keys, where an entity's name stands otherwise."""
 METER, TIME, UID, ACCOUNT, YEAR = "meter_id", "timestamp", "uid", "account_id", "year"
+FIXED_COLUMNS = frozenset({METER, TIME, UID, ACCOUNT, YEAR, "ets", "received_at", "month", "week", "day", "hour"})
+"""All that the document names, raw or aggregated; the others are fields of meters."""
 
 
 @dataclass(frozen=True)
