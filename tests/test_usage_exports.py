@@ -21,6 +21,7 @@ from m3ter_dagster.resources.m3ter_errors import (
     ExportJobFailed,
     Refused,
     Unavailable,
+    UsageExportInvalid,
     UsageExportRefused,
 )
 from m3ter_dagster.resources.usage_exports import UsageExports
@@ -189,9 +190,11 @@ def test_but_not_a_third_time(tmp_path: Path) -> None:
     assert len(api.asked(ADHOC)) == 2
 
 
-def test_what_m3ter_does_not_take_is_not_repeated(tmp_path: Path) -> None:
-    with Service({ADHOC: [refusal(400, "bad dates")]}) as api, pytest.raises(Refused, match="bad dates"):
+@pytest.mark.parametrize(("status", "kind"), [(400, UsageExportInvalid), (422, UsageExportInvalid), (413, Refused)])
+def test_what_m3ter_does_not_take_is_not_repeated(tmp_path: Path, status: int, kind: type[Exception]) -> None:
+    with Service({ADHOC: [refusal(status, "bad dates")]}) as api, pytest.raises(kind, match="bad dates") as raised:
         export(api, tmp_path)
+    assert status == 413 or "Correct the usage schedule (or the run's config): its accounts" in str(raised.value)
     assert len(api.asked(ADHOC)) == 1
 
 

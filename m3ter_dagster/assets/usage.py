@@ -22,6 +22,7 @@ from m3ter_dagster.resources.m3ter_errors import (
     M3terError,
     Refused,
     UnknownMeters,
+    UsageExportInvalid,
     UsageExportRefused,
 )
 from m3ter_dagster.resources.usage import UsageSource
@@ -32,7 +33,7 @@ GROUP = "usage"
 FIRST_DAY = "2020-01-01"
 """Of the partitions; m3ter has no measurements of most Organizations from before."""
 DAYS = dg.DailyPartitionsDefinition(start_date=FIRST_DAY, timezone="UTC")
-PERMANENT = (CredentialsRefused, Refused, UnknownMeters, UsageExportRefused)
+PERMANENT = (CredentialsRefused, Refused, UnknownMeters, UsageExportInvalid, UsageExportRefused)
 
 Source = dg.ResourceParam[UsageSource]
 

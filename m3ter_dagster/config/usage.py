@@ -10,6 +10,7 @@ from pydantic import (
     WithJsonSchema,
     field_validator,
 )
+from pydantic.alias_generators import to_camel
 from pydantic_core.core_schema import ValidationInfo
 
 from m3ter_dagster.config.file_model import FileModel
@@ -59,13 +60,25 @@ class UsageSelection(FileModel):
         default=(), description="The fields of aggregated exports, each with its function.", validate_default=True
     )
 
+    @field_validator("dimension_filters", "groups", "aggregations")
+    @classmethod
+    def _are_of_the_meters(cls, value: tuple[Any, ...], info: ValidationInfo) -> tuple[Any, ...]:
+        chosen = info.data.get("meter_ids")
+        for one in value:
+            if chosen and one.meter_id not in (None, *chosen):
+                raise ValueError(
+                    f"has {to_camel(str(info.field_name))} of the meter {one.meter_id!r} and meterIds without it; "
+                    f"meterIds has {', '.join(chosen)}"
+                )
+        return value
+
     @field_validator("aggregation_frequency")
     @classmethod
     def _is_that_of_the_groups(cls, value: str, info: ValidationInfo) -> str:
         groups = info.data.get("groups", ())
         if groups and value == ORIGINAL:
             raise ValueError("has groups and the aggregationFrequency 'ORIGINAL'; leave out groups, or write another")
-        if _frequency_of(groups) not in (ORIGINAL, value):
+        if any(group.frequency not in (None, value) for group in groups):
             raise ValueError(f"has the aggregationFrequency {value!r} and a group by another; write it once")
         return value
 

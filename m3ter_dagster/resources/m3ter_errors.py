@@ -9,6 +9,7 @@ M3terError
 ├── CursorStuck           a list leads back to a page that was read already
 ├── UnknownMeters         measurements are asked for of meters that the Organization does not have
 ├── UsageExportRefused    m3ter's export service is not there for this Organization or service user
+├── UsageExportInvalid    what a usage export asks for is not what m3ter can give
 ├── ExportJobFailed       m3ter could not make an export that it was asked for, or not in time
 ├── DownloadFailed        the file of an export could not be fetched whole
 └── Interrupted           the run is being stopped
@@ -91,6 +92,15 @@ class UsageExportRefused(M3terError):
         super().__init__(
             "m3ter accepts no usage export: its Data Export service is not enabled for this Organization, or the "
             f"service user of M3TER_API_KEY may not use it. Ask m3ter's support to enable it.\n{refusal}"
+        )
+
+
+class UsageExportInvalid(M3terError):
+    def __init__(self, refusal: Refused) -> None:
+        super().__init__(
+            f"m3ter does not accept this usage export: {refusal.message or f'status {refusal.status}'}. Correct the "
+            "usage schedule (or the run's config): its accounts must be those of the Organization, filters and groups "
+            "name fields of text, aggregations the right fieldType, and the window ends by tomorrow 00:00 UTC."
         )
 
 

@@ -16,12 +16,28 @@ from m3ter_dagster.entities import Listing, entities
 from m3ter_dagster.frames.usage_tables import Meter, MeterField
 from m3ter_dagster.resources.downloads import download
 from m3ter_dagster.resources.m3ter import M3terClient
-from m3ter_dagster.resources.m3ter_errors import ExportJobFailed, Interrupted, Later, Refused, UsageExportRefused
+from m3ter_dagster.resources.m3ter_errors import (
+    ExportJobFailed,
+    Interrupted,
+    Later,
+    M3terError,
+    Refused,
+    UsageExportInvalid,
+    UsageExportRefused,
+)
 from m3ter_dagster.resources.m3ter_http import Credentials, Http
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 20.0
 PATIENCE_SECONDS = 6 * 3600.0
 """m3ter says nothing about how long a job takes; its file can be had for 24 hours."""
+
+_REFUSALS: Mapping[int, Callable[[Refused], M3terError]] = {
+    400: UsageExportInvalid,
+    403: UsageExportRefused,
+    404: UsageExportRefused,
+    422: UsageExportInvalid,
+}
+"""What a refusal to create an export means."""
 
 T = TypeVar("T")
 Clock = Callable[[], float]
@@ -105,7 +121,7 @@ class UsageExports:
         try:
             return self._http.post(f"{self._exports}/adhoc", content, lambda answer: _read(answer, _Created)).jobId
         except Refused as refusal:
-            raise (UsageExportRefused(refusal) if refusal.status in (403, 404) else refusal) from None
+            raise _REFUSALS.get(refusal.status, lambda same: same)(refusal) from None
 
     def _wait_for(self, job_id: str, tell: Tell) -> None:
         started, pause = self._clock(), FIRST_PAUSE
