@@ -22,6 +22,7 @@ from stores import Key, Store
 from m3ter_dagster.cli import main
 from m3ter_dagster.entities import entities
 from m3ter_dagster.sandbox import Sandbox, SandboxS3
+from m3ter_dagster.verification.batches import batches, header_of
 from m3ter_dagster.verification.data_package import NotAManifest, read_data_package
 
 NAMES = ("account", "bill", "meter", "product")
@@ -205,6 +206,15 @@ def test_a_row_that_ends_early_is_no_csv(copy: Copy) -> None:
     (found,) = findings(copy.verify())
     assert found.startswith("error: bill: rows: the file cannot be read as CSV: ")
     assert "got 2: short,1" in found
+
+
+@pytest.mark.parametrize(("rows", "values"), [("", []), ('1,"x\ny"\n', ["x\ny"])])
+def test_the_header_may_have_line_breaks(tmp_path: Path, rows: str, values: list[str]) -> None:
+    file = tmp_path / "measurements.csv"
+    file.write_text(f'"uid","Calls\nmade (ORIGINAL)"\n{rows}', newline="")
+    names = header_of(file)
+    assert names == ["uid", "Calls\nmade (ORIGINAL)"]
+    assert [cell for batch in batches(file, names) for cell in batch.column(1).to_pylist()] == values
 
 
 def test_a_repeated_id_is_found_by_the_primary_key(copy: Copy) -> None:

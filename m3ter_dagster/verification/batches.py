@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -20,19 +21,20 @@ class NotCsv(Exception):
 
 
 def header_of(file: Path) -> list[str]:
+    """A meter's field, and so a column, may have a name with a line break."""
     with file.open("rb") as content:
-        line = content.readline(LONGEST_HEADER)
-    return next(csv.reader([line.decode("utf-8", "replace").rstrip("\r\n")]), [])
+        start = content.read(LONGEST_HEADER).decode("utf-8", "replace")
+    return next(csv.reader(io.StringIO(start, newline="")), [])
 
 
 def batches(file: Path, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
     """The rows below the header; an empty field is null and "" is not."""
-    if not _has_rows(file):
+    if not file.stat().st_size:
         return
     try:
         yield from arrow_csv.open_csv(
             file,
-            read_options=arrow_csv.ReadOptions(column_names=names, skip_rows=1, block_size=BLOCK_SIZE),
+            read_options=arrow_csv.ReadOptions(column_names=names, skip_rows_after_names=1, block_size=BLOCK_SIZE),
             parse_options=arrow_csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),
             convert_options=arrow_csv.ConvertOptions(
                 column_types=dict.fromkeys(names, pa.string()),
@@ -43,9 +45,3 @@ def batches(file: Path, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
         )
     except pa.ArrowInvalid as error:
         raise NotCsv(" ".join(str(error).split())[:LONGEST_REASON]) from None
-
-
-def _has_rows(file: Path) -> bool:
-    with file.open("rb") as content:
-        content.readline(LONGEST_HEADER)
-        return bool(content.read(1))
