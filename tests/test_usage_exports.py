@@ -136,6 +136,13 @@ def test_another_file_under_the_same_address_begins_anew(tmp_path: Path) -> None
         assert export(api, tmp_path) == TEXT
 
 
+def test_a_file_without_a_version_begins_anew(tmp_path: Path) -> None:
+    """What comes later may be of another file, of as many bytes."""
+    with Service({FILE: stored(TEXT, {"sent": 0.5, "headers": {}})}) as api:
+        assert export(api, tmp_path) == TEXT
+        assert [one.headers.get("range") for one in api.asked(FILE)] == [None, None]
+
+
 def test_what_an_earlier_download_has_left_is_not_taken_for_a_part_of_this(tmp_path: Path) -> None:
     (tmp_path / "usage.csv.part").write_bytes(b"x" * 100)
     with Service({}) as api:

@@ -64,9 +64,10 @@ def download(what: str, ask_for_url: Callable[[], str], to: Path, *, wait: Calla
 def _continue(part: _Part, url: str) -> None:
     """To the end of the file, or Later with what is there kept. No header of m3ter's API goes to the store."""
     headers = {"accept-encoding": "identity"}
-    if part.size:
-        headers["range"] = f"bytes={part.size}-"
-        headers |= {"if-range": part.version} if part.version else {}
+    if part.version is None:
+        part.restart()  # nothing would tell that the rest is of the same file
+    elif part.size:
+        headers |= {"range": f"bytes={part.size}-", "if-range": part.version}
     try:
         answer = open_pool(url).request("GET", url, headers=headers, preload_content=False, retries=False)
         try:
@@ -105,7 +106,7 @@ def _take(part: _Part, answer: urllib3.BaseHTTPResponse) -> None:
 def _continues(part: _Part, answer: urllib3.BaseHTTPResponse) -> bool:
     """Is it the rest of the same file?"""
     found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("content-range", ""))
-    if found is None or int(found[1]) != part.size or part.version not in (None, _version(answer)):
+    if found is None or int(found[1]) != part.size or part.version != _version(answer):
         return False
     total = None if found[2] == "*" else int(found[2])
     if None not in (total, part.total) and total != part.total:
