@@ -84,7 +84,7 @@ def test_rows_are_read_by_name_typed_and_completed(tmp_path: Path) -> None:
     assert [row["Gigabytes (ORIGINAL)"] for row in rows] == [1000.0, None]
     assert [row['Region, "where" (ORIGINAL)'] for row in rows] == ["EU\nWest", ""]
     assert [row["Calls\nmade (ORIGINAL)"] for row in rows] == [None, None]
-    assert (found.rows, found.unknown_columns) == (2, ("other",))
+    assert (found.rows, found.unknown_columns, found.empty_columns) == (2, ("other",), ("Calls\nmade (ORIGINAL)",))
     assert (found.meter_ids, found.account_ids) == ({"m1", "m2"}, {"a1", "a2"})
     assert found.sums["m1"] == {"Gigabytes (ORIGINAL)": 1000.0, "Calls\nmade (ORIGINAL)": 0.0}
 

@@ -53,6 +53,8 @@ class Usage:
     rows: int
     unknown_columns: tuple[str, ...]
     """What m3ter's file has beyond the table."""
+    empty_columns: tuple[str, ...]
+    """What the table has beyond the file, or the file without any value."""
     meter_ids: frozenset[str]
     account_ids: frozenset[str]
     sums: Mapping[str, Mapping[str, float]]
@@ -60,7 +62,7 @@ class Usage:
 
 
 def no_usage(table: UsageTable) -> Usage:
-    return Usage(pl.LazyFrame(schema=frame_schema(table)), 0, (), frozenset(), frozenset(), {})
+    return Usage(pl.LazyFrame(schema=frame_schema(table)), 0, (), (), frozenset(), frozenset(), {})
 
 
 def read_usage(path: Path, table: UsageTable, window: Window, to: Path) -> Usage:
@@ -88,6 +90,7 @@ def read_usage(path: Path, table: UsageTable, window: Window, to: Path) -> Usage
         frame=frame,
         rows=rows,
         unknown_columns=tuple(name for name in header if name not in frame_schema(table)),
+        empty_columns=_empty(frame, rows),
         meter_ids=_distinct(frame, METER),
         account_ids=_distinct(frame, ACCOUNT) if ACCOUNT in frame_schema(table) else frozenset(),
         sums=_sums(frame, table),
@@ -164,6 +167,11 @@ def _check_unique(frame: pl.LazyFrame, table: UsageTable, rows: int) -> None:
         raise UsageBreached(
             table.name, [Breach(uid, UID, uid, rule) for uid in repeated[:SHOWN_BREACHES]], len(repeated)
         )
+
+
+def _empty(frame: pl.LazyFrame, rows: int) -> tuple[str, ...]:
+    nulls = frame.null_count().collect(engine="streaming").row(0, named=True)
+    return tuple(name for name, count in nulls.items() if rows and count == rows)
 
 
 def _distinct(frame: pl.LazyFrame, column: str) -> frozenset[str]:

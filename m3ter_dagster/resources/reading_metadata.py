@@ -14,12 +14,12 @@ FROM, UNTIL = "read from", "read until"
 DUPLICATES = "rows dropped as older copies"
 UNKNOWN = "API fields not in the schema"
 WINDOW = "m3ter/window"
-_EMPTY = "documented fields without any value"
+EMPTY = "documented fields without any value"
 
 
 def reading_metadata(reading: Reading) -> dict[str, Any]:
     """Findings are there only where there are any."""
-    findings = {UNKNOWN: dict(reading.unknown_fields), _EMPTY: list(reading.empty_columns)}
+    findings = {UNKNOWN: dict(reading.unknown_fields), EMPTY: list(reading.empty_columns)}
     return {
         "requests": reading.requests,
         "seconds to read": round(reading.seconds, 3),
@@ -37,7 +37,7 @@ def recorded_reading(metadata: Mapping[str, dg.MetadataValue[Any]]) -> dict[str,
         "until": _iso(metadata[UNTIL]),
         "duplicatesDropped": metadata[DUPLICATES].value,
         "unknownFields": metadata[UNKNOWN].value if UNKNOWN in metadata else {},
-        "emptyFields": metadata[_EMPTY].value if _EMPTY in metadata else [],
+        "emptyFields": metadata[EMPTY].value if EMPTY in metadata else [],
         **({"window": metadata[WINDOW].value} if WINDOW in metadata else {}),
     }
 

@@ -10,7 +10,7 @@ import dagster as dg
 
 from m3ter_dagster.entities import Table, entities
 from m3ter_dagster.frames.usage_tables import table_in
-from m3ter_dagster.resources.reading_metadata import DUPLICATES, FROM, UNKNOWN, UNTIL, WINDOW
+from m3ter_dagster.resources.reading_metadata import DUPLICATES, EMPTY, FROM, UNKNOWN, UNTIL, WINDOW
 from m3ter_dagster.resources.usage import UsageReading
 
 SCHEMA = "m3ter/table_schema"
@@ -18,7 +18,9 @@ SUMS = "m3ter/sums"
 
 
 def usage_metadata(reading: UsageReading) -> dict[str, Any]:
+    """Findings are there only where there are any."""
     unknown = dict.fromkeys(reading.usage.unknown_columns, reading.usage.rows)
+    findings = {UNKNOWN: unknown, EMPTY: list(reading.usage.empty_columns)}
     return {
         "window": str(reading.window),
         "m3ter's export job": reading.job_id or "none: there can be nothing in this window",
@@ -31,7 +33,7 @@ def usage_metadata(reading: UsageReading) -> dict[str, Any]:
         SUMS: dg.MetadataValue.json(
             _scope(reading) | {"sums": {id: dict(one) for id, one in reading.usage.sums.items()}}
         ),
-        **({UNKNOWN: dg.MetadataValue.json(unknown)} if unknown else {}),
+        **{name: dg.MetadataValue.json(found) for name, found in findings.items() if found},
     }
 
 
