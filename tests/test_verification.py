@@ -263,6 +263,13 @@ def test_a_cell_that_does_not_read_as_its_type_is_named(copy: Copy, cells: dict[
     assert finding in findings(copy.verify())
 
 
+def test_json_cells_hold_numbers_of_any_size(copy: Copy) -> None:
+    numbers = row_of("product", id="n", customFields='{"n":1e400}') + row_of("product", id="m", customFields='{"n":%s}')
+    copy.resource("product")["m3ter:rows"] += 2
+    copy.put_sealed("product", copy.content("product") + numbers % (b"9" * 5000))
+    assert findings(copy.verify()) == []
+
+
 def test_a_changed_header_is_named(copy: Copy) -> None:
     content = copy.content("product")
     copy.put_sealed("product", content.replace(b'"name","code"', b'"code","name"', 1))
