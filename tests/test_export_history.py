@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -7,7 +8,7 @@ import pytest
 from dagster._record import copy
 
 from m3ter_dagster.entities import entities
-from m3ter_dagster.resources.export_history import MANIFEST, chosen_entities, planned_steps, runs_of
+from m3ter_dagster.resources.export_history import MANIFEST, ROOT_TAG, chosen_entities, planned_steps, runs_of
 
 NAMES = ("account", "bill", MANIFEST)
 
@@ -47,6 +48,19 @@ def test_a_script_s_re_executions_belong_to_the_export_of_their_root(tmp_path: P
         third = dg.execute_job(job, instance, reexecution_options=dg.ReexecutionOptions(parent_run_id=second.run_id))
         found = runs_of(instance, first.run_id, third.dagster_run)
         assert [record.dagster_run.run_id for record in found] == [first.run_id, second.run_id, third.run_id]
+
+
+def test_runs_come_in_the_order_in_which_they_were_made_whatever_the_clock_said(tmp_path: Path) -> None:
+    """A re-execution after the clock was set back must not pass for the root, whose entities the manifest owes."""
+    root = dg.DagsterRun(job_name="export")
+    tags = {ROOT_TAG: root.run_id}
+    again = dg.DagsterRun(job_name="export", root_run_id=root.run_id, parent_run_id=root.run_id, tags=tags)
+    noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        instance.run_storage.add_historical_run(root, noon)
+        instance.run_storage.add_historical_run(again, noon - timedelta(hours=6))
+        found = runs_of(instance, root.run_id)
+        assert [record.dagster_run.run_id for record in found] == [root.run_id, again.run_id]
 
 
 def nothing_job() -> dg.JobDefinition:

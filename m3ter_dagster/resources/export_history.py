@@ -55,7 +55,8 @@ def runs_of(instance: dg.DagsterInstance, export_id: str, last: dg.DagsterRun | 
         run_id = record.dagster_run.parent_run_id or ""
     if export_id not in found and (root := instance.get_run_record_by_id(export_id)):
         found[export_id] = root
-    return sorted(found.values(), key=lambda record: record.create_timestamp)
+    # The number of their record: the clock may have been set back between them.
+    return sorted(found.values(), key=lambda record: record.storage_id)
 
 
 def chosen_entities(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[str]:
