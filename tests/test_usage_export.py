@@ -19,6 +19,7 @@ from click.testing import CliRunner, Result
 
 from m3ter_dagster.assets.operational import IO_MANAGER
 from m3ter_dagster.assets.usage import usage_asset_checks, usage_assets
+from m3ter_dagster.assets.usage_config import RawConfig, UnusableConfig, selection_of
 from m3ter_dagster.cli import main
 from m3ter_dagster.resources import usage_exports
 from m3ter_dagster.resources.csv_io_manager import S3CsvIOManager
@@ -276,7 +277,7 @@ def listed(house: House) -> dict[str, Any]:
         ({"timePeriod": "NOW"}, "the config of the run has the timePeriod 'NOW'; known are"),
         ({"startDate": "soon"}, "the config of the run has no window: Invalid isoformat string: 'soon'."),
         ({"startDate": "2024-04-02", "endDate": "2024-04-01"}, "the second must not be before the first"),
-        ({"startDate": "2999-01-01", "endDate": "2999-01-02"}, "was refused with status 400: endDate must be after"),
+        ({"startDate": "2999-01-01", "endDate": "2999-01-02"}, "does not accept this usage export: endDate must be"),
     ],
 )
 def test_a_wrong_config_is_named(house: House, config: dict[str, Any], words: str) -> None:
@@ -285,6 +286,12 @@ def test_a_wrong_config_is_named(house: House, config: dict[str, Any], words: st
     result = house.export(RAW, usage_raw=json.loads(text))
     assert not result.success
     assert words.replace(" M'", f" {id}'") in failures_of(result)
+
+
+def test_the_words_about_a_wrong_config_end_once() -> None:
+    with pytest.raises(UnusableConfig) as raised:
+        selection_of(RawConfig(timePeriod="TODAYS"))
+    assert (raised.value.description or "").endswith("Did you mean 'TODAY'?")
 
 
 def test_a_uid_that_stands_twice_is_refused_and_the_check_is_red(house: House, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,7 +38,8 @@ class AggregatedConfig(RawConfig):
 
 class UnusableConfig(dg.Failure):
     def __init__(self, reason: str) -> None:
-        super().__init__(f"the config of the run {reason}.", allow_retries=False)
+        sentence = f"the config of the run {reason}"
+        super().__init__(sentence if sentence.endswith((".", "?")) else f"{sentence}.", allow_retries=False)
 
 
 def selection_of(config: MeasurementsConfig) -> UsageSelection:
@@ -48,7 +49,8 @@ def selection_of(config: MeasurementsConfig) -> UsageSelection:
     try:
         return UsageSelection.model_validate(chosen, by_alias=True, by_name=False)
     except ValidationError as error:
-        raise UnusableConfig("; ".join(map(_words, error.errors()))) from None
+        mistakes = [one for one in error.errors() if one["type"] != "default_factory_not_called"]
+        raise UnusableConfig("; ".join(map(_words, mistakes))) from None
 
 
 def window_in(config: RawConfig, due: datetime) -> Window:
@@ -58,7 +60,7 @@ def window_in(config: RawConfig, due: datetime) -> Window:
         start, end = _moment(config.startDate, usual.start), _moment(config.endDate, usual.end)
         return Window(start, end)
     except ValueError as error:
-        raise UnusableConfig(f"has no window: {error}".rstrip(".")) from None
+        raise UnusableConfig(f"has no window: {error}") from None
 
 
 def _moment(text: str | None, usual: datetime) -> datetime:
