@@ -153,6 +153,12 @@ def test_a_usage_schedule_without_a_place_in_the_published_schema(groups: list[A
     assert not exports_of(text).schedules
 
 
+def test_of_a_usage_schedule_only_what_is_wrong_is_said() -> None:
+    text = text_of([destination()], [usage_schedule(meterIds=["not an id"])])
+    assert "it has the id 'not an id'" in text
+    assert "default_factory" not in text
+
+
 def usage_schedule(**values: Any) -> dict[str, Any]:
     record = schedule(sourceType="USAGE", timePeriod="YESTERDAY", **values)
     return {name: value for name, value in record.items() if name != "operationalDataTypes"}

@@ -8,6 +8,7 @@ import dagster as dg
 from pydantic import Field, ValidationError
 
 from m3ter_dagster.config import UsageSelection
+from m3ter_dagster.config.file_model import mistakes_of
 from m3ter_dagster.config.usage_items import FREQUENCIES
 from m3ter_dagster.time_periods import Window, window_of
 
@@ -49,8 +50,7 @@ def selection_of(config: MeasurementsConfig) -> UsageSelection:
     try:
         return UsageSelection.model_validate(chosen, by_alias=True, by_name=False)
     except ValidationError as error:
-        mistakes = [one for one in error.errors() if one["type"] != "default_factory_not_called"]
-        raise UnusableConfig("; ".join(map(_words, mistakes))) from None
+        raise UnusableConfig("; ".join(map(_words, mistakes_of(error)))) from None
 
 
 def window_in(config: RawConfig, due: datetime) -> Window:

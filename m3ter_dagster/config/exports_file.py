@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from m3ter_dagster.config.file_model import mistakes_of
 from m3ter_dagster.config.models import OPERATIONAL, USAGE, Destination, Exports, ExportSchedule
 from m3ter_dagster.config.names import name_mistakes
 from m3ter_dagster.config.notifications import Notifications
@@ -30,8 +31,6 @@ _INNER: dict[str, type[BaseModel]] = {
     "groups": UsageGroup,
 }
 """The models of the lists in a schedule."""
-_CONSEQUENCE = "default_factory_not_called"
-"""The kind of pydantic error that only follows from another one."""
 
 
 class ConfigError(ValueError):
@@ -52,7 +51,7 @@ def parse_exports(text: str, *, file: str = "exports.yaml", environ: Mapping[str
         try:
             exports = Exports.model_validate(document.value, by_alias=True, by_name=False)
         except ValidationError as error:
-            found += _worded(error.errors(), document)
+            found += _worded(mistakes_of(error), document)
         found += [Mistake(document.line(loc), words, loc) for loc, words in name_mistakes(document.value)]
     if found:
         raise ConfigError(*_sentences(found, document, file))
@@ -83,7 +82,7 @@ def _worded(errors: list[ErrorDetails], document: YamlLines) -> Iterator[Mistake
     for error in errors:
         loc, kind = _without_kind(error["loc"])
         # Names that do not fit are reported one by one, each on its line.
-        if error["type"] == _CONSEQUENCE or (error["type"] == "value_error" and not loc):
+        if error["type"] == "value_error" and not loc:
             continue
         is_key = error["type"] in ("extra_forbidden", "missing")
         yield Mistake(document.line(loc, of_key=is_key), _words(error, loc, kind, document), loc)

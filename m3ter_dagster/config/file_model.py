@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
+from pydantic_core import ErrorDetails
 
 
 class FileModel(BaseModel):
@@ -27,3 +28,8 @@ class FileModel(BaseModel):
             return data
         known = {field.alias for field in cls.model_fields.values()}
         return {key: value for key, value in data.items() if value is not None or key not in known}
+
+
+def mistakes_of(error: ValidationError) -> list[ErrorDetails]:
+    """Without those that only follow from another one: defaults that depend on a field which is wrong."""
+    return [one for one in error.errors() if one["type"] != "default_factory_not_called"]
