@@ -13,9 +13,8 @@ import msgspec
 
 from m3ter_dagster.config import M3terSettings
 from m3ter_dagster.entities import Listing
-from m3ter_dagster.resources.m3ter import M3terClient
+from m3ter_dagster.resources.m3ter import open_client
 from m3ter_dagster.resources.m3ter_errors import Later, M3terError, Refused
-from m3ter_dagster.resources.m3ter_http import Credentials, Http
 
 DESTINATIONS = Listing("/dataexports/destinations", 200)
 SCHEDULES = Listing("/dataexports/schedules", 100)
@@ -51,11 +50,7 @@ def read_data_exports(settings: M3terSettings) -> DataExports:
 
 class _Reader:
     def __init__(self, settings: M3terSettings) -> None:
-        credentials = Credentials(settings.api_key.get_secret_value(), settings.api_secret.get_secret_value())
-        self._organization = f"/organizations/{quote(settings.org_id, safe='')}"
-        pace, stop = settings.requests_per_second, threading.Event()
-        self._client = M3terClient(settings.base_url, settings.org_id, credentials, per_second=pace, stop=stop)
-        self._http = Http(settings.base_url, credentials, per_second=pace, stop=stop)
+        self._client = open_client(settings, stop=threading.Event())
 
     def records(self, listing: Listing) -> list[Record]:
         """The list documents only what all kinds have in common; what it leaves out is read record by record."""
@@ -63,8 +58,8 @@ class _Reader:
         return [self._whole(listing, record) if _is_short(record) else record for record in listed]
 
     def _whole(self, listing: Listing, record: Record) -> Record:
-        path = f"{self._organization}{listing.path}/{quote(str(record['id']), safe='')}"
-        return {**record, **self._http.get(path, _record)}
+        path = f"{listing.path}/{quote(str(record['id']), safe='')}"
+        return {**record, **self._client.get(path, _record)}
 
 
 def _is_short(record: Record) -> bool:

@@ -1,20 +1,23 @@
-"""The m3ter API client: a listing's pages, each complete and whole, one after the other."""
+"""The m3ter API client of one Organization: a listing's pages, each complete and whole, one after the other."""
 
 from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
 
+from m3ter_dagster.config import M3terSettings
 from m3ter_dagster.entities import Listing
 from m3ter_dagster.frames import raw_json
 from m3ter_dagster.resources.m3ter_errors import CursorExpired, CursorStuck, Later, M3terError, Refused
 from m3ter_dagster.resources.m3ter_http import Credentials, Http
+
+T = TypeVar("T")
 
 _CURSOR_REFUSALS = (400, 404, 410, 422)
 
@@ -26,7 +29,7 @@ class Page:
 
 
 class M3terClient:
-    """Reads lists of one Organization. Thread-safe."""
+    """Requests below one Organization's path, by one token and at one pace. Thread-safe."""
 
     def __init__(
         self, base_url: str, org_id: str, credentials: Credentials, *, per_second: float, stop: threading.Event
@@ -34,6 +37,14 @@ class M3terClient:
         self._organization = f"/organizations/{quote(org_id, safe='')}"
         self._http = Http(base_url, credentials, per_second=per_second, stop=stop)
         self._page_sizes: dict[str, int] = {}
+
+    def get(self, path: str, check: Callable[[bytes], T]) -> T:
+        """See `Http.get`."""
+        return self._http.get(self._organization + path, check)
+
+    def post(self, path: str, content: bytes, check: Callable[[bytes], T]) -> T:
+        """See `Http.post`."""
+        return self._http.post(self._organization + path, content, check)
 
     def pages(self, listing: Listing, **parameters: str) -> Iterator[Page]:
         """Every page of the list, empty ones included, until there is no nextToken.
@@ -49,13 +60,14 @@ class M3terClient:
             if not cursor:
                 return
             if cursor in followed:
-                raise CursorStuck(f"GET {self._path(listing, parameters, None, listing.page_size)}")
+                request = self._path(listing, parameters, None, listing.page_size)
+                raise CursorStuck(f"GET {self._organization}{request}")
             followed.add(cursor)
 
     def _page(self, listing: Listing, parameters: dict[str, str], cursor: str | None) -> _ListAnswer:
         size = self._page_sizes.get(listing.path, listing.page_size)
         try:
-            return self._http.get(self._path(listing, parameters, cursor, size), _list_answer)
+            return self.get(self._path(listing, parameters, cursor, size), _list_answer)
         except Refused as refusal:
             if refusal.status == 413 and size > 1:
                 self._shrink(listing, size // 2)
@@ -72,7 +84,14 @@ class M3terClient:
         query = {"pageSize": str(size), **dict(listing.parameters), **parameters}
         if cursor:
             query["nextToken"] = cursor
-        return f"{self._organization}{listing.path}?{urlencode(query)}"
+        return f"{listing.path}?{urlencode(query)}"
+
+
+def open_client(settings: M3terSettings, *, stop: threading.Event) -> M3terClient:
+    """The client of the Organization that the environment names. `stop` ends every wait."""
+    credentials = Credentials(settings.api_key.get_secret_value(), settings.api_secret.get_secret_value())
+    pace = settings.requests_per_second
+    return M3terClient(settings.base_url, settings.org_id, credentials, per_second=pace, stop=stop)
 
 
 class _ListAnswer(msgspec.Struct):

@@ -13,8 +13,7 @@ import dagster as dg
 from m3ter_dagster.config import M3terSettings, executor, load_m3ter_settings
 from m3ter_dagster.entities import Entity, entities
 from m3ter_dagster.resources.export_history import planned_steps
-from m3ter_dagster.resources.m3ter import M3terClient
-from m3ter_dagster.resources.m3ter_http import Credentials
+from m3ter_dagster.resources.m3ter import open_client
 from m3ter_dagster.resources.organization_reader import OrganizationReader
 from m3ter_dagster.resources.reading import Reading
 
@@ -61,7 +60,4 @@ def organization_resource(context: dg.InitResourceContext) -> Generator[Organiza
 
 def _reader(settings: M3terSettings, folder: Path) -> OrganizationReader:
     stop = threading.Event()
-    credentials = Credentials(settings.api_key.get_secret_value(), settings.api_secret.get_secret_value())
-    pace = settings.requests_per_second
-    client = M3terClient(settings.base_url, settings.org_id, credentials, per_second=pace, stop=stop)
-    return OrganizationReader(client, folder, stop=stop)
+    return OrganizationReader(open_client(settings, stop=stop), folder, stop=stop)

@@ -15,7 +15,7 @@ from m3ter_dagster.config import M3terSettings
 from m3ter_dagster.entities import Listing, entities
 from m3ter_dagster.frames.usage_tables import Meter, MeterField
 from m3ter_dagster.resources.downloads import download
-from m3ter_dagster.resources.m3ter import M3terClient
+from m3ter_dagster.resources.m3ter import open_client
 from m3ter_dagster.resources.m3ter_errors import (
     ExportJobFailed,
     Interrupted,
@@ -25,7 +25,6 @@ from m3ter_dagster.resources.m3ter_errors import (
     UsageExportInvalid,
     UsageExportRefused,
 )
-from m3ter_dagster.resources.m3ter_http import Credentials, Http
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 20.0
 PATIENCE_SECONDS = 6 * 3600.0
@@ -84,11 +83,7 @@ class UsageExports:
         wait: Callable[[float], None] | None = None,
         clock: Clock = time.monotonic,
     ) -> None:
-        credentials = Credentials(settings.api_key.get_secret_value(), settings.api_secret.get_secret_value())
-        pace = settings.requests_per_second
-        self._http = Http(settings.base_url, credentials, per_second=pace, stop=stop)
-        self._client = M3terClient(settings.base_url, settings.org_id, credentials, per_second=pace, stop=stop)
-        self._exports = f"/organizations/{quote(settings.org_id, safe='')}/dataexports"
+        self._client = open_client(settings, stop=stop)
         self._stop = stop
         self._wait = wait or self._wait_or_stop
         self._clock = clock
@@ -119,14 +114,14 @@ class UsageExports:
         """
         content = msgspec.json.encode(body)
         try:
-            return self._http.post(f"{self._exports}/adhoc", content, lambda answer: _read(answer, _Created)).jobId
+            return self._client.post("/dataexports/adhoc", content, lambda answer: _read(answer, _Created)).jobId
         except Refused as refusal:
             raise _REFUSALS.get(refusal.status, lambda same: same)(refusal) from None
 
     def _wait_for(self, job_id: str, tell: Tell) -> None:
         started, pause = self._clock(), FIRST_PAUSE
-        path = f"{self._exports}/jobs/{quote(job_id, safe='')}"
-        while (status := self._http.get(path, lambda answer: _read(answer, _Job)).status) != "SUCCEEDED":
+        path = _job_path(job_id)
+        while (status := self._client.get(path, lambda answer: _read(answer, _Job)).status) != "SUCCEEDED":
             seconds = self._clock() - started
             if status == "FAILED":
                 raise ExportJobFailed(job_id, f"has failed after {seconds:.0f} s")
@@ -137,8 +132,7 @@ class UsageExports:
             pause = min(pause * 1.5, LONGEST_PAUSE)
 
     def _url(self, job_id: str) -> str:
-        path = f"{self._exports}/jobs/{quote(job_id, safe='')}/getdownloadurl"
-        return self._http.get(path, lambda answer: _read(answer, _Address)).url
+        return self._client.get(f"{_job_path(job_id)}/getdownloadurl", lambda answer: _read(answer, _Address)).url
 
     def _records(self, listing: Listing, kind: type[T]) -> Iterator[T]:
         for page in self._client.pages(listing):
@@ -148,6 +142,10 @@ class UsageExports:
     def _wait_or_stop(self, seconds: float) -> None:
         if self._stop.wait(seconds):
             raise Interrupted
+
+
+def _job_path(job_id: str) -> str:
+    return f"/dataexports/jobs/{quote(job_id, safe='')}"
 
 
 def _field(field: _Field) -> MeterField:
