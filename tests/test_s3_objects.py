@@ -171,6 +171,31 @@ def test_a_lost_reply_to_the_end_of_a_large_upload_is_looked_into(s3_store, s3_b
     assert s3_store.open_uploads(s3_bucket) == []
 
 
+def test_a_part_altered_before_a_lost_reply_to_the_end_is_repaired(s3_store, s3_bucket, large_bill_file):
+    """That there is no such upload any more says that an object was made, and not which."""
+    altering = replacing(MARK, ALTERED, times=1)
+    losing, to_client = losing_the_reply(is_completion)
+    with proxy(s3_store.endpoint, to_store=lambda data: losing(altering(data)), to_client=to_client) as endpoint:
+        deliver(destination(endpoint, s3_bucket), large_bill_file, retries=1)
+    assert s3_store.content(s3_bucket, KEY) == large_bill_file.read_bytes()
+
+
+def test_an_upload_that_somebody_else_ended_begins_anew(rclone_store, aws_key, large_bill_file):
+    """As a lifecycle rule does, or another run of the same export."""
+    aws_key(rclone_store.exporter)
+    client, bucket, ended = rclone_store.client(), rclone_store.new_bucket(), []
+
+    def ending(data: bytes) -> bytes:
+        if not ended and is_completion(data):
+            ended.extend(rclone_store.open_uploads(bucket))
+            client.abort_multipart_upload(Bucket=bucket, Key=KEY, UploadId=ended[0]["UploadId"])
+        return data
+
+    with proxy(rclone_store.endpoint, to_store=ending) as endpoint:
+        deliver(destination(endpoint, bucket), large_bill_file)
+    assert rclone_store.content(bucket, KEY) == large_bill_file.read_bytes()
+
+
 def test_uploads_that_a_killed_run_left_open_under_the_key_are_ended(s3_store, s3_bucket, large_bill_file):
     s3_store.client().create_multipart_upload(Bucket=s3_bucket, Key=KEY)
     s3_store.client().create_multipart_upload(Bucket=s3_bucket, Key=KEY + ".not-ours")

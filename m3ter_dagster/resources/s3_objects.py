@@ -21,7 +21,9 @@ from m3ter_dagster.resources.fingerprints import PART_SIZE, Fingerprint, sha256_
 
 UPLOADS = 3
 # Answers that leave open whether the object was stored: the reply to an earlier attempt may have been lost.
-LOST_REPLY = {"NoSuchUpload", "PreconditionFailed", "412", "ConditionalRequestConflict", "RequestTimeout"}
+LOST_REPLY = {"PreconditionFailed", "412", "ConditionalRequestConflict", "RequestTimeout"}
+# The parts have become an object, and the reply was lost, or somebody has ended the upload.
+UPLOAD_IS_OVER = "NoSuchUpload"
 # Stores that check what they receive say so with these; most do not check.
 ALTERED_ON_THE_WAY = {"BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "IncompleteBody"}
 
@@ -124,11 +126,12 @@ def _answer_behind(error: Exception, client: Any, sent: Fingerprint, where: Mapp
     code = _code(error)
     if code in ALTERED_ON_THE_WAY:
         return Answer(difference=f"the store refused the file as altered on the way ({code})", is_stored=False)
-    if _may_have_arrived(error):
+    if code == UPLOAD_IS_OVER or _may_have_arrived(error):
         # When looking fails too, the failure of the upload is the one to report.
         with suppress(BotoCoreError, ClientError):
             answer = _look(client, sent, where)
-            return answer if answer.difference is None else None
+            # Where nothing tells that an object was made, one that differs may be that of the last delivery.
+            return answer if answer.difference is None or code == UPLOAD_IS_OVER else None
     return None
 
 
