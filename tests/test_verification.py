@@ -24,6 +24,8 @@ from m3ter_dagster.entities import entities
 from m3ter_dagster.sandbox import Sandbox, SandboxS3
 from m3ter_dagster.verification.batches import batches, header_of
 from m3ter_dagster.verification.data_package import NotAManifest, read_data_package
+from m3ter_dagster.verification.objects import ObjectUnreadable
+from m3ter_dagster.verification.strangers import strangers
 
 NAMES = ("account", "bill", "meter", "product")
 PROGRAM = Path(sys.executable).parent / "m3ter-dagster"
@@ -320,6 +322,32 @@ def test_a_manifest_that_names_another_bucket_is_a_warning(original: Original, c
     result = copy.verify()
     assert result.exit_code == 0
     assert findings(result)[0].startswith(f"warning: account: object: the manifest names s3://{WAREHOUSE}/m3ter/")
+
+
+def test_an_object_that_the_manifest_does_not_name_is_named(copy: Copy) -> None:
+    """Such as that of an entity which somebody took out of the manifest."""
+    rest = [one for one in copy.manifest["resources"] if one["m3ter:type"] != "meter"]
+    copy.put_manifest(json.dumps(copy.manifest | {"resources": rest}).encode())
+    result = copy.verify()
+    assert result.exit_code == 1
+    (found,) = findings(result)
+    assert found.startswith(f"error: meter: object: the manifest does not name s3://{copy.bucket}/m3ter/orgId=")
+    assert found.endswith("/type=meter/ID_meter.csv, which bears the export's id")
+
+
+def test_an_object_of_another_export_beside_it_is_none_of_its_own(copy: Copy) -> None:
+    other = copy.resource("meter")["path"].removeprefix(f"s3://{copy.bucket}/").replace("/type=meter/", "/type=meter/0")
+    copy.s3.client().put_object(Bucket=copy.bucket, Key=other, Body=b"")
+    assert findings(copy.verify()) == []
+
+
+def test_objects_that_may_not_be_listed_are_a_note(copy: Copy) -> None:
+    def denied(prefix: str) -> list[str]:
+        raise ObjectUnreadable(prefix)
+
+    package = read_data_package(json.dumps(copy.manifest).encode())
+    (found,) = strangers(package, f"s3://{copy.bucket}/{copy.key}", uris=denied)
+    assert str(found).startswith("note: export: object: whether there are more than the manifest names is not known: ")
 
 
 def test_no_manifest_is_an_unfinished_export(copy: Copy) -> None:

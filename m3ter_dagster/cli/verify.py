@@ -33,7 +33,8 @@ def verify(manifest: str, code: str | None, endpoint_url: str | None, region: st
     """Check a delivered export against its manifest; exit code 0 only if it is whole.
 
     Errors are what went wrong with the delivery: an object that is missing or has another size, sha256, number of rows
-    or header than the manifest says, a cell that does not read as its type, an id that is missing or stands twice.
+    or header than the manifest says, a cell that does not read as its type, an id that is missing or stands twice, an
+    object of the export that the manifest does not name (a note says so where s3:ListBucket is not allowed).
 
     Warnings are rows that refer to a row which the export does not have: m3ter itself can keep references to what was
     deleted. They change the exit code only with --strict. A row that changed after its parent entity was read is a
@@ -51,7 +52,7 @@ def verify(manifest: str, code: str | None, endpoint_url: str | None, region: st
     store = _store(_destination(code, bucket, endpoint_url, region))
     package = _package(store, manifest)
     click.echo(f"export {package.export.id}, due {package.export.due}: {counted(len(package.resources), 'file')}")
-    report = _verified(package, bucket, store)
+    report = _verified(package, manifest, store)
     _print(report)
     raise SystemExit(1 if report.count("error") or (strict and report.count("warning")) else 0)
 
@@ -104,12 +105,22 @@ def _package(store: Store, manifest: str) -> DataPackage:
     raise SystemExit(1)
 
 
-def _verified(package: DataPackage, bucket: str, store: Store) -> Report:
+def _verified(package: DataPackage, manifest: str, store: Store) -> Report:
+    from m3ter_dagster.verification.strangers import strangers
     from m3ter_dagster.verification.verify import verify as verify_export
+
+    beside = strangers(package, manifest, uris=store.uris)
 
     with TemporaryDirectory(prefix="m3ter-verify-") as folder:
         try:
-            return verify_export(package, bucket, fetch=store.fetch, folder=Path(folder), found=_print_findings)
+            return verify_export(
+                package,
+                _bucket(manifest),
+                fetch=store.fetch,
+                folder=Path(folder),
+                found=_print_findings,
+                beside=beside,
+            )
         except OSError as error:
             wrong_use(f"{folder}: {error.strerror or error}: set TMPDIR to a folder with room for the largest file.")
 

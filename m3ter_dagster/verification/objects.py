@@ -56,6 +56,15 @@ class Store:
         except (BotoCoreError, ClientError) as error:
             raise self._worded(error, uri) from error
 
+    def uris(self, prefix: str) -> list[str]:
+        """What stands under addresses that begin like this."""
+        bucket, key = parts_of(prefix)
+        try:
+            pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key)
+            return [f"s3://{bucket}/{one['Key']}" for page in pages for one in page.get("Contents", [])]
+        except (BotoCoreError, ClientError) as error:
+            raise self._worded(error, prefix) from error
+
     def _worded(self, error: Exception, uri: str) -> ObjectMissing | ObjectUnreadable:
         code = error.response.get("Error", {}).get("Code") if isinstance(error, ClientError) else None
         if code in ABSENT:

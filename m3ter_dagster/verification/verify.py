@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -18,9 +18,15 @@ Fetch = Callable[[str, Path], None]
 Found = Callable[[Sequence[Finding]], None]
 
 
-def verify(package: DataPackage, bucket: str, *, fetch: Fetch, folder: Path, found: Found) -> Report:
-    """Check everything that the manifest in `bucket` says. `found` is told what each step found."""
-    findings: list[Finding] = []
+def verify(
+    package: DataPackage, bucket: str, *, fetch: Fetch, folder: Path, found: Found, beside: Iterable[Finding] = ()
+) -> Report:
+    """Check everything that the manifest in `bucket` says. `found` is told what each step found.
+
+    `beside` is what was found without the manifest's help.
+    """
+    findings = list(beside)
+    found(findings)
     entities: list[VerifiedEntity] = []
     keys: dict[str, Path] = {}
     owners = {one.sha256: one.entity for one in package.resources}
