@@ -8,7 +8,7 @@ import dagster as dg
 
 from m3ter_dagster.alarms import alarm_sensors, freshness_policies
 from m3ter_dagster.assets.checks import cross_entity_checks
-from m3ter_dagster.assets.manifest import export_manifest
+from m3ter_dagster.assets.manifest import export_manifest, usage_manifest
 from m3ter_dagster.assets.operational import IO_MANAGER, operational_assets
 from m3ter_dagster.assets.source import source_assets
 from m3ter_dagster.assets.usage import usage_asset_checks, usage_assets
@@ -29,7 +29,7 @@ def definitions() -> dg.Definitions:
     whole = [*operational_assets(exports.owners, freshness), export_manifest]
     everything = dg.define_asset_job(EXPORT_JOB, selection=whole, description="Export every entity now.")
     return dg.Definitions(
-        assets=[*source_assets(), *whole, *usage_assets(exports.owners, freshness)],
+        assets=[*source_assets(), *whole, *usage_assets(exports.owners, freshness), usage_manifest],
         asset_checks=[*cross_entity_checks(), *usage_asset_checks()],
         jobs=[everything, *jobs.values()],
         schedules=export_schedules(exports.schedules, jobs, now=datetime.now(UTC)),

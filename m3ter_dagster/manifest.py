@@ -51,7 +51,7 @@ class Manifest:
         return {
             "profile": "data-package",
             "name": f"m3ter-export-{self.export.id}",
-            "title": f"m3ter Operational Data Export of {self.export.due:%Y-%m-%d %H:%M} UTC",
+            "title": f"m3ter Data Export of {self.export.due:%Y-%m-%d %H:%M} UTC",
             "created": self.finished.isoformat(),
             "m3ter:export": self._about(destination),
             "resources": [_resource(one, destination, present) for one in self.entities],

@@ -12,7 +12,7 @@ from dagster import DagsterEventType as Type
 from m3ter_dagster.assets.verdicts import was_checked
 from m3ter_dagster.failures import failure_text
 from m3ter_dagster.resources.delivery_metadata import delivered_objects
-from m3ter_dagster.resources.export_history import MANIFEST
+from m3ter_dagster.resources.export_history import MANIFEST, USAGE_MANIFEST
 
 _FOLLOWED = {
     Type.STEP_START,
@@ -90,7 +90,7 @@ def _apply(events: Sequence[dg.DagsterEvent | None], result: RunResult) -> Itera
         if entity is not None:
             _apply_to_entity(event, entity)
             yield entity.entity
-        elif event.step_key == MANIFEST and event.event_type == Type.ASSET_MATERIALIZATION:
+        elif event.step_key in (MANIFEST, USAGE_MANIFEST) and event.event_type == Type.ASSET_MATERIALIZATION:
             result.manifest = _uris(event.step_materialization_data.materialization)
         elif event.is_failure and not any(one.error for one in result.entities.values()):
             result.error = failure_text(event)

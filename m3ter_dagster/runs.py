@@ -14,7 +14,14 @@ import dagster as dg
 from m3ter_dagster.assets.operational import IO_MANAGER
 from m3ter_dagster.config import UsageSchedule
 from m3ter_dagster.definitions import EXPORT_JOB, definitions
-from m3ter_dagster.resources.export_history import MANIFEST, ROOT_TAG, chosen_entities, deliveries_of, runs_of
+from m3ter_dagster.resources.export_history import (
+    MANIFEST,
+    ROOT_TAG,
+    USAGE_MANIFEST,
+    chosen_entities,
+    deliveries_of,
+    runs_of,
+)
 from m3ter_dagster.run_results import EntityResult, RunResult, follow
 from m3ter_dagster.schedules import job_name, usage_ops
 
@@ -54,7 +61,7 @@ def export_now(
             instance,
             run_config={**_run_config(destinations, verbose=verbose), **({"ops": usage.ops} if usage else {})},
             tags={**(tags or {}), **request, "m3ter/destinations": ",".join(destinations)},
-            asset_selection=[dg.AssetKey(name) for name in (*entities, MANIFEST)],
+            asset_selection=[dg.AssetKey(name) for name in (*entities, USAGE_MANIFEST if usage else MANIFEST)],
         )
     return result
 

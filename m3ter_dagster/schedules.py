@@ -16,7 +16,7 @@ from m3ter_dagster.cadence import Cadence
 from m3ter_dagster.config import AnySchedule, UsageSchedule
 from m3ter_dagster.config.names import FIRST_EXPORTS
 from m3ter_dagster.entities import entities
-from m3ter_dagster.resources.export_history import DUE_TAG, MANIFEST, SCHEDULE_TAG
+from m3ter_dagster.resources.export_history import DUE_TAG, MANIFEST, SCHEDULE_TAG, USAGE_MANIFEST
 
 PUNCTUAL = timedelta(minutes=10)
 """A first export that is launched this soon after its moment was waited for: it is due at that moment."""
@@ -46,7 +46,8 @@ def job_name(schedule: AnySchedule) -> str:
 
 def export_selection(schedule: AnySchedule) -> dg.AssetSelection:
     """The assets of an export, the manifest last."""
-    return dg.AssetSelection.assets(*schedule.asset_names, MANIFEST)
+    manifest = USAGE_MANIFEST if isinstance(schedule, UsageSchedule) else MANIFEST
+    return dg.AssetSelection.assets(*schedule.asset_names, manifest)
 
 
 def export_schedules(schedules: Sequence[AnySchedule], jobs: Jobs, *, now: datetime) -> list[dg.ScheduleDefinition]:

@@ -20,12 +20,14 @@ import polars as pl
 import pytest
 from dagster._core.events import EngineEventData, JobFailureData
 
+from m3ter_dagster.assets.manifest import export_manifest
 from m3ter_dagster.assets.operational import IO_MANAGER, operational_assets
 from m3ter_dagster.definitions import EXPORT_JOB, definitions
 from m3ter_dagster.entities import entities
 from m3ter_dagster.frames.schema import frame_schema
 from m3ter_dagster.resources.csv_io_manager import S3CsvIOManager
 from m3ter_dagster.resources.delivery_metadata import delivered_objects
+from m3ter_dagster.resources.export_history import MANIFEST
 from m3ter_dagster.resources.last_delivery import NotExported
 from m3ter_dagster.resources.organization import organization_resource
 from m3ter_dagster.sandbox import SampleOrganization, Sandbox, SandboxApi, SandboxS3
@@ -271,6 +273,13 @@ def test_a_re_execution_from_failure_completes_the_same_export(house: House, ins
         name: f"{first.run_id}_{name}.csv" for name in names
     }
     assert len({key.split("/type=")[0] for key in keys.values()}) == 1
+
+
+def test_a_manifest_alone_says_that_it_needs_something_to_list(house: House, instance: dg.DagsterInstance) -> None:
+    house.use(ORGANIZATION.records())
+    result = materialize(instance, MANIFEST, more=[export_manifest])
+    assert not result.success
+    assert failure_of(result, MANIFEST).startswith(f"{MANIFEST} lists what its own run exports, which is nothing;")
 
 
 def test_an_unknown_destination_is_refused_before_m3ter_is_asked(house: House, instance: dg.DagsterInstance) -> None:

@@ -14,7 +14,7 @@ from m3ter_dagster.assets.operational import IO_MANAGER
 from m3ter_dagster.assets.usage import usage_asset_checks, usage_assets
 from m3ter_dagster.config import ExportSchedule, UsageSchedule
 from m3ter_dagster.entities import entities
-from m3ter_dagster.resources.export_history import MANIFEST
+from m3ter_dagster.resources.export_history import MANIFEST, USAGE_MANIFEST
 from m3ter_dagster.resources.usage import usage_resource
 from m3ter_dagster.schedules import export_jobs, export_schedules, first_exports, first_run_key
 
@@ -267,7 +267,7 @@ def test_a_usage_schedule_has_a_job_of_its_asset_and_its_choice(instance: dg.Dag
     jobs = export_jobs([raw, weekly])
     schedules = export_schedules([raw, weekly], jobs, now=NOW)
     definitions = dg.Definitions(
-        assets=[*usage_assets(), entity_asset(MANIFEST)],
+        assets=[*usage_assets(), entity_asset(USAGE_MANIFEST)],
         asset_checks=usage_asset_checks(),
         jobs=list(jobs.values()),
         schedules=schedules,
@@ -286,7 +286,10 @@ def test_a_usage_schedule_has_a_job_of_its_asset_and_its_choice(instance: dg.Dag
         "aggregations": [{"meterId": "m-1", "fieldCode": "gb", "fieldType": "MEASURE", "function": "SUM"}],
     }
     job = definitions.resolve_job_def("export_weekly")
-    assert {key.to_user_string() for key in job.asset_layer.executable_asset_keys} == {"usage_aggregated", MANIFEST}
+    assert {key.to_user_string() for key in job.asset_layer.executable_asset_keys} == {
+        "usage_aggregated",
+        USAGE_MANIFEST,
+    }
     assert [one.description for one in schedules] == [
         "raw: every day since 2024-06-01 10:00 UTC, measurements raw of TODAY to warehouse",
         "weekly: every day since 2024-06-01 10:00 UTC, measurements by day of PREVIOUS_WEEK to warehouse",

@@ -17,12 +17,14 @@ import polars as pl
 import pytest
 from click.testing import CliRunner, Result
 
-from m3ter_dagster.assets.operational import IO_MANAGER
+from m3ter_dagster.assets.manifest import export_manifest, usage_manifest
+from m3ter_dagster.assets.operational import IO_MANAGER, operational_assets
 from m3ter_dagster.assets.usage import usage_asset_checks, usage_assets
 from m3ter_dagster.assets.usage_config import RawConfig, UnusableConfig, selection_of
 from m3ter_dagster.cli import main
 from m3ter_dagster.resources import usage_exports
 from m3ter_dagster.resources.csv_io_manager import S3CsvIOManager
+from m3ter_dagster.resources.organization import organization_resource
 from m3ter_dagster.resources.usage import UsageSource
 from m3ter_dagster.sandbox import Sandbox
 from m3ter_dagster.sandbox.usage import FUNCTIONS, SampleUsage, aggregated_rows, fields_of, raw_rows
@@ -86,12 +88,13 @@ class House:
         **configs: Mapping[str, Any],
     ) -> Any:
         """The assets in one run that may fail; `configs` are theirs."""
-        assets = [*usage_assets(), *usage_asset_checks(), *more]
+        assets = [*operational_assets(), *usage_assets(), *usage_asset_checks(), export_manifest, usage_manifest, *more]
         return dg.materialize(
             assets,
             selection=[dg.AssetKey(name) for name in names],
             instance=self.instance,
             resources={
+                "organization": organization_resource,
                 "usage": UsageSource(wait=lambda _: None),
                 IO_MANAGER: S3CsvIOManager(destinations=["warehouse"]),
             },
@@ -340,6 +343,36 @@ def test_an_expired_address_is_asked_for_again(house: House) -> None:
     result = house.export(RAW, usage_raw=MARCH_31)
     assert result.success
     assert len(house.rows_of(result)) == 12 * 9
+
+
+BOTH_KINDS = ("product", "export_manifest", RAW, "usage_manifest", BY_DAY)
+
+
+def manifests_of(house: House, export_id: str) -> dict[str, list[str]]:
+    """What each manifest of the export lists, by its file's name."""
+    objects = house.sandbox.s3.objects(WAREHOUSE).items()
+    found = {
+        key.rsplit(f"/{export_id}_", 1)[1]: json.loads(body) for key, body in objects if is_manifest(key, export_id)
+    }
+    return {name: [one["m3ter:type"] for one in body["resources"]] for name, body in found.items()}
+
+
+def is_manifest(key: str, export_id: str) -> bool:
+    return f"/{export_id}_" in key and key.endswith("manifest.json")
+
+
+def test_one_run_of_everything_has_a_manifest_of_entities_and_one_of_measurements(house: House) -> None:
+    result = house.export(*BOTH_KINDS, partition="2024-02-29")
+    assert result.success
+    listed = {"manifest.json": ["product"], "usage_manifest.json": [RAW]}
+    assert manifests_of(house, result.run_id) == listed
+
+
+def test_measurements_that_fail_leave_the_entities_their_manifest(house: House) -> None:
+    house.sandbox.usage.behaviour.fails = True
+    result = house.export(*BOTH_KINDS, partition="2024-02-29")
+    assert not result.success
+    assert manifests_of(house, result.run_id) == {"manifest.json": ["product"]}
 
 
 def run(*arguments: str) -> Result:

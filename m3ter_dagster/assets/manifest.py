@@ -6,15 +6,17 @@ from importlib.metadata import version
 
 import dagster as dg
 
-from m3ter_dagster.assets.operational import GROUP, IO_MANAGER
+from m3ter_dagster.assets import operational, usage
+from m3ter_dagster.assets.operational import IO_MANAGER
 from m3ter_dagster.config import load_m3ter_settings
-from m3ter_dagster.config.usage import AGGREGATED, RAW
+from m3ter_dagster.config.usage import AGGREGATED, RAW, RAW_BY_DAY
 from m3ter_dagster.entities import entities
 from m3ter_dagster.manifest import ExportedEntity, Manifest
 from m3ter_dagster.resources.delivery_metadata import delivered_objects, recorded_comparison, recorded_rows
 from m3ter_dagster.resources.export_history import (
     MANIFEST,
     SCHEDULE_TAG,
+    USAGE_MANIFEST,
     chosen_entities,
     deliveries_of,
     export_of,
@@ -36,24 +38,49 @@ class NotWhole(dg.Failure):
         )
 
 
-@dg.asset(
-    name=MANIFEST,
-    deps=[*entities(), RAW, AGGREGATED],
-    group_name=GROUP,
-    kinds={"json", "s3"},
-    io_manager_key=IO_MANAGER,
-    description="The Data Package of an export: every object with its size, rows, checksum and schema. "
-    "It exists only when every entity of the export was delivered.",
+class NothingToList(dg.Failure):
+    def __init__(self, manifest: str) -> None:
+        super().__init__(
+            f"{manifest} lists what its own run exports, which is nothing; materialise it together with that.",
+            allow_retries=False,
+        )
+
+
+def _manifest(name: str, group: str, parts: Sequence[str], description: str) -> dg.AssetsDefinition:
+    @dg.asset(
+        name=name,
+        deps=parts,
+        group_name=group,
+        kinds={"json", "s3"},
+        io_manager_key=IO_MANAGER,
+        description="The Data Package of an export: every object with its size, rows, checksum and schema. "
+        + description,
+    )
+    def manifest(context: dg.AssetExecutionContext) -> Manifest:
+        return whole_export(context.run, context.instance, name, parts)
+
+    return manifest
+
+
+export_manifest = _manifest(
+    MANIFEST, operational.GROUP, tuple(entities()), "It exists only when every entity of the export was delivered."
 )
-def export_manifest(context: dg.AssetExecutionContext) -> Manifest:
-    return whole_export(context.run, context.instance)
+usage_manifest = _manifest(
+    USAGE_MANIFEST,
+    usage.GROUP,
+    (RAW, AGGREGATED),
+    f"It exists only when all measurements of the export were delivered. Files of {RAW_BY_DAY} are each a whole of "
+    "their own and have none.",
+)
 
 
-def whole_export(run: dg.DagsterRun, instance: dg.DagsterInstance) -> Manifest:
-    """The export that `run` completes. NotWhole if a part of it is missing anywhere."""
+def whole_export(run: dg.DagsterRun, instance: dg.DagsterInstance, manifest: str, parts: Sequence[str]) -> Manifest:
+    """What `run` completes of these parts of an export. NotWhole if one of them is missing anywhere."""
     export = export_of(run, instance, load_m3ter_settings().org_id)
     root = runs_of(instance, export.id)[0]
-    expected = chosen_entities(instance, root.dagster_run)
+    expected = [name for name in chosen_entities(instance, root.dagster_run) if name in parts]
+    if not expected:
+        raise NothingToList(manifest)
     delivered = deliveries_of(instance, export.id, run)
     exported = [_exported(name, delivered[name].metadata) for name in expected if name in delivered]
     destinations = sorted({code for one in exported for code in one.objects})
@@ -61,7 +88,7 @@ def whole_export(run: dg.DagsterRun, instance: dg.DagsterInstance) -> Manifest:
     if everywhere != set(expected):
         raise NotWhole(export.id, [name for name in expected if name not in everywhere])
     schedule = run.tags.get(SCHEDULE_TAG)
-    previous = previous_export(instance, schedule=schedule, export_id=export.id)
+    previous = previous_export(instance, schedule=schedule, export_id=export.id, manifest=manifest)
     return Manifest(
         export=export,
         schedule=schedule,

@@ -31,7 +31,7 @@ from m3ter_dagster.resources.differences import compare
 from m3ter_dagster.resources.export_history import (
     MANIFEST,
     SCHEDULE_TAG,
-    chosen_entities,
+    USAGE_MANIFEST,
     export_of,
     planned_steps,
     previous_export,
@@ -83,7 +83,7 @@ class S3CsvIOManager(dg.ConfigurableIOManager):
     def handle_output(self, context: dg.OutputContext, obj: pl.LazyFrame | UsageReading | Manifest) -> None:
         try:
             if isinstance(obj, Manifest):
-                metadata = self._deliver_manifest(obj)
+                metadata = self._deliver_manifest(obj, context.asset_key.path[-1])
             elif isinstance(obj, UsageReading):
                 metadata = self._deliver_usage(obj)
             else:
@@ -116,9 +116,16 @@ class S3CsvIOManager(dg.ConfigurableIOManager):
 
     def _usage_file(self, asset: str) -> str:
         """Raw and aggregated measurements of one export must not have one key."""
+        return f"{TYPE}_aggregated" if asset == AGGREGATED and self._goes_with(RAW) else TYPE
+
+    def _manifest_file(self, asset: str) -> str:
+        """Nor its manifests."""
+        return USAGE_MANIFEST if asset == USAGE_MANIFEST and self._goes_with(MANIFEST) else manifest.TYPE
+
+    def _goes_with(self, asset: str) -> bool:
+        """Whether the export has this asset, too."""
         root = runs_of(self._instance, root_id(self._run))[0].dagster_run
-        is_second = asset == AGGREGATED and RAW in chosen_entities(self._instance, root)
-        return f"{TYPE}_aggregated" if is_second else TYPE
+        return asset in planned_steps(self._instance, root)
 
     def _deliver(
         self, frame: pl.LazyFrame, table: Table, export: Export, type: str, *, name: str | None = None
@@ -148,12 +155,14 @@ class S3CsvIOManager(dg.ConfigurableIOManager):
             )
         )
 
-    def _deliver_manifest(self, whole: Manifest) -> dict[str, Any]:
-        delivered = []
+    def _deliver_manifest(self, whole: Manifest, asset: str) -> dict[str, Any]:
+        delivered, name = [], self._manifest_file(asset)
         for code in whole.destinations:
             file = self._file("manifest.json")
             file.write_text(json.dumps(whole.data_package(code), indent=2, ensure_ascii=False), encoding="utf-8")
-            delivered += self._destinations.deliver(file, whole.export, manifest.TYPE, to=[code], suffix="json")
+            delivered += self._destinations.deliver(
+                file, whole.export, manifest.TYPE, to=[code], suffix="json", name=name
+            )
         return manifest_metadata(whole, delivered)
 
     def _has_manifest(self) -> bool:

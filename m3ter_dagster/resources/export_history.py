@@ -12,7 +12,8 @@ from m3ter_dagster.config.usage import USAGE_ASSETS
 from m3ter_dagster.entities import entities
 from m3ter_dagster.exports import Export
 
-MANIFEST = "export_manifest"
+MANIFEST, USAGE_MANIFEST = "export_manifest", "usage_manifest"
+"""One per kind of data, so that an export of entities waits for no measurements."""
 SCHEDULE_TAG = "m3ter/schedule"
 DUE_TAG = "m3ter/due"
 """Run tag of a scheduled export: when it was due, ISO 8601."""
@@ -84,9 +85,11 @@ def deliveries_of(
     return {name: found[name] for name in exported() if name in found}
 
 
-def previous_export(instance: dg.DagsterInstance, *, schedule: str | None, export_id: str) -> Mapping[str, Any] | None:
+def previous_export(
+    instance: dg.DagsterInstance, *, schedule: str | None, export_id: str, manifest: str = MANIFEST
+) -> Mapping[str, Any] | None:
     """The summary of the last whole export of the same schedule (None: of those that people started)."""
-    events = instance.fetch_materializations(dg.AssetKey(MANIFEST), limit=_LOOK_BACK)
+    events = instance.fetch_materializations(dg.AssetKey(manifest), limit=_LOOK_BACK)
     for record in events.records:
         if record.asset_materialization and SUMMARY in record.asset_materialization.metadata:
             summary = record.asset_materialization.metadata[SUMMARY].value
