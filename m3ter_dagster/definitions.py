@@ -26,10 +26,11 @@ def definitions() -> dg.Definitions:
     exports = load_exports()
     freshness = freshness_policies(exports)
     jobs = export_jobs(exports.schedules)
-    whole = [*operational_assets(exports.owners, freshness), export_manifest]
+    whole = [*operational_assets(exports.owners, freshness), export_manifest(exports.owners)]
+    measurements = [*usage_assets(exports.owners, freshness), usage_manifest(exports.owners)]
     everything = dg.define_asset_job(EXPORT_JOB, selection=whole, description="Export every entity now.")
     return dg.Definitions(
-        assets=[*source_assets(), *whole, *usage_assets(exports.owners, freshness), usage_manifest],
+        assets=[*source_assets(), *whole, *measurements],
         asset_checks=[*cross_entity_checks(), *usage_asset_checks()],
         jobs=[everything, *jobs.values()],
         schedules=export_schedules(exports.schedules, jobs, now=datetime.now(UTC)),

@@ -22,12 +22,13 @@ from dagster._core.events import EngineEventData, JobFailureData
 
 from m3ter_dagster.assets.manifest import export_manifest
 from m3ter_dagster.assets.operational import IO_MANAGER, operational_assets
+from m3ter_dagster.config.usage import USAGE_ASSETS
 from m3ter_dagster.definitions import EXPORT_JOB, definitions
 from m3ter_dagster.entities import entities
 from m3ter_dagster.frames.schema import frame_schema
 from m3ter_dagster.resources.csv_io_manager import S3CsvIOManager
 from m3ter_dagster.resources.delivery_metadata import delivered_objects
-from m3ter_dagster.resources.export_history import MANIFEST
+from m3ter_dagster.resources.export_history import MANIFEST, USAGE_MANIFEST
 from m3ter_dagster.resources.last_delivery import NotExported
 from m3ter_dagster.resources.organization import organization_resource
 from m3ter_dagster.sandbox import SampleOrganization, Sandbox, SandboxApi, SandboxS3
@@ -275,9 +276,19 @@ def test_a_re_execution_from_failure_completes_the_same_export(house: House, ins
     assert len({key.split("/type=")[0] for key in keys.values()}) == 1
 
 
+def test_whatever_is_delivered_has_the_owners(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    exports = json.loads(exports_yaml("http://127.0.0.1:1", warehouse="warehouse", archive="archive"))
+    file = tmp_path / "exports.yaml"
+    file.write_text(json.dumps({**exports, "owners": ["data@acme.com"]}), encoding="utf-8")
+    set_environment(monkeypatch, {"M3TER_EXPORTS": str(file)})
+    specs = definitions().resolve_all_asset_specs()
+    owned = {spec.key.to_user_string() for spec in specs if list(spec.owners) == ["data@acme.com"]}
+    assert owned == {*entities(), MANIFEST, *USAGE_ASSETS, USAGE_MANIFEST}
+
+
 def test_a_manifest_alone_says_that_it_needs_something_to_list(house: House, instance: dg.DagsterInstance) -> None:
     house.use(ORGANIZATION.records())
-    result = materialize(instance, MANIFEST, more=[export_manifest])
+    result = materialize(instance, MANIFEST, more=[export_manifest()])
     assert not result.success
     assert failure_of(result, MANIFEST).startswith(f"{MANIFEST} lists what its own run exports, which is nothing;")
 

@@ -88,7 +88,14 @@ class House:
         **configs: Mapping[str, Any],
     ) -> Any:
         """The assets in one run that may fail; `configs` are theirs."""
-        assets = [*operational_assets(), *usage_assets(), *usage_asset_checks(), export_manifest, usage_manifest, *more]
+        assets = [
+            *operational_assets(),
+            *usage_assets(),
+            *usage_asset_checks(),
+            export_manifest(),
+            usage_manifest(),
+            *more,
+        ]
         return dg.materialize(
             assets,
             selection=[dg.AssetKey(name) for name in names],

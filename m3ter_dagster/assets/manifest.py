@@ -46,12 +46,25 @@ class NothingToList(dg.Failure):
         )
 
 
-def _manifest(name: str, group: str, parts: Sequence[str], description: str) -> dg.AssetsDefinition:
+def export_manifest(owners: Sequence[str] = ()) -> dg.AssetsDefinition:
+    when = "It exists only when every entity of the export was delivered."
+    return _manifest(MANIFEST, operational.GROUP, owners, tuple(entities()), when)
+
+
+def usage_manifest(owners: Sequence[str] = ()) -> dg.AssetsDefinition:
+    when = "It exists only when all measurements of the export were delivered. It lists no file of "
+    return _manifest(USAGE_MANIFEST, usage.GROUP, owners, (RAW, AGGREGATED), f"{when}{RAW_BY_DAY}.")
+
+
+def _manifest(
+    name: str, group: str, owners: Sequence[str], parts: Sequence[str], description: str
+) -> dg.AssetsDefinition:
     @dg.asset(
         name=name,
         deps=parts,
         group_name=group,
         kinds={"json", "s3"},
+        owners=owners,
         io_manager_key=IO_MANAGER,
         description="The Data Package of an export: every object with its size, rows, checksum and schema. "
         + description,
@@ -60,18 +73,6 @@ def _manifest(name: str, group: str, parts: Sequence[str], description: str) -> 
         return whole_export(context.run, context.instance, name, parts)
 
     return manifest
-
-
-export_manifest = _manifest(
-    MANIFEST, operational.GROUP, tuple(entities()), "It exists only when every entity of the export was delivered."
-)
-usage_manifest = _manifest(
-    USAGE_MANIFEST,
-    usage.GROUP,
-    (RAW, AGGREGATED),
-    f"It exists only when all measurements of the export were delivered. Files of {RAW_BY_DAY} are each a whole of "
-    "their own and have none.",
-)
 
 
 def whole_export(run: dg.DagsterRun, instance: dg.DagsterInstance, manifest: str, parts: Sequence[str]) -> Manifest:

@@ -71,7 +71,9 @@ def _aggregated(owners: Sequence[str], freshness: dg.FreshnessPolicy | None) -> 
 
 def _raw_by_day(owners: Sequence[str]) -> dg.AssetsDefinition:
     """A day exported again replaces its own file and no other: its key is that of the day."""
-    about = _about(RAW_BY_DAY, owners, "The same, a file per day (UTC), for backfills of the past.")
+    about = _about(
+        RAW_BY_DAY, owners, "Measurements as they were sent, a file per day (UTC), for backfills of the past."
+    )
 
     @dg.asset(**about, partitions_def=DAYS)
     def usage_raw_by_day(context: dg.AssetExecutionContext, config: MeasurementsConfig, usage: Source) -> Iterator[Any]:

@@ -41,7 +41,7 @@ def missing_columns(header: Sequence[str], table: UsageTable) -> Iterator[Breach
             fields.setdefault(column.name.rpartition(" (")[2], []).append(column.name)
         elif column.name not in (*header, YEAR):  # a year can be told from the time
             yield Breach(None, column.name, "missing", "must be a column of m3ter's file, as its schema documents")
-    known = {column.name for column in table.columns} | FIXED_COLUMNS
+    known = {column.name for column in table.columns} | FIXED_COLUMNS.keys()
     unknown = [name for name in header if name not in known]
     for names in fields.values():
         if unknown and not set(names) & set(header):

@@ -16,8 +16,16 @@ TIME_PARTS = {"MONTH": 1, "WEEK": 2, "DAY": 3, "HOUR": 4}
 TYPE = "measurements"
 """In object keys, where an entity's name stands otherwise."""
 METER, TIME, UID, ACCOUNT, YEAR = "meter_id", "timestamp", "uid", "account_id", "year"
-FIXED_COLUMNS = frozenset({METER, TIME, UID, ACCOUNT, YEAR, "ets", "received_at", "month", "week", "day", "hour"})
-"""All that the document names, raw or aggregated; the others are fields of meters."""
+FIXED_COLUMNS = {
+    METER: "The meter it belongs to.",
+    TIME: "When it was measured; of aggregated values, when their hour, day, week or month began.",
+    UID: "The id that the measurement was sent with.",
+    "ets": "When the measured time ended, where it is a span.",
+    "received_at": "When m3ter received it.",
+    ACCOUNT: "The account it belongs to.",
+    **{part: f"The {part} of the timestamp, as m3ter gives it." for part in (YEAR, "month", "week", "day", "hour")},
+}
+"""All that the document names, raw or aggregated, and what they are; the others are fields of meters."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +117,7 @@ def _column(name: str, type: str, *, required: bool = False) -> Column:
     return Column(
         name=name,
         type=type,
-        description="",
+        description=FIXED_COLUMNS.get(name, ""),
         api_field=None,
         parent_field=None,
         constant=None,
