@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import csv
+import io
+import json
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import yaml
+from click.testing import CliRunner
 from playwright.sync_api import Browser, expect
-from ui_page import CHROMIUM, UI, chromium, ui_page
+from ui_page import CHROMIUM, LONGEST_RUN, UI, chromium, ui_page
 from ui_server import dagster_dev
 
+from m3ter_dagster.cli import main
 from m3ter_dagster.entities import entities
-from m3ter_dagster.sandbox import BUCKETS, Sandbox
+from m3ter_dagster.sandbox import BUCKETS, Sandbox, deny
 
 pytestmark = [
     pytest.mark.slow,
@@ -20,7 +27,7 @@ pytestmark = [
 ]
 
 ARCHIVE = BUCKETS[1]
-OPERATIONAL_EXPORTS = "/locations/m3ter_dagster/asset-groups/operational_exports/list"
+OPERATIONAL_EXPORTS = "/locations/m3ter_dagster/asset-groups/operational_exports"
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +59,17 @@ def objects(sandbox: Sandbox) -> set[tuple[str, str]]:
     return {(bucket, key.rsplit("/", 1)[1]) for bucket in BUCKETS for key in sandbox.s3.objects(bucket)}
 
 
+@contextmanager
+def archive_that_denies(sandbox: Sandbox, entity: str) -> Generator[None]:
+    iam = sandbox.s3.client("iam")
+    policy = {"UserName": iam.get_user()["User"]["UserName"], "PolicyName": "denied"}
+    statement = deny("s3:PutObject", f"arn:aws:s3:::{ARCHIVE}/*/type={entity}/*")
+    iam.put_user_policy(**policy, PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [statement]}))
+    sandbox.s3.enforce_authentication()
+    yield
+    iam.delete_user_policy(**policy)
+
+
 def test_the_lineage_shows_both_groups(ui: UI) -> None:
     ui.open("/asset-groups")
     for group in ("m3ter_organization", "operational_exports"):
@@ -71,8 +89,8 @@ def test_the_page_of_an_asset_shows_its_columns_before_the_first_run(ui: UI) -> 
 
 
 def test_materialize_exports_the_selected_entities_and_nothing_else(ui: UI, sandbox: Sandbox) -> None:
-    chosen, before = ["account", "meter", "plan"], objects(sandbox)
-    ui.open(OPERATIONAL_EXPORTS)
+    chosen, before = ["account", "bill_line_item", "meter"], objects(sandbox)
+    ui.open(f"{OPERATIONAL_EXPORTS}/list")
     ui.select(*chosen)
     expect(ui.materialize()).to_contain_text("(3)")
     ui.materialize().click()
@@ -100,9 +118,40 @@ def test_shift_click_asks_for_the_destinations(ui: UI, sandbox: Sandbox) -> None
     assert objects(sandbox) - before == {(ARCHIVE, f"{run_id}_product.csv")}
 
 
-def test_materialize_of_one_asset_asks_nothing(ui: UI) -> None:
-    ui.open("/assets/bill_line_item")
-    ui.materialize().click()
-    ui.view_launched_run()
-    _, materialized = ui.ended_run()
-    assert materialized == ["bill_line_item"]
+def test_re_execute_from_failure_completes_what_materialize_all_began(ui: UI, sandbox: Sandbox) -> None:
+    before = objects(sandbox)
+    ui.open(f"{OPERATIONAL_EXPORTS}/lineage")
+    with archive_that_denies(sandbox, "bill"):
+        ui.materialize().click()
+        ui.view_launched_run()
+        export_id, delivered = ui.ended_run("FAILURE")
+    assert delivered == sorted(entities().keys() - {"bill"})
+    sandbox.api.requests.clear()
+    ui.re_execute_from_failure()
+    _, delivered = ui.ended_run()
+    assert delivered == ["bill", "export_manifest"]
+    assert {one.path.rsplit("/", 1)[1] for one in sandbox.api.requests if one.method == "GET"} == {"bills"}
+    names = {f"{export_id}_{name}.csv" for name in entities()} | {f"{export_id}_manifest.json"}
+    new = {(bucket, name) for bucket, name in objects(sandbox) - before if not name.endswith("_keys.parquet")}
+    assert new == {(bucket, name) for bucket in BUCKETS for name in names}
+    assert [verified(sandbox, bucket, f"{export_id}_manifest.json") for bucket in BUCKETS] == [0, 0]
+
+
+def verified(sandbox: Sandbox, bucket: str, manifest: str) -> int:
+    (key,) = [key for key in sandbox.s3.objects(bucket) if key.endswith(manifest)]
+    command = ["verify", f"s3://{bucket}/{key}", "--endpoint-url", sandbox.s3.endpoint_url]
+    return CliRunner().invoke(main, command, env=sandbox.environment, catch_exceptions=False).exit_code
+
+
+def test_a_backfill_exports_a_file_of_each_day(ui: UI, sandbox: Sandbox) -> None:
+    days = [f"{datetime.now(UTC) - timedelta(days=ago):%Y-%m-%d}" for ago in (4, 3, 2)]
+    ui.open("/assets/usage_raw_by_day")
+    ui.backfill(days[0], days[-1])
+    ui.open("/assets/usage_raw_by_day?view=partitions")
+    expect(ui.page.get_by_text("Materialized (3)")).to_be_visible(timeout=LONGEST_RUN)
+    files = {key: rows for key, rows in sandbox.s3.objects(ARCHIVE).items() if "/type=measurements/" in key}
+    assert len(files) == 3
+    for day, key in zip(days, sorted(files), strict=True):
+        assert f"/date={day}/hour=00/" in key
+        rows = csv.DictReader(io.StringIO(files[key].decode(), newline=""))
+        assert {row["timestamp"][:10] for row in rows} == {day}

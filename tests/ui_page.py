@@ -22,7 +22,9 @@ FLAGS = [
     "--disable-sync",
 ]
 LONGEST_WAIT = 90_000
-"""Milliseconds, for a machine that does much else: a run is a new process that imports everything."""
+"""Milliseconds, for a machine that does much else."""
+LONGEST_RUN = 3 * LONGEST_WAIT
+"""A run is a new process that imports everything."""
 RUN = """
 query Run($id: ID!) {
   runOrError(runId: $id) { ... on Run { status assetMaterializations { assetKey { path } } } }
@@ -49,17 +51,35 @@ class UI:
         return self.page.locator("button:enabled", has_text="Materialize").first
 
     def view_launched_run(self) -> None:
-        """Follow the note that a run was launched; it comes only when no question was asked."""
-        expect(self.page.get_by_text("Launched run")).to_be_visible()
-        self.page.get_by_role("link", name="View", exact=True).click()
+        """Follow the note that a run was launched, which goes soon; it comes only when no question was asked."""
+        run = self.page.get_by_role("link", name="View", exact=True).get_attribute("href")
+        assert run
+        self.open(run)
 
-    def ended_run(self) -> tuple[str, list[str]]:
-        """The id of the run whose page opens, once it succeeded, and the assets that it materialized."""
+    def re_execute_from_failure(self) -> None:
+        """On the page of a failed run; that of the new run opens."""
+        failed = self.page.url
+        self.page.locator("button", has_text="Re-execute").locator("xpath=following::button[1]").click()
+        self.page.get_by_role("menuitem", name=re.compile("From failure$")).click()
+        self.page.wait_for_url(lambda url: "/runs/" in url and url != failed)
+
+    def backfill(self, first: str, last: str) -> None:
+        """On the page of a partitioned asset."""
+        self.materialize().click()
+        dialog = self.page.locator(".dagster-dialog")
+        chosen = dialog.get_by_role("textbox").first
+        chosen.fill(f"[{first}...{last}]")
+        chosen.press("Enter")
+        dialog.get_by_role("button", name="Launch backfill").click()
+
+    def ended_run(self, status: str = "SUCCESS") -> tuple[str, list[str]]:
+        """The id of the run whose page opens, once it ended this way, and the assets that it materialized."""
         self.page.wait_for_url("**/runs/*")
         run_id = self.page.url.rsplit("/", 1)[1]
-        expect(self.page.get_by_text(re.compile("^(Success|Failure|Canceled)$")).first).to_be_visible()
+        ended = self.page.get_by_text(re.compile("^(Success|Failure|Canceled)$")).first
+        expect(ended).to_be_visible(timeout=LONGEST_RUN)
         run = self._run(run_id)
-        assert run["status"] == "SUCCESS"
+        assert run["status"] == status
         return run_id, sorted("/".join(one["assetKey"]["path"]) for one in run["assetMaterializations"])
 
     def _run(self, run_id: str) -> dict[str, Any]:
