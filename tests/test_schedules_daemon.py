@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,8 +14,11 @@ from daemons import Daemon
 from dagster._core.definitions.run_request import InstigatorType
 from processes import PROJECT, poll
 
+from m3ter_dagster.config.usage import RAW
 from m3ter_dagster.resources.export_history import DUE_TAG, SCHEDULE_TAG
+from m3ter_dagster.resources.reading_metadata import WINDOW
 from m3ter_dagster.sandbox import Sandbox
+from m3ter_dagster.sandbox.usage import SampleUsage
 
 pytestmark = pytest.mark.slow
 
@@ -23,17 +26,21 @@ MINUTE = timedelta(minutes=1)
 PATIENCE = 150
 SCHEDULE = """
   - code: {code}
-    operationalDataTypes: [{types}]
+    {what}
     destinations: [{destination}]
     scheduleType: {unit}
     period: 1
     dtCreated: {created}
 """
-LONG = "ACCOUNTS, BALANCES, COMMITMENTS, CONTRACTS, METERS, PLANS, PRICING, PRODUCTS"
+SHORT = "operationalDataTypes: [PRODUCTS]"
+LONG = "operationalDataTypes: [ACCOUNTS, BALANCES, COMMITMENTS, CONTRACTS, METERS, PLANS, PRICING, PRODUCTS]"
 """At a request per second an export of these is not over before the queue is looked at again."""
+MEASURED = """sourceType: USAGE
+    timePeriod: TODAY"""
+"""From midnight until the export is due."""
 SCHEDULES = (
-    ("kept-on", "PRODUCTS", "warehouse", "MINUTE"),
-    ("toggled", "PRODUCTS", "warehouse", "MINUTE"),
+    ("kept-on", SHORT, "warehouse", "MINUTE"),
+    ("toggled", MEASURED, "warehouse", "MINUTE"),
     ("by-hand", LONG, "archive", "DAY"),
 )
 
@@ -63,6 +70,10 @@ class Story:
     on_again: datetime
     runs: tuple[Run, ...]
     objects: frozenset[str]
+    measured: Mapping[str, tuple[list[str], int]]
+    """The windows and rows of the exports of measurements."""
+    usage: SampleUsage
+    """The measurements that there are."""
 
     def of(self, schedule: str, *, first: bool = False) -> list[Run]:
         return [run for run in self.runs if run.schedule == schedule and run.is_first is first]
@@ -108,6 +119,10 @@ class Stage:
     def toggle(self, what: str, schedule: str) -> None:
         assert self.daemon.dagster("schedule", what, schedule).wait(PATIENCE) == 0
 
+    def measured(self) -> dict[str, tuple[list[str], int]]:
+        events = self.instance.fetch_materializations(dg.AssetKey(RAW), limit=100).records
+        return {event.run_id: _measured(event.asset_materialization) for event in events if event.asset_materialization}
+
     def passed(self, moment: datetime) -> None:
         self._poll(lambda: now() > moment, f"the clock to pass {moment}")
 
@@ -145,13 +160,15 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
         finally:
             stage.daemon.stop()
         objects = {f"{bucket}/{key}" for bucket in sandbox.s3.buckets for key in sandbox.s3.objects(bucket)}
-        yield Story(created, *moments, runs=tuple(stage.runs()), objects=frozenset(objects))
+        runs, measured = tuple(stage.runs()), stage.measured()
+        usage = sandbox.usage.usage
+        yield Story(created, *moments, runs=runs, objects=frozenset(objects), measured=measured, usage=usage)
 
 
 def schedules_text(created: datetime) -> str:
     items = (
-        SCHEDULE.format(code=code, types=types, destination=destination, unit=unit, created=created.isoformat())
-        for code, types, destination, unit in SCHEDULES
+        SCHEDULE.format(code=code, what=what, destination=destination, unit=unit, created=created.isoformat())
+        for code, what, destination, unit in SCHEDULES
     )
     return "schedules:" + "".join(items)
 
@@ -235,7 +252,19 @@ def test_two_exports_of_one_schedule_never_overlap(story: Story) -> None:
 def test_every_export_is_delivered(story: Story) -> None:
     assert {run.status for run in story.runs} == {dg.DagsterRunStatus.SUCCESS}
     for run in story.runs:
-        assert [key for key in story.objects if key.endswith(f"{run.id}_product.csv")], run
+        type = "measurements" if run.schedule == "toggled" else "product"
+        names = {key.rsplit("/", 1)[1] for key in story.objects}
+        assert {f"{run.id}_{type}.csv", f"{run.id}_manifest.json"} <= names, run
+
+
+def test_every_export_of_measurements_has_the_window_of_its_due_time(story: Story) -> None:
+    (first,), later = story.of("toggled", first=True), story.of("toggled")
+    assert later
+    for run in (first, *later):
+        assert run.due
+        window = [run.due.replace(hour=0, minute=0).isoformat(), run.due.isoformat()]
+        truth = story.usage.measurements({"startDate": window[0], "endDate": window[1]})
+        assert story.measured[run.id] == (window, len(list(truth)))
 
 
 def due_times(first: datetime, last: datetime) -> list[datetime]:
@@ -257,6 +286,10 @@ def _run(record: dg.RunRecord) -> Run:
         status=run.status,
         is_first="dagster/sensor_name" in run.tags,
     )
+
+
+def _measured(materialization: dg.AssetMaterialization) -> tuple[Any, Any]:
+    return materialization.metadata[WINDOW].value, materialization.metadata["dagster/row_count"].value
 
 
 def _moment(timestamp: float | None) -> datetime | None:
