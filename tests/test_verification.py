@@ -341,6 +341,14 @@ def test_an_object_of_another_export_beside_it_is_none_of_its_own(copy: Copy) ->
     assert findings(copy.verify()) == []
 
 
+def test_measurements_of_the_same_run_are_for_their_own_manifest(copy: Copy) -> None:
+    measurements = copy.key.replace("/type=manifest/", "/type=measurements/").replace(
+        "manifest.json", "measurements.csv"
+    )
+    copy.s3.client().put_object(Bucket=copy.bucket, Key=measurements, Body=b"")
+    assert findings(copy.verify()) == []
+
+
 def test_objects_that_may_not_be_listed_are_a_note(copy: Copy) -> None:
     def denied(prefix: str) -> list[str]:
         raise ObjectUnreadable(prefix)

@@ -22,8 +22,9 @@ def strangers(package: DataPackage, manifest: str, *, uris: List) -> Iterator[Fi
         return  # a copy, with the files elsewhere
     # Their keys: the bucket of a copied manifest is another than that of the paths in it.
     named = {parts_of(one.path)[1] for one in package.resources}
+    has_entities = any(one.entity in entities() for one in package.resources)
     try:
-        for type in (*entities(), MEASUREMENTS):
+        for type in entities() if has_entities else (MEASUREMENTS,):  # each kind of data has a manifest of its own
             for uri in uris(manifest.removesuffix(name).replace(folder, f"/type={type}/")):
                 if parts_of(uri)[1] not in named:
                     yield Finding(type, "object", f"the manifest does not name {uri}, which bears the export's id")
