@@ -7,6 +7,7 @@ import io
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -96,19 +97,20 @@ class House:
             usage_manifest(),
             *more,
         ]
-        return dg.materialize(
-            assets,
-            selection=[dg.AssetKey(name) for name in names],
-            instance=self.instance,
-            resources={
-                "organization": organization_resource,
-                "usage": UsageSource(wait=lambda _: None),
-                IO_MANAGER: S3CsvIOManager(destinations=["warehouse"]),
-            },
-            run_config={"ops": {name: {"config": dict(config)} for name, config in configs.items()}},
-            partition_key=partition,
-            raise_on_error=False,
-        )
+        with closing(UsageSource(wait=lambda _: None)) as usage:
+            return dg.materialize(
+                assets,
+                selection=[dg.AssetKey(name) for name in names],
+                instance=self.instance,
+                resources={
+                    "organization": organization_resource,
+                    "usage": usage,
+                    IO_MANAGER: S3CsvIOManager(destinations=["warehouse"]),
+                },
+                run_config={"ops": {name: {"config": dict(config)} for name, config in configs.items()}},
+                partition_key=partition,
+                raise_on_error=False,
+            )
 
     def files(self) -> dict[str, bytes]:
         return {
