@@ -23,7 +23,7 @@ from m3ter_dagster.sandbox.usage import SampleUsage
 pytestmark = pytest.mark.slow
 
 MINUTE = timedelta(minutes=1)
-PATIENCE = 150
+PATIENCE = 400
 SCHEDULE = """
   - code: {code}
     {what}
