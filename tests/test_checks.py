@@ -16,6 +16,7 @@ from m3ter_dagster.definitions import EXPORT_JOB
 from m3ter_dagster.entities import entities
 from m3ter_dagster.resources.delivery_metadata import delivered_objects
 from m3ter_dagster.resources.export_history import MANIFEST
+from m3ter_dagster.runs import job_named
 from m3ter_dagster.sandbox import SampleOrganization, SandboxApi, SandboxS3
 
 Records = Iterable[tuple[str, dict[str, Any]]]
@@ -197,6 +198,24 @@ def test_what_another_export_delivered_is_not_looked_at(use: Use, instance: dg.D
     export(instance, "account")
     found = found_in(instance, export(instance, "contract"))["contract.foreign_key_accountId"]
     assert found.description == "Not checked: account is not in this export."
+
+
+def test_a_check_executed_alone_is_about_the_last_export_of_its_entity(use: Use, instance: dg.DagsterInstance) -> None:
+    use([("account", {"id": "a", "name": "A", **OLD}), contract(1, "a"), contract(2, NOBODY)])
+    both = export(instance, "account", "contract")
+    export(instance, "account")
+    found = found_in(instance, check(instance, "contract", "foreign_key_accountId"))["contract.foreign_key_accountId"]
+    assert table(found, "first rows") == [{"id": "contract-2", "accountId": NOBODY}]
+    assert found.metadata["export"].value == both.run_id
+
+
+def check(instance: dg.DagsterInstance, entity: str, name: str) -> dg.DagsterRun:
+    """As the button "Execute" of a check does."""
+    key = dg.AssetCheckKey(dg.AssetKey(entity), name)
+    job = job_named(EXPORT_JOB).get_subset(asset_selection=set(), asset_check_selection={key})
+    run = instance.get_run_by_id(job.execute_in_process(instance=instance).run_id)
+    assert run
+    return run
 
 
 def test_a_store_that_gives_nothing_back_is_a_warning_and_no_failure(

@@ -324,6 +324,15 @@ def test_a_manifest_that_names_another_bucket_is_a_warning(original: Original, c
     assert findings(result)[0].startswith(f"warning: account: object: the manifest names s3://{WAREHOUSE}/m3ter/")
 
 
+def test_a_manifest_of_another_export_than_its_files_is_named(copy: Copy) -> None:
+    copy.manifest["m3ter:export"]["id"] = NO_ID
+    copy.put_manifest(json.dumps(copy.manifest).encode())
+    result = copy.verify()
+    assert result.exit_code == 1
+    found = [line for line in findings(result) if "which does not bear that id" in line]
+    assert [line.split(": ")[1] for line in found] == list(NAMES)
+
+
 def test_an_object_that_the_manifest_does_not_name_is_named(copy: Copy) -> None:
     """Such as that of an entity which somebody took out of the manifest."""
     rest = [one for one in copy.manifest["resources"] if one["m3ter:type"] != "meter"]

@@ -1,6 +1,7 @@
 """Checks across the entities of one export: foreign keys and bill totals. They warn, and never fail an export."""
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache, partial
 
 import dagster as dg
 
@@ -10,6 +11,7 @@ from m3ter_dagster.entities import Entity, entities
 from m3ter_dagster.frames.bill_totals import RULE
 from m3ter_dagster.frames.references import ExportedRows, Reference, references_of
 from m3ter_dagster.resources.csv_io_manager import S3CsvIOManager
+from m3ter_dagster.resources.export_history import checked_export
 from m3ter_dagster.resources.organization import Organization
 
 STEP = "checks_across_entities"
@@ -32,9 +34,11 @@ def cross_entity_checks() -> list[dg.AssetChecksDefinition]:
         required_resource_keys={"organization", IO_MANAGER},
     )
     def across_entities(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
-        find = _finder(context.resources.organization, context.resources.csv_io_manager)
+        find_in = cache(partial(_finder, context.resources.organization, context.resources.csv_io_manager))
+        export_of_asset = cache(partial(checked_export, context.instance, context.run))
         for key in sorted(context.selected_asset_check_keys):
-            yield _result(key, _verdict(judges[key], find, context))
+            export_id = export_of_asset(key.asset_key.path[-1])
+            yield _result(key, _verdict(judges[key], find_in(export_id), context), export_id)
 
     return [across_entities]
 
@@ -83,9 +87,9 @@ def _verdict(judge: Judge, find: FindRows, context: dg.AssetCheckExecutionContex
         return error_verdict(error)
 
 
-def _finder(organization: Organization, io_manager: S3CsvIOManager) -> FindRows:
-    """What this process has read, or else what the runs of this export have delivered; nothing older."""
-    delivered = io_manager.delivered_frames()
+def _finder(organization: Organization, io_manager: S3CsvIOManager, export_id: str) -> FindRows:
+    """What this process has read, or else what the runs of the export have delivered; nothing older."""
+    delivered = io_manager.delivered_frames(export_id)
 
     def find(name: str) -> ExportedRows | None:
         entity = entities()[name]
@@ -95,12 +99,12 @@ def _finder(organization: Organization, io_manager: S3CsvIOManager) -> FindRows:
     return find
 
 
-def _result(key: dg.AssetCheckKey, verdict: Verdict) -> dg.AssetCheckResult:
+def _result(key: dg.AssetCheckKey, verdict: Verdict, export_id: str) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         passed=verdict.passed,
         asset_key=key.asset_key,
         check_name=key.name,
         severity=dg.AssetCheckSeverity.WARN,
         description=verdict.text,
-        metadata={"result": verdict.text, **verdict.metadata},
+        metadata={"result": verdict.text, "export": export_id, **verdict.metadata},
     )

@@ -98,10 +98,10 @@ class S3CsvIOManager(dg.ConfigurableIOManager):
     def load_input(self, context: dg.InputContext) -> pl.LazyFrame:
         return last_delivery(context, self._destinations, Path(self._folder.name))
 
-    def delivered_frames(self) -> DeliveredFrames:
-        """What the runs of this run's export have delivered so far."""
+    def delivered_frames(self, export_id: str) -> DeliveredFrames:
+        """What the runs of an export have delivered so far."""
         folder = Path(self._folder.name)
-        return DeliveredFrames(self._instance, root_id(self._run), destinations=self._destinations, folder=folder)
+        return DeliveredFrames(self._instance, export_id, destinations=self._destinations, folder=folder)
 
     def _deliver_entity(self, frame: pl.LazyFrame, entity: Entity) -> dict[str, Any]:
         metadata = self._deliver(frame, entity, self._export(), entity.name)

@@ -43,6 +43,14 @@ def root_id(run: dg.DagsterRun) -> str:
     return run.root_run_id or run.run_id
 
 
+def checked_export(instance: dg.DagsterInstance, run: dg.DagsterRun, asset: str) -> str:
+    """The id of the export that a check of `asset` is about: the run's own or, where that has none, the last one."""
+    root = instance.get_run_by_id(root_id(run)) or run
+    last = [] if chosen_entities(instance, root) else instance.fetch_materializations(dg.AssetKey(asset), 1).records
+    exporting = instance.get_run_by_id(last[0].run_id) if last else None
+    return root_id(exporting or run)
+
+
 def runs_of(instance: dg.DagsterInstance, export_id: str, last: dg.DagsterRun | None = None) -> Sequence[dg.RunRecord]:
     """The root run and all its re-executions, oldest first.
 

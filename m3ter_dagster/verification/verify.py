@@ -32,7 +32,7 @@ def verify(
     owners = {one.sha256: one.entity for one in package.resources}
     for resource in package.resources:
         entity, about = _verify_entity(resource, owners, fetch, folder, keys)
-        about = [*_elsewhere(resource, bucket), *about]
+        about = [*_elsewhere(resource, bucket), *_of_another(resource, package.export.id), *about]
         entities.append(entity)
         findings += about
         found(about)
@@ -72,6 +72,14 @@ def _content_findings(file: Path, size: int, resource: Resource, owners: Mapping
         says = f"the object has {size:,} bytes and the manifest says {resource.bytes:,}"
         findings.append(Finding(resource.entity, "size", says))
     return findings
+
+
+def _of_another(resource: Resource, export_id: str) -> list[Finding]:
+    """Every file of an export bears its id."""
+    if resource.path.rsplit("/", 1)[-1].startswith(f"{export_id}_"):
+        return []
+    says = f"the manifest is of export {export_id} and names {resource.path}, which does not bear that id"
+    return [Finding(resource.entity, "object", says)]
 
 
 def _elsewhere(resource: Resource, bucket: str) -> list[Finding]:
