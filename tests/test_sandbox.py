@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -509,3 +510,10 @@ def test_only_the_sandbox_imports_flask_and_moto() -> None:
     code = "import sys, m3ter_dagster.entities, m3ter_dagster.config; print({'flask', 'moto'} & sys.modules.keys())"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout == "set()\n"
+
+
+def test_a_command_in_the_sandbox_finds_schedules_to_look_at() -> None:
+    code = "from m3ter_dagster.config import load_exports; print(*(one.code for one in load_exports().schedules))"
+    program = str(Path(sys.executable).with_name("m3ter-dagster"))
+    command = [program, "sandbox", "--accounts", "1", "--", sys.executable, "-c", code]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "finance usage\n"

@@ -12,10 +12,32 @@ from collections.abc import Sequence
 
 from m3ter_dagster.sandbox import Sandbox
 
+SCHEDULES = """\
+schedules:
+  - code: finance
+    name: Finance, every five days
+    operationalDataTypes: [ACCOUNTS, ACCOUNT_PLANS, COMMITMENTS]
+    destinations: [warehouse]
+    scheduleType: DAY
+    period: 5
+    dtCreated: 2024-06-01T10:00:00Z
+  - code: usage
+    name: Usage of the day before
+    sourceType: USAGE
+    timePeriod: YESTERDAY
+    destinations: [warehouse]
+    scheduleType: DAY
+    period: 1
+    dtCreated: 2024-06-01T02:00:00Z
+"""
+"""Something to look at: Dagster launches their first exports at once."""
+
 
 def serve(accounts: int, command: Sequence[str]) -> int:
     """The command's exit code; 0 when there is none and the person stops it."""
     with Sandbox(accounts=accounts) as sandbox:
+        with sandbox.exports.open("a", encoding="utf-8") as exports:
+            exports.write(SCHEDULES)
         if command:
             return _run(command, sandbox.environment)
         for name, value in sandbox.environment.items():
