@@ -16,7 +16,7 @@ demo: $(INSTALLED) ## Export a sample organization to a sample S3, through Dagst
 	$(BIN)/m3ter-dagster demo
 
 test: $(INSTALLED) ## All tests (those in a browser need `make browser` once)
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 check ui: export DAGSTER_HOME := $(HOME_OF_DAGSTER)
 

@@ -524,9 +524,10 @@ def test_a_large_file_needs_little_memory(
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     schema = json.loads(entities()["bill_line_item"].table_schema) | {"foreignKeys": []}
     resource = copy.resource("bill") | {"name": "bill-line-item", "m3ter:type": "bill_line_item", "schema": schema}
-    resource |= {"path": f"s3://{bucket}/large.csv", "bytes": file.stat().st_size, "hash": f"sha256:{digest}"}
+    key = f"{copy.manifest['m3ter:export']['id']}_large.csv"
+    resource |= {"path": f"s3://{bucket}/{key}", "bytes": file.stat().st_size, "hash": f"sha256:{digest}"}
     manifest = copy.manifest | {"resources": [resource | {"m3ter:rows": rows}]}
-    rclone_store.client().upload_file(str(file), bucket, "large.csv")
+    rclone_store.client().upload_file(str(file), bucket, key)
     rclone_store.client().put_object(Bucket=bucket, Key="m.json", Body=json.dumps(manifest).encode())
     aws_key(rclone_store.exporter)
     code, output, _, megabytes = measured(f"s3://{bucket}/m.json", "--endpoint-url", rclone_store.endpoint)
