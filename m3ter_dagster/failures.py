@@ -14,4 +14,6 @@ def failure_text(event: dg.DagsterEvent) -> str:
     error = getattr(data, "error", None)
     while error is not None and error.cause is not None:
         error = error.cause
+    if error is not None and error.cls_name == dg.DagsterExecutionInterruptedError.__name__:
+        return "it was interrupted."
     return described or (error.message.strip().split(": ", 1)[-1] if error else event.message or "")

@@ -7,8 +7,17 @@ import shutil
 from pathlib import Path
 
 import dagster as dg
+from dagster._core.instance.ref import InstanceRef
 
 DEFAULT_HOME = ".dagster"
+# A terminal shows what a run prints. Dagster would also start processes that copy it, which answer Ctrl-C with traces.
+_NO_COMPUTE_LOGS = {
+    "compute_logs": {
+        "module": "dagster._core.storage.noop_compute_log_manager",
+        "class": "NoOpComputeLogManager",
+        "config": {},
+    }
+}
 
 
 def open_instance() -> dg.DagsterInstance:
@@ -19,4 +28,4 @@ def open_instance() -> dg.DagsterInstance:
     if not (home / "dagster.yaml").exists() and settings.exists():
         shutil.copy(settings, home / "dagster.yaml")
     os.environ["DAGSTER_HOME"] = str(home)
-    return dg.DagsterInstance.get()
+    return dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(home), overrides=_NO_COMPUTE_LOGS))

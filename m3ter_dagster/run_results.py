@@ -20,6 +20,7 @@ _FOLLOWED = {
     Type.STEP_FAILURE,
     Type.ASSET_CHECK_EVALUATION,
     Type.ASSET_MATERIALIZATION,
+    Type.RUN_SUCCESS,
     Type.RUN_FAILURE,
     Type.RUN_CANCELED,
 }
@@ -48,13 +49,15 @@ class RunResult:
     entities: dict[str, EntityResult]
     run_id: str = ""
     manifest: list[str] = field(default_factory=list)
-    """Addresses of the manifest: it is there only when everything is."""
+    """Addresses of the manifests: each is there only when everything is that it lists."""
     error: str = ""
     """Why the run as a whole failed, where no entity says so."""
+    has_succeeded: bool = False
+    """As Dagster says of the run, so its manifests are there, too."""
 
     @property
     def is_complete(self) -> bool:
-        return bool(self.manifest) and all(one.status == "delivered" for one in self.entities.values())
+        return self.has_succeeded and all(one.status == "delivered" for one in self.entities.values())
 
 
 def follow(
@@ -91,7 +94,9 @@ def _apply(events: Sequence[dg.DagsterEvent | None], result: RunResult) -> Itera
             _apply_to_entity(event, entity)
             yield entity.entity
         elif event.step_key in (MANIFEST, USAGE_MANIFEST) and event.event_type == Type.ASSET_MATERIALIZATION:
-            result.manifest = _uris(event.step_materialization_data.materialization)
+            result.manifest += _uris(event.step_materialization_data.materialization)
+        elif event.event_type == Type.RUN_SUCCESS:
+            result.has_succeeded = True
         elif event.is_failure and not any(one.error for one in result.entities.values()):
             result.error = failure_text(event)
 

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.reconstruct import ReconstructableJob, ReconstructableRepository
 
 from m3ter_dagster.assets.operational import IO_MANAGER
 from m3ter_dagster.config import UsageSchedule
-from m3ter_dagster.definitions import EXPORT_JOB, definitions
+from m3ter_dagster.definitions import EXPORT_JOB
 from m3ter_dagster.resources.export_history import (
     MANIFEST,
     ROOT_TAG,
@@ -28,7 +29,7 @@ from m3ter_dagster.schedules import job_name, usage_ops
 Changed = Callable[[RunResult, str], None]
 """Is told each entity that did something."""
 _REQUEST_TAG = "m3ter/request"
-_OWN_TAGS = "m3ter/"
+_OWN_TAGS = ("m3ter/", "dagster/partition")
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def export_now(
     result = RunResult({name: EntityResult(name) for name in entities})
     with _followed(instance, result, changed) as request:
         dg.execute_job(
-            _job(usage.job if usage else EXPORT_JOB),
+            job_named(usage.job if usage else EXPORT_JOB),
             instance,
             run_config={**_run_config(destinations, verbose=verbose), **({"ops": usage.ops} if usage else {})},
             tags={**(tags or {}), **request, "m3ter/destinations": ",".join(destinations)},
@@ -82,7 +83,7 @@ def resume(instance: dg.DagsterInstance, run_id: str, *, abandoned: bool, change
     result = RunResult({name: EntityResult(name) for name in sorted(missing)})
     with _followed(instance, result, changed) as request:
         dg.execute_job(
-            _job(last.job_name),
+            job_named(last.job_name),
             instance,
             run_config={**last.run_config, "loggers": _loggers(verbose=False)},
             tags={**_inherited_tags(last), **request},
@@ -129,13 +130,10 @@ def _followed(instance: dg.DagsterInstance, result: RunResult, changed: Changed)
         follower.join()
 
 
-def job_named(name: str) -> dg.JobDefinition:
-    """A job of this project, for a process that runs it itself."""
-    return definitions().resolve_job_def(name)
-
-
-def _job(name: str) -> Any:
-    return dg.build_reconstructable_job("m3ter_dagster.runs", "job_named", (name,))
+def job_named(name: str) -> ReconstructableJob:
+    """A job of this project, or Dagster's own behind the button Materialize, for a process that runs it itself."""
+    repository = ReconstructableRepository.for_module("m3ter_dagster.definitions", "definitions")
+    return repository.get_reconstructable_job(name)
 
 
 def _run_config(destinations: Sequence[str], *, verbose: bool) -> Mapping[str, Any]:

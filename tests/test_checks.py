@@ -72,9 +72,8 @@ def export(instance: dg.DagsterInstance, *names: str, again: dg.DagsterRun | Non
     config = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
     selection = [dg.AssetKey(name) for name in names] or None
     options = dg.ReexecutionOptions.from_failure(again.run_id, instance) if again else None
-    job = dg.build_reconstructable_job("m3ter_dagster.runs", "job_named", (EXPORT_JOB,))
     with dg.execute_job(
-        job, instance, run_config=config, asset_selection=selection, reexecution_options=options
+        job_named(EXPORT_JOB), instance, run_config=config, asset_selection=selection, reexecution_options=options
     ) as result:
         run = instance.get_run_by_id(result.run_id)
     assert run
@@ -212,7 +211,7 @@ def test_a_check_executed_alone_is_about_the_last_export_of_its_entity(use: Use,
 def check(instance: dg.DagsterInstance, entity: str, name: str) -> dg.DagsterRun:
     """As the button "Execute" of a check does."""
     key = dg.AssetCheckKey(dg.AssetKey(entity), name)
-    job = job_named(EXPORT_JOB).get_subset(asset_selection=set(), asset_check_selection={key})
+    job = job_named(EXPORT_JOB).get_definition().get_subset(asset_selection=set(), asset_check_selection={key})
     run = instance.get_run_by_id(job.execute_in_process(instance=instance).run_id)
     assert run
     return run

@@ -33,8 +33,9 @@ from stores import Key, Store
 
 from m3ter_dagster.resources import m3ter_http
 from m3ter_dagster.resources.destinations import Destinations
+from m3ter_dagster.resources.export_history import MANIFEST as MANIFEST_ASSET
 from m3ter_dagster.run_results import RunResult
-from m3ter_dagster.runs import export_now, resume
+from m3ter_dagster.runs import export_now, job_named, resume
 
 Truth = dict[str, bytes]
 """The CSVs of an export without a fault, by type."""
@@ -321,6 +322,21 @@ def test_a_prefix_that_one_destination_denies_is_named_and_completed_later(
     assert_unfinished(house, healthy)
     lift()
     assert complete(failed, instance).is_complete
+    assert_whole(house, truth, failed.run_id)
+
+
+def test_what_the_button_materialize_began_is_completed_by_a_resume(
+    move_in: MoveIn, instance: dg.DagsterInstance, truth: Truth
+) -> None:
+    house = move_in(small_organization(), codes=["warehouse"])
+    house.api.always(PRODUCTS, instead(404))
+    assets = [dg.AssetKey(name) for name in (*NAMES, MANIFEST_ASSET)]
+    with dg.execute_job(job_named("__ASSET_JOB"), instance, asset_selection=assets) as failed:
+        assert not failed.success
+    house.heal()
+    result = resume(instance, failed.run_id, abandoned=False, changed=lambda *_: None)
+    assert result.is_complete, result
+    assert list(result.entities) == ["product"]
     assert_whole(house, truth, failed.run_id)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -27,6 +28,7 @@ from m3ter_dagster.resources import usage_exports
 from m3ter_dagster.resources.csv_io_manager import S3CsvIOManager
 from m3ter_dagster.resources.organization import organization_resource
 from m3ter_dagster.resources.usage import UsageSource
+from m3ter_dagster.runs import job_named
 from m3ter_dagster.sandbox import Sandbox
 from m3ter_dagster.sandbox.usage import FUNCTIONS, SampleUsage, aggregated_rows, fields_of, raw_rows
 from m3ter_dagster.sandbox.usage_exports import Behaviour
@@ -416,12 +418,25 @@ def test_a_usage_export_that_failed_is_completed(house: House) -> None:
     assert "m3ter's export job" in failed.output
     house.sandbox.usage.behaviour.fails = False
     before = house.files().keys()
-    id = failed.output.rsplit("run ", 1)[1].strip()
+    (id,) = re.findall(r"`m3ter-dagster export --resume (\S+)` completes this export", failed.output)
     completed = run("--resume", id)
     assert completed.exit_code == 0, completed.output
     (key,) = house.files().keys() - before
     assert key.endswith(f"/{id}_measurements.csv")
     assert {row["timestamp"][:10] for row in rows_in(house.files()[key])} == {"2024-03-30"}
+
+
+def test_a_day_that_failed_is_completed(house: House) -> None:
+    """As the button Materialize launches it, with no manifest."""
+    house.sandbox.usage.behaviour.fails = True
+    job, day = job_named("__ASSET_JOB"), {"dagster/partition": "2023-12-31"}
+    with dg.execute_job(job, house.instance, asset_selection=[dg.AssetKey(BY_DAY)], tags=day) as failed:
+        assert not failed.success
+    house.sandbox.usage.behaviour.fails = False
+    completed = run("--resume", failed.run_id)
+    assert completed.exit_code == 0, completed.output
+    (key,) = (key for key in house.files() if "/date=2023-12-31/hour=00/" in key)
+    assert {row["timestamp"][:10] for row in rows_in(house.files()[key])} == {"2023-12-31"}
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,9 @@ def print_result(console: Console, result: RunResult) -> None:
     for uri in result.manifest:
         console.print(f"manifest: {uri}", soft_wrap=True, highlight=False)
     console.print(_summary(result), soft_wrap=True, highlight=False)
+    if result.run_id and not result.is_complete:
+        advice = f"Once the cause is gone, `m3ter-dagster export --resume {result.run_id}` completes this export."
+        console.print(advice, soft_wrap=True, highlight=False)
 
 
 def result_table(result: RunResult) -> Table:
