@@ -203,7 +203,7 @@ def test_the_materialisation_shows_the_columns_and_the_window(house: House) -> N
     )
     assert event.metadata["window"].value == "2024-03-31 00:00 to 2024-04-01 00:00 UTC"
     checks = {one.check_name: one.passed for one in result.get_asset_check_evaluations()}
-    assert checks == {"schema": True, "uid": True, "window": True, "meters": True, "accounts": True}
+    assert checks == {"schema": True, "uid": True, "window": True, "meters": True, "accounts": True, "columns": True}
 
 
 @pytest.mark.parametrize("frequency", FREQUENCIES)
@@ -321,7 +321,7 @@ def test_a_uid_that_stands_twice_is_refused_and_the_check_is_red(house: House, m
     assert "column uid" in failures_of(result)
     assert "must be unique" in failures_of(result)
     checks = {one.check_name: one.passed for one in result.get_asset_check_evaluations()}
-    assert checks == {"schema": True, "uid": False, "window": True, "meters": True, "accounts": True}
+    assert checks == {"schema": True, "uid": False, "window": True, "meters": True, "accounts": True, "columns": True}
     assert house.files().keys() == before
 
 
@@ -338,6 +338,19 @@ def test_unknown_meters_and_accounts_are_a_warning(house: House, monkeypatch: py
     (check,) = [one for one in result.get_asset_check_evaluations() if one.check_name == "accounts"]
     assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert check.metadata["unknown"].value == ["stranger"]
+
+
+def test_a_field_that_no_meter_has_is_a_warning(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as one that was renamed since: what it measured is in no column of the export."""
+    id, meter = next(iter(house.sandbox.usage.meters.items()))
+    first, *others = meter["dataFields"]
+    renamed = {**meter, "dataFields": [{**first, "name": "Renamed"}, *others]}
+    monkeypatch.setitem(house.sandbox.usage.meters, id, renamed)
+    result = house.export(RAW, usage_raw=MARCH_31)
+    assert result.success
+    (check,) = [one for one in result.get_asset_check_evaluations() if one.check_name == "columns"]
+    assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert check.metadata["unknown"].value == ["Renamed (ORIGINAL)"]
 
 
 def test_a_failed_job_is_named_and_nothing_is_delivered(house: House) -> None:

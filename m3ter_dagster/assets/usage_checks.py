@@ -12,7 +12,8 @@ from m3ter_dagster.frames.usage_tables import TIME, UID
 from m3ter_dagster.resources.usage import UsageReading
 from m3ter_dagster.resources.usage_metadata import recorded_sums
 
-SCHEMA, UNIQUE, WINDOW, METERS, ACCOUNTS, SUMS = "schema", "uid", "window", "meters", "accounts", "sums_equal_raw"
+SCHEMA, UNIQUE, WINDOW, SUMS = "schema", "uid", "window", "sums_equal_raw"
+METERS, ACCOUNTS, COLUMNS = "meters", "accounts", "columns"
 _BLOCKING = {
     SCHEMA: "Every cell fits the type of its column.",
     UNIQUE: "Every measurement has a uid, and no other has it.",
@@ -21,6 +22,7 @@ _BLOCKING = {
 _WARNING = {
     METERS: "The Organization has every meter that the rows name.",
     ACCOUNTS: "The Organization has every account that the rows name.",
+    COLUMNS: "m3ter's file has no columns but those of its document and of fields that the meters have.",
 }
 Sums = Mapping[str, Mapping[str, float]]
 """By meter and column."""
@@ -42,6 +44,7 @@ def usage_checks(asset: str, reading: UsageReading) -> Iterator[dg.AssetCheckRes
         yield dg.AssetCheckResult(passed=True, check_name=name, metadata=rows)
     yield _known(METERS, reading.unknown_meters)
     yield _known(ACCOUNTS, reading.unknown_accounts)
+    yield _known(COLUMNS, reading.usage.unknown_columns)
 
 
 def failed_usage_checks(asset: str, breached: UsageBreached) -> Iterator[dg.AssetCheckResult]:
