@@ -458,7 +458,8 @@ def test_a_day_that_failed_is_completed(house: House) -> None:
         (["--from", "2024-03-31"], "--from and --to are of a usage schedule; name it with --schedule."),
         (["--schedule", "bills", "--to", "2024-03-31"], "schedule 'bills' exports operational data."),
         (["--schedule", "daily", "--to", "now"], "--to: 'now' is no time; write one such as 2024-06-01"),
-        (["--schedule", "daily", "--from", "2024-03-31", "--to", "2024-03-30"], "give the earlier one first."),
+        (["--schedule", "daily", "--from", "2024-03-31", "--to", "2024-03-30"], "the earlier first."),
+        (["--schedule", "daily", "--to", "2024-03-30"], "and end at 2024-03-30 00:00:00+00:00; give"),
     ],
 )
 def test_a_wrong_window_on_the_command_line(house: House, arguments: list[str], words: str) -> None:  # noqa: ARG001

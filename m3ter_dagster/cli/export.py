@@ -13,6 +13,7 @@ from m3ter_dagster.cli.tables import open_console
 from m3ter_dagster.cli.wrong_use import configured, listed, wrong_use
 from m3ter_dagster.config import AnySchedule, Exports, UsageSchedule, load_exports, load_m3ter_settings
 from m3ter_dagster.entities import UnknownEntity, entities, find_entity
+from m3ter_dagster.time_periods import window_of
 
 if TYPE_CHECKING:
     from m3ter_dagster.runs import UsageRun
@@ -122,19 +123,25 @@ def _window(schedule: AnySchedule, start: str | None, end: str | None) -> dict[s
     """What is given instead of the schedule's time period, in m3ter's names."""
     given = {"startDate": ("--from", start), "endDate": ("--to", end)}
     window = {name: _moment(option, text) for name, (option, text) in given.items() if text is not None}
-    if window and not isinstance(schedule, UsageSchedule):
-        wrong_use(f"--from and --to are of usage schedules; schedule {schedule.code!r} exports operational data.")
-    if len(window) == 2 and window["startDate"] > window["endDate"]:
-        wrong_use(f"--from {start} is after --to {end}; give the earlier one first.")
-    return window
+    if not isinstance(schedule, UsageSchedule):
+        if window:
+            wrong_use(f"--from and --to are of usage schedules; schedule {schedule.code!r} exports operational data.")
+        return {}
+    usual = window_of(schedule.time_period, datetime.now(UTC))
+    begins, ends = window.get("startDate", usual.start), window.get("endDate", usual.end)
+    if begins > ends:
+        wrong_use(
+            f"the window would begin at {begins} and end at {ends}; give both --from and --to, the earlier first."
+        )
+    return {name: moment.isoformat() for name, moment in window.items()}
 
 
-def _moment(option: str, text: str) -> str:
+def _moment(option: str, text: str) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
         wrong_use(f"{option}: {text!r} is no time; write one such as 2024-06-01 or 2024-06-01T10:00:00Z.")
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
 
 
 def _entities(names: str | None) -> list[str]:
