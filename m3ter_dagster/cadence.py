@@ -98,10 +98,11 @@ def _cycle(first: int, step: int, size: int) -> str:
 
 
 def _a_year_after(start: datetime) -> datetime:
+    """Holds no date and time of day twice, since cron could not tell them apart: February 29 to the next March 1."""
     try:
         return start.replace(year=start.year + 1)
     except ValueError:
-        return start.replace(year=start.year + 1, month=3, day=1)
+        return datetime(start.year + 1, 3, 1, tzinfo=start.tzinfo)
 
 
 def _fewest_boxes(times: Iterable[datetime]) -> set[Box]:

@@ -132,6 +132,9 @@ def test_due_times_are_plain_arithmetic(cadence: tuple[str, int], anchor: dateti
 @example(cadence=("DAY", 1), anchor=datetime(2024, 2, 29, 12, tzinfo=UTC), start=datetime(2024, 2, 29, 12, tzinfo=UTC))
 @example(cadence=("HOUR", 25), anchor=datetime(2023, 3, 1, tzinfo=UTC), start=datetime(2023, 3, 1, tzinfo=UTC))
 @example(cadence=("DAY", 366), anchor=datetime(2024, 2, 29, tzinfo=UTC), start=datetime(2024, 1, 1, tzinfo=UTC))
+@example(
+    cadence=("HOUR", 7), anchor=datetime(2015, 1, 1, tzinfo=UTC), start=datetime(2024, 2, 29, 1, 0, 0, 1, tzinfo=UTC)
+)
 def test_the_lines_fire_at_the_due_times_and_at_no_other(
     cadence: tuple[str, int], anchor: datetime, start: datetime
 ) -> None:
@@ -203,5 +206,4 @@ def fires(lines: list[str], start: datetime, end: datetime) -> list[datetime]:
 
 def year_after(moment: datetime) -> datetime:
     leap_day = (moment.month, moment.day) == (2, 29)
-    following = moment + timedelta(days=1) if leap_day else moment
-    return following.replace(year=moment.year + 1)
+    return datetime(moment.year + 1, 3, 1, tzinfo=UTC) if leap_day else moment.replace(year=moment.year + 1)
