@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import polars as pl
 import pytest
@@ -17,17 +17,21 @@ from scripted_api import KEY, ORGANIZATION, SECRET, Answer, Request, ScriptedApi
 
 from m3ter_dagster.entities import entities, find_entity
 from m3ter_dagster.frames.schema import SchemaBreached, frame_schema
-from m3ter_dagster.resources import spool
 from m3ter_dagster.resources.m3ter import M3terClient
 from m3ter_dagster.resources.m3ter_http import Credentials
 from m3ter_dagster.resources.organization_reader import RESTARTS, EntityUnreadable, OrganizationReader
 from m3ter_dagster.resources.reading import Reading
+from m3ter_dagster.resources.spool import Batches
 from m3ter_dagster.sandbox import SampleOrganization, SandboxApi
 
 SAMPLE = SampleOrganization(9)
 LONG = 10.0
 
-ReaderOf = Callable[[ScriptedApi | SandboxApi], OrganizationReader]
+
+class ReaderOf(Protocol):
+    def __call__(self, api: ScriptedApi | SandboxApi, *, batches: Batches = ...) -> OrganizationReader: ...
+
+
 Serve = Callable[..., ScriptedApi]
 
 
@@ -44,13 +48,14 @@ def reader_of(tmp_path: Path) -> Iterator[ReaderOf]:
     """A reader of an API; closed at the end."""
     readers: list[OrganizationReader] = []
 
-    def make(api: ScriptedApi | SandboxApi) -> OrganizationReader:
+    def make(api: ScriptedApi | SandboxApi, *, batches: Batches = Batches()) -> OrganizationReader:
         stop = threading.Event()
         scripted = isinstance(api, ScriptedApi)
         credentials = Credentials(KEY, SECRET) if scripted else Credentials(api.key, api.secret)
         org_id = ORGANIZATION if scripted else api.organization_id
         client = M3terClient(api.base_url, org_id, credentials, per_second=10_000, stop=stop)
-        readers.append(OrganizationReader(client, tmp_path / f"reader-{len(readers)}", stop=stop))
+        folder = tmp_path / f"reader-{len(readers)}"
+        readers.append(OrganizationReader(client, folder, stop=stop, batches=batches))
         return readers[-1]
 
     yield make
@@ -198,14 +203,12 @@ COPIES: dict[str, tuple[list[list[dict[str, Any]]], list[tuple[str, int | None, 
 def test_of_the_copies_of_a_record_the_newest_is_kept(
     reader_of: ReaderOf,
     serve: Serve,
-    monkeypatch: pytest.MonkeyPatch,
     pages: list[list[dict[str, Any]]],
     expected: list[tuple[str, int | None, str | None]],
     batch_rows: int,
 ) -> None:
-    monkeypatch.setattr(spool, "BATCH_ROWS", batch_rows)
-    monkeypatch.setattr(spool, "DECODE_BYTES", 1 if batch_rows < 100 else 1 << 20)
-    reading = read(reader_of(serve({"/accounts": list_of(*pages)})), "account")
+    batches = Batches(rows=batch_rows, decode_bytes=1 if batch_rows < 100 else 1 << 20)
+    reading = read(reader_of(serve({"/accounts": list_of(*pages)}), batches=batches), "account")
     assert sorted(rows(reading, "id", "version", "name")) == expected
     assert reading.rows == len(expected)
     assert reading.duplicates == sum(map(len, pages)) - len(expected)
@@ -236,15 +239,13 @@ def list_of(*pages: list[dict[str, Any]]) -> list[Answer]:
 def test_bands_of_a_stale_copy_of_a_pricing_are_not_exported(
     reader_of: ReaderOf,
     serve: Serve,
-    monkeypatch: pytest.MonkeyPatch,
     pages: list[list[dict[str, Any]]],
     bands: list[tuple[str, int]],
     batch_rows: int,
 ) -> None:
-    monkeypatch.setattr(spool, "BATCH_ROWS", batch_rows)
-    monkeypatch.setattr(spool, "DECODE_BYTES", batch_rows)
+    batches = Batches(rows=batch_rows, decode_bytes=batch_rows)
     marked = [[with_version_in_bands(one) for one in records] for records in pages]
-    reading = read(reader_of(serve({"/pricings": list_of(*marked)})), "pricing_band")
+    reading = read(reader_of(serve({"/pricings": list_of(*marked)}), batches=batches), "pricing_band")
     assert sorted(rows(reading, "id", "unitPrice")) == bands
     assert reading.rows == len(bands)
 
@@ -447,38 +448,28 @@ def test_whoever_waits_is_told_how_far_it_is(reader_of: ReaderOf, serve: Serve) 
     }
 
 
-def test_many_batches_give_the_same_frame(
-    reader_of: ReaderOf, sandbox_api: SandboxApi, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_batches_give_the_same_frame(reader_of: ReaderOf, sandbox_api: SandboxApi) -> None:
     names = ("bill_line_item", "account", "pricing_band")
     whole = {name: read(reader_of(sandbox_api), name).frame.collect() for name in names}
-    monkeypatch.setattr(spool, "DECODE_BYTES", 1)
-    monkeypatch.setattr(spool, "BATCH_ROWS", 7)
-    in_parts = reader_of(sandbox_api)
+    in_parts = reader_of(sandbox_api, batches=Batches(decode_bytes=1, rows=7))
     for name in names:
         frame = read(in_parts, name).frame.collect()
         assert frame.equals(whole[name])
         assert frame.schema == whole[name].schema
 
 
-def test_many_batches_lie_on_disk(
-    reader_of: ReaderOf, serve: Serve, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(spool, "DECODE_BYTES", 1)
-    monkeypatch.setattr(spool, "BATCH_ROWS", 10)
+def test_many_batches_lie_on_disk(reader_of: ReaderOf, serve: Serve, tmp_path: Path) -> None:
+    batches = Batches(decode_bytes=1, rows=10)
     pages = [[account(f"{number}-{row}") for row in range(5)] for number in range(9)]
-    reading = read(reader_of(serve({"/accounts": list_of(*pages)})), "account")
+    reading = read(reader_of(serve({"/accounts": list_of(*pages)}), batches=batches), "account")
     assert rows(reading) == [(record["id"],) for records in pages for record in records]
     assert len(list(tmp_path.rglob("*.arrow"))) == 5
 
 
-def test_long_texts_make_small_batches(
-    reader_of: ReaderOf, serve: Serve, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(spool, "DECODE_BYTES", 1)
-    monkeypatch.setattr(spool, "BATCH_BYTES", 1000)
+def test_long_texts_make_small_batches(reader_of: ReaderOf, serve: Serve, tmp_path: Path) -> None:
+    batches = Batches(decode_bytes=1, bytes=1000)
     pages = [[account(f"{number}", name="x" * 2000)] for number in range(4)]
-    reading = read(reader_of(serve({"/accounts": list_of(*pages)})), "account")
+    reading = read(reader_of(serve({"/accounts": list_of(*pages)}), batches=batches), "account")
     assert reading.frame.select(pl.col("name").str.len_chars().sum()).collect().item() == 8000
     assert len(list(tmp_path.rglob("*.arrow"))) == 4
 

@@ -14,7 +14,7 @@ from m3ter_dagster.resources.m3ter import M3terClient, Page
 from m3ter_dagster.resources.m3ter_errors import CursorExpired, M3terError
 from m3ter_dagster.resources.reading import Reading
 from m3ter_dagster.resources.record_ids import RecordIds
-from m3ter_dagster.resources.spool import Spool
+from m3ter_dagster.resources.spool import Batches, Spool
 
 LISTS_AT_ONCE = 16
 REQUESTS_AT_ONCE = 16
@@ -36,10 +36,13 @@ class OrganizationReader:
     `start` and `read` are for one thread; the reading itself happens in others.
     """
 
-    def __init__(self, client: M3terClient, folder: Path, *, stop: threading.Event) -> None:
+    def __init__(
+        self, client: M3terClient, folder: Path, *, stop: threading.Event, batches: Batches = Batches()
+    ) -> None:
         self._client = client
         self._folder = folder
         self._stop = stop
+        self._batches = batches
         self._lists = ThreadPoolExecutor(LISTS_AT_ONCE, thread_name_prefix="list")
         self._requests = ThreadPoolExecutor(REQUESTS_AT_ONCE, thread_name_prefix="request")
         self._readings: dict[str, Future[Reading]] = {}
@@ -134,7 +137,7 @@ class OrganizationReader:
         return spools, ids
 
     def _spool(self, entity: Entity) -> Spool:
-        spool = Spool(entity, self._folder / f"{entity.name}-{next(self._numbers)}")
+        spool = Spool(entity, self._folder / f"{entity.name}-{next(self._numbers)}", batches=self._batches)
         self._spools[entity.name] = spool
         return spool
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,24 +25,31 @@ from m3ter_dagster.frames.schema import (
 )
 from m3ter_dagster.resources.reading import Reading
 
-DECODE_BYTES = 1 << 20
-"""Pages are decoded together: a page of 100 rows alone costs more in overhead than in rows."""
-BATCH_ROWS = 20_000
-BATCH_BYTES = 16 << 20
 KEPT_BREACHES = 100
 """Of each column, so that one column cannot hide another."""
 
 _HASH = "hash"
 
 
+@dataclass(frozen=True)
+class Batches:
+    """How much is decoded and written at once; what reaches a limit is the last of its batch."""
+
+    decode_bytes: int = 1 << 20
+    """Pages are decoded together: a page of 100 rows alone costs more in overhead than in rows."""
+    rows: int = 20_000
+    bytes: int = 16 << 20
+
+
 class Spool:
     """Takes the pages of one listing for one entity; `finish` gives the whole as a frame."""
 
-    def __init__(self, entity: Entity, folder: Path) -> None:
+    def __init__(self, entity: Entity, folder: Path, *, batches: Batches = Batches()) -> None:
         self.entity = entity
         self.rows = 0
         self.requests = 0
         self._folder = folder
+        self._batches = batches
         self._folder.mkdir(mode=0o700, parents=True)
         self._started = datetime.now(UTC)
         self._decoder = Decoder(entity)
@@ -55,13 +63,14 @@ class Spool:
     def add(self, page: bytes) -> None:
         self.requests += 1
         self._pages.append(page)
-        if sum(map(len, self._pages)) >= DECODE_BYTES:
+        if sum(map(len, self._pages)) >= self._batches.decode_bytes:
             self._decode()
 
     def finish(self) -> Reading:
         """SchemaBreached if any row breaks the schema; nothing of the entity may be used then."""
         self._decode()
-        self._write_batch()
+        if self._batch:  # the last pages may have filled a batch to its limit, which is written by now
+            self._write_batch()
         if self._breached:
             raise SchemaBreached(self.entity.name, self._breaches, self._breached.total())
         frame, rows = self._without_stale()
@@ -87,7 +96,8 @@ class Spool:
         self._breach(breaches)
         self.rows += len(frame)
         self._batch.append(frame)
-        if sum(map(len, self._batch)) >= BATCH_ROWS or sum(f.estimated_size() for f in self._batch) >= BATCH_BYTES:
+        rows, size = sum(map(len, self._batch)), sum(frame.estimated_size() for frame in self._batch)
+        if rows >= self._batches.rows or size >= self._batches.bytes:
             self._write_batch()
 
     def _write_batch(self) -> None:
