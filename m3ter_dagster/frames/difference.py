@@ -1,10 +1,13 @@
 """What changed between two exports of an entity, from 16 bytes a row. Pure.
 
-Polars' hashes are stable within one version of polars only, so files of another version are not compared.
+Polars' hashes are stable within one version of polars only, so files of another version are not compared. A row's hash
+depends on the columns, so files of other columns are not compared either.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +16,8 @@ import polars as pl
 from m3ter_dagster.entities import Entity
 
 _KEY, _ROW = "key", "row"
+_POLARS, _COLUMNS = "polars", "columns"
+"""What the file's metadata says of the hashes."""
 
 
 class NotComparable(Exception):
@@ -32,13 +37,24 @@ def write_keys(frame: pl.LazyFrame, entity: Entity, path: Path) -> None:
     """A Parquet file with a hash of each row's key and one of all its cells."""
     columns = [column.name for column in entity.columns]
     keys = frame.select(pl.col(entity.primary_key).hash().alias(_KEY), pl.struct(columns).hash().alias(_ROW))
-    keys.sink_parquet(path, metadata={"polars": pl.__version__})
+    keys.sink_parquet(path, metadata={_POLARS: pl.__version__, _COLUMNS: _columns_hash(entity)})
+
+
+def _columns_hash(entity: Entity) -> str:
+    """Of names and types in their order, the same in every version of Python and polars."""
+    columns = json.dumps([(column.name, column.type) for column in entity.columns])
+    return hashlib.sha256(columns.encode()).hexdigest()
 
 
 def difference(previous: Path, current: Path) -> Difference:
-    version = pl.read_parquet_metadata(previous).get("polars")
-    if version != pl.__version__:
-        raise NotComparable(f"the previous export was written with polars {version}, this one with {pl.__version__}")
+    """NotComparable if the two files' hashes would differ for equal rows."""
+    theirs, ours = pl.read_parquet_metadata(previous), pl.read_parquet_metadata(current)
+    if theirs.get(_POLARS) != ours[_POLARS]:
+        written = f"with polars {theirs.get(_POLARS)}, this one with {ours[_POLARS]}"
+        raise NotComparable(f"the previous export was written {written}")
+    # Files from before the hash of the columns was kept have none.
+    if theirs.get(_COLUMNS, ours[_COLUMNS]) != ours[_COLUMNS]:
+        raise NotComparable("the columns changed since the previous export, so every row would count as changed")
     before, now = pl.scan_parquet(previous), pl.scan_parquet(current)
     return Difference(
         added=_count(now.join(before, on=_KEY, how="anti")),

@@ -54,7 +54,9 @@ def _difference(
     try:
         destinations.fetch_any(known["keys"], before)
         return {"previous": previous["id"], **asdict(difference(before, current))}
-    except (FetchFailed, UnknownDestination, NotComparable, pl.exceptions.PolarsError, OSError) as error:
+    except NotComparable as reason:
+        return {"notCompared": f"{reason} (previous export: {previous['id']})"}
+    except (FetchFailed, UnknownDestination, pl.exceptions.PolarsError, OSError) as error:
         return {"notCompared": f"the previous export {previous['id']} is no help: {error}"}
     finally:
         before.unlink(missing_ok=True)
