@@ -23,6 +23,7 @@ from m3ter_dagster.entities import Entity, entities
 from m3ter_dagster.sandbox import Keys, Role, SampleOrganization, Sandbox, SandboxApi, SandboxS3, User, allow
 from m3ter_dagster.sandbox.lists import LISTS
 from m3ter_dagster.sandbox.store import ENCODER
+from m3ter_dagster.sandbox.usage_exports import Behaviour, sample_usage_exports
 
 ACCOUNTS = 24
 ORGANIZATION = SampleOrganization(ACCOUNTS)
@@ -56,6 +57,10 @@ class Client:
     def get(self, path: str, *, headers: dict[str, str] | None = None, **query: Any) -> urllib3.BaseHTTPResponse:
         url = f"{self.api.base_url}/organizations/{self.api.organization_id}{path}"
         return self.http.request("GET", url, fields=query, headers={"Authorization": self.bearer} | (headers or {}))
+
+    def post(self, path: str, body: dict[str, Any]) -> urllib3.BaseHTTPResponse:
+        url = f"{self.api.base_url}/organizations/{self.api.organization_id}{path}"
+        return self.http.request("POST", url, json=body, headers={"Authorization": self.bearer})
 
     def walk(self, path: str, **query: Any) -> list[dict[str, Any]]:
         answer = self.get(path, **query).json()
@@ -423,6 +428,82 @@ def test_nothing_answers_after_the_end() -> None:
         assert client.get("/accounts").status == 200
     with pytest.raises(urllib3.exceptions.HTTPError):
         client.get("/accounts")
+
+
+# Usage queries
+
+WINDOW = {"startDate": "2024-03-31T00:00:00.000Z", "endDate": "2024-04-02T00:00:00Z"}
+USAGE = sample_usage_exports(ORGANIZATION, lambda: 1_717_243_200.0)  # 2024-06-01T12:00:00Z
+METER, *_, IDLE = USAGE.meters
+SUM = {"aggregations": [{"meterId": METER, "fieldCode": "gb", "fieldType": "MEASURE", "function": "SUM"}]}
+DAILY = [{"groupType": "TIME", "frequency": "DAY"}]
+
+
+@pytest.fixture(scope="module")
+def usage_client() -> Iterator[Client]:
+    with SandboxApi([], requests_per_second=None, further_routes=[USAGE.routes()]) as api:
+        yield Client(api)
+
+
+def test_a_usage_query_gives_the_latest_measurements_that_the_export_would_have(usage_client: Client) -> None:
+    truth = sorted((one["timestamp"], one["uid"]) for one in USAGE.usage.measurements(WINDOW))
+    whole = usage_client.post("/usage/query", WINDOW).json()
+    assert whole["hasMoreData"] is False
+    assert [one["uid"] for one in whole["data"]] == [uid for _, uid in reversed(truth)]
+    latest = usage_client.post("/usage/query", {**WINDOW, "limit": 1}).json()
+    assert latest == {"data": whole["data"][:1], "hasMoreData": True}
+
+
+@pytest.mark.parametrize(
+    ("asked", "count"),
+    [
+        ({"meterIds": [METER]}, 24),
+        ({"meterIds": [METER], "limit": 24}, 24),
+        ({"meterIds": [IDLE], "limit": 1}, 0),
+        ({"accountIds": ["stranger"]}, 0),
+        ({"meterIds": [METER], "dimensionFilters": [{"meterId": METER, "fieldCode": "region", "values": ["x"]}]}, 0),
+        ({"meterIds": [METER], **SUM, "groups": DAILY}, 2),
+        ({"meterIds": [IDLE], **SUM, "groups": DAILY}, 0),
+    ],
+)
+def test_a_usage_query_selects_as_an_export_does(usage_client: Client, asked: dict[str, Any], count: int) -> None:
+    answer = usage_client.post("/usage/query", {**WINDOW, **asked})
+    assert (answer.status, answer.json()["hasMoreData"], len(answer.json()["data"])) == (200, False, count)
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "words"),
+    [
+        ({"sourceType": "USAGE"}, 400, "A usage query takes no sourceType."),
+        ({"nextToken": "t"}, 400, "A usage query takes no nextToken."),
+        ({"endDate": None}, 400, "startDate and endDate are both required, as date-times."),
+        ({"groups": DAILY}, 400, "groups need aggregations."),
+        ({"limit": 0}, 400, "limit must be an integer from 1 to 20000."),
+        ({"limit": 20_001}, 400, "limit must be an integer from 1 to 20000."),
+        ({"limit": "1"}, 400, "limit must be an integer from 1 to 20000."),
+        ({"limit": True}, 400, "limit must be an integer from 1 to 20000."),
+        ({"meterIds": ["m"]}, 404, "There is no meter m."),
+        (SUM, 400, "The sandbox aggregates over a group of time only."),
+    ],
+)
+def test_what_a_usage_query_does_not_take_is_refused(
+    usage_client: Client, asked: dict[str, Any], status: int, words: str
+) -> None:
+    answer = usage_client.post("/usage/query", {**WINDOW, **asked})
+    assert (answer.status, answer.json()) == (status, {"message": words})
+
+
+def test_an_empty_file_is_the_next_one_only() -> None:
+    usage = sample_usage_exports(ORGANIZATION, lambda: 1_717_243_200.0)
+    usage.behaviour = Behaviour(looks_until_done=0, empty_files=1, is_gzip=False)
+    with SandboxApi([], requests_per_second=None, further_routes=[usage.routes()]) as api:
+        client = Client(api)
+        id = client.post("/dataexports/adhoc", {"sourceType": "USAGE", **WINDOW}).json()["jobId"]
+        assert client.get(f"/dataexports/jobs/{id}").json()["status"] == "SUCCEEDED"
+        url = client.get(f"/dataexports/jobs/{id}/getdownloadurl").json()["url"]
+        files = [client.http.request("GET", url).data for _ in range(2)]
+    assert files[0] == b""
+    assert files[1].startswith(b"meter_id,timestamp,uid,")
 
 
 # S3 and the whole

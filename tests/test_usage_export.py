@@ -28,6 +28,7 @@ from m3ter_dagster.resources import usage_exports
 from m3ter_dagster.resources.csv_io_manager import S3CsvIOManager
 from m3ter_dagster.resources.organization import organization_resource
 from m3ter_dagster.resources.usage import UsageSource
+from m3ter_dagster.resources.usage_exports import UsageExports
 from m3ter_dagster.runs import job_named
 from m3ter_dagster.sandbox import Sandbox
 from m3ter_dagster.sandbox.usage import FUNCTIONS, SampleUsage, aggregated_rows, fields_of, raw_rows
@@ -61,6 +62,14 @@ schedules:
     scheduleType: DAY
     period: 7
     dtCreated: 2024-06-01T00:00:00Z
+  - code: idle
+    sourceType: USAGE
+    timePeriod: YESTERDAY
+    meterIds: [IDLE]
+    destinations: [warehouse]
+    scheduleType: DAY
+    period: 1
+    dtCreated: 2024-06-01T00:00:00Z
   - code: bills
     operationalDataTypes: [BILLS]
     destinations: [warehouse]
@@ -73,8 +82,9 @@ schedules:
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
     with Sandbox(6, requests_per_second=None) as sandbox:
-        text = sandbox.exports.read_text() + SCHEDULES.replace("METER", next(iter(sandbox.usage.meters)))
-        sandbox.exports.write_text(text)
+        first, *_, idle = sandbox.usage.meters
+        schedules = SCHEDULES.replace("METER", first).replace("IDLE", idle)
+        sandbox.exports.write_text(sandbox.exports.read_text() + schedules)
         yield sandbox
 
 
@@ -369,6 +379,44 @@ def test_an_expired_address_is_asked_for_again(house: House) -> None:
     assert len(house.rows_of(result)) == 12 * 9
 
 
+ALWAYS = 1000
+
+
+@pytest.mark.parametrize("is_gzip", [True, False])
+@pytest.mark.parametrize(("empty_files", "jobs"), [(1, 1), (2, 2)])
+def test_a_file_that_came_empty_is_fetched_again(house: House, empty_files: int, jobs: int, is_gzip: bool) -> None:
+    """From a new address, then of a new job."""
+    house.sandbox.usage.behaviour = Behaviour(empty_files=empty_files, is_gzip=is_gzip)
+    before = len(house.sandbox.usage.asked())
+    result = house.export(RAW, usage_raw=MARCH_31)
+    assert result.success
+    assert len(house.rows_of(result)) == 12 * 9
+    assert len(house.sandbox.usage.asked()) == before + jobs
+
+
+@pytest.mark.parametrize("name", [RAW, AGGREGATED])
+def test_a_file_that_stays_empty_is_named_and_nothing_is_delivered(house: House, name: str) -> None:
+    house.sandbox.usage.behaviour.empty_files = ALWAYS
+    before = house.sandbox.s3.objects(WAREHOUSE).keys()
+    result = house.export(name, "usage_manifest", **{name: MARCH_31})
+    assert not result.success
+    assert "succeeded with an empty file, without even a header" in failures_of(result)
+    assert "although m3ter's usage query finds measurements for the same window" in failures_of(result)
+    assert house.sandbox.s3.objects(WAREHOUSE).keys() == before
+
+
+@pytest.mark.parametrize("empty_files", [0, ALWAYS])
+@pytest.mark.parametrize("name", [RAW, AGGREGATED])
+def test_an_empty_file_of_a_window_without_measurements_is_a_header(house: House, name: str, empty_files: int) -> None:
+    house.sandbox.usage.behaviour.empty_files = empty_files
+    before, idle = len(house.sandbox.usage.asked()), list(house.sandbox.usage.meters)[-1]
+    result = house.export(name, **{name: {**MARCH_31, "meterIds": [idle]}})
+    assert result.success
+    assert house.files()[key_of(result, name)].startswith(b'"meter_id","timestamp",')
+    assert house.rows_of(result, name) == []
+    assert len(house.sandbox.usage.asked()) == before + 1
+
+
 BOTH_KINDS = ("product", "export_manifest", RAW, "usage_manifest", BY_DAY)
 
 
@@ -421,6 +469,23 @@ def test_a_usage_schedule_runs_from_the_terminal(house: House) -> None:
     verified = CliRunner().invoke(main, arguments, catch_exceptions=False)
     assert verified.exit_code == 0, verified.output
     assert resource["m3ter:reading"]["window"] == ["2024-03-31T00:00:00+00:00", "2024-04-02T00:00:00+00:00"]
+
+
+def test_an_empty_file_from_the_terminal(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit code 1 and nothing delivered where there are measurements, or else 0 and a header."""
+    monkeypatch.setitem(UsageExports.__init__.__kwdefaults__, "again_after", (0.0, 0.0, 0.0))
+    house.sandbox.usage.behaviour.empty_files = ALWAYS
+    before = house.sandbox.s3.objects(WAREHOUSE).keys()
+    failed = run("--schedule", "daily", "--from", "2024-03-28", "--to", "2024-03-29")
+    assert failed.exit_code == 1
+    assert "succeeded with an empty file, without even a header (downloads: 4), although" in failed.output
+    assert house.sandbox.s3.objects(WAREHOUSE).keys() == before
+    empty = run("--schedule", "idle", "--from", "2024-03-28", "--to", "2024-03-29")
+    assert empty.exit_code == 0, empty.output
+    new = house.sandbox.s3.objects(WAREHOUSE)
+    (file,) = (new[key] for key in new.keys() - before if key.endswith("_measurements.csv"))
+    assert file.startswith(b'"meter_id","timestamp",')
+    assert rows_in(file) == []
 
 
 def test_a_usage_export_that_failed_is_completed(house: House) -> None:

@@ -6,7 +6,7 @@ import gzip
 import json
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from m3ter_dagster.frames.usage_tables import Meter, MeterField
 from m3ter_dagster.resources import downloads
 from m3ter_dagster.resources.m3ter_errors import (
     DownloadFailed,
+    ExportFileEmpty,
     ExportJobFailed,
     Refused,
     Unavailable,
@@ -28,9 +29,12 @@ from m3ter_dagster.resources.usage_exports import UsageExports
 from m3ter_dagster.sandbox.access import RequestLimit
 
 ADHOC, JOB, ADDRESS = "/dataexports/adhoc", "/dataexports/jobs/j1", "/dataexports/jobs/j1/getdownloadurl"
+SECOND_JOB, SECOND_ADDRESS = "/dataexports/jobs/j2", "/dataexports/jobs/j2/getdownloadurl"
+QUERY = "/usage/query"
 FILE, OTHER_FILE = "/file", "/other-file"
 TEXT = b"meter_id,timestamp\n" + b"".join(b"m%d,2024-02-29T00:00:00Z\n" % number for number in range(5000))
 BODY = {"sourceType": "USAGE"}
+EMPTY_FILES = {"no byte": b"", "gzip of no byte": gzip.compress(b""), "a mark and a line end": b"\xef\xbb\xbf\r\n"}
 
 
 def answer(**fields: Any) -> Answer:
@@ -101,13 +105,140 @@ def settings(api: ScriptedApi, per_second: float = 50) -> M3terSettings:
     )
 
 
-@pytest.mark.parametrize("content", [TEXT, gzip.compress(TEXT), b""])
+@pytest.mark.parametrize("content", [TEXT, gzip.compress(TEXT)])
 def test_the_file_of_a_job(tmp_path: Path, content: bytes) -> None:
     with Service({FILE: stored(content)}) as api:
-        assert export(api, tmp_path) == (TEXT if content else b"")
+        assert export(api, tmp_path) == TEXT
         (asked,) = api.asked(ADHOC)
         assert (json.loads(asked.body), asked.headers["content-type"]) == (BODY, "application/json")
         assert len(api.asked(JOB)) == 3
+        assert api.asked(QUERY) == []
+
+
+def found(*rows: Any, more: bool = False) -> Answer:
+    """m3ter's answer to a usage query."""
+    return answer(data=list(rows), hasMoreData=more)
+
+
+class Empty(Service):
+    """m3ter whose first job has an empty file, at both of its addresses; that of the second has rows."""
+
+    def __init__(self, scripts: Mapping[str, Script], *, content: bytes = b"") -> None:
+        def second_address(_request: Request) -> Answer:
+            return answer(url=f"{self.base_url}/organizations/{ORGANIZATION}/second-file")
+
+        usual: dict[str, Script] = {
+            ADHOC: [answer(jobId="j1"), answer(jobId="j2")],
+            FILE: stored(content),
+            OTHER_FILE: stored(content),
+            SECOND_JOB: [answer(status="SUCCEEDED")],
+            SECOND_ADDRESS: second_address,
+            "/second-file": stored(TEXT),
+            QUERY: [found({"m": "1"}, more=True)],
+        }
+        super().__init__({**usual, **scripts})
+
+
+def export_empty(
+    api: ScriptedApi, tmp_path: Path, *, body: Mapping[str, Any] = BODY, again_after: Sequence[float] = (2, 10, 30)
+) -> tuple[str, bytes, list[str], float]:
+    """The job, its file, what was told, and the seconds that passed."""
+    clock, told, file = Clock(), list[str](), tmp_path / "usage.csv"
+    exports = UsageExports(settings(api), stop=threading.Event(), wait=clock.wait, clock=clock, again_after=again_after)
+    return exports.export(body, file, tell=told.append), file.read_bytes(), told, clock.now
+
+
+@pytest.mark.parametrize("content", EMPTY_FILES.values(), ids=EMPTY_FILES)
+def test_an_empty_file_is_believed_if_the_usage_query_finds_nothing(tmp_path: Path, content: bytes) -> None:
+    with Empty({QUERY: [found()]}, content=content) as api:
+        job_id, file, told, _ = export_empty(api, tmp_path)
+        assert (job_id, file.strip(b"\xef\xbb\xbf\r\n")) == ("j1", b"")
+        assert (len(api.asked(FILE)), len(api.asked(OTHER_FILE)), len(api.asked(ADHOC))) == (1, 0, 1)
+    assert told[-1] == "The file of m3ter's export job j1 is empty, and m3ter has no measurements there."
+
+
+@pytest.mark.parametrize("content", EMPTY_FILES.values(), ids=EMPTY_FILES)
+def test_an_empty_file_is_asked_for_at_a_new_address(tmp_path: Path, content: bytes) -> None:
+    with Empty({OTHER_FILE: stored(TEXT)}, content=content) as api:
+        job_id, file, told, _ = export_empty(api, tmp_path)
+        assert (job_id, file) == ("j1", TEXT)
+        assert (len(api.asked(ADHOC)), len(api.asked(ADDRESS)), len(api.asked(QUERY))) == (1, 2, 1)
+    assert "The file of m3ter's export job j1 is empty, which is not believed; asking for it again." in told
+
+
+def test_and_then_of_a_new_job_after_the_pauses_that_were_handed_in(tmp_path: Path) -> None:
+    with Empty({JOB: [answer(status="SUCCEEDED")]}) as api:
+        job_id, file, _, seconds = export_empty(api, tmp_path, again_after=(100, 1000))
+        assert (job_id, file, seconds) == ("j2", TEXT, 1100)
+        assert [json.loads(one.body) for one in api.asked(ADHOC)] == [BODY, BODY]
+
+
+@pytest.mark.parametrize(("again_after", "downloads", "jobs"), [((), 1, "job j1"), ((1, 1, 1), 4, "jobs j1 and j2")])
+def test_a_file_that_stays_empty_although_there_are_measurements_is_named(
+    tmp_path: Path, again_after: Sequence[float], downloads: int, jobs: str
+) -> None:
+    with Empty({"/second-file": stored(b"")}) as api, pytest.raises(ExportFileEmpty) as raised:
+        export_empty(api, tmp_path, again_after=again_after)
+    assert str(raised.value) == (
+        f"m3ter's export {jobs} succeeded with an empty file, without even a header (downloads: {downloads}), although "
+        "m3ter's usage query finds measurements for the same window, meters, accounts and filters. Nothing is "
+        "delivered, since rows would be missing. Re-execute from failure, which starts a new job; if its file is empty "
+        "too, report it to m3ter's support with this message."
+    )
+    assert sum(len(api.asked(path)) for path in (FILE, OTHER_FILE, "/second-file")) == downloads
+
+
+def test_measurements_beyond_an_answer_without_any_are_measurements(tmp_path: Path) -> None:
+    with Empty({QUERY: [found(more=True)]}) as api, pytest.raises(ExportFileEmpty):
+        export_empty(api, tmp_path, again_after=())
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 422])
+def test_an_empty_file_that_nothing_can_confirm_is_named(tmp_path: Path, status: int) -> None:
+    scripts = {"/second-file": stored(b""), QUERY: [refusal(status, "not for you")]}
+    with Empty(scripts) as api, pytest.raises(ExportFileEmpty) as raised:
+        export_empty(api, tmp_path)
+    assert "jobs j1 and j2 succeeded with an empty file, without even a header (downloads: 4), and" in str(raised.value)
+    assert "whether the window really has no measurements cannot be confirmed: POST" in str(raised.value)
+    assert f"/usage/query was refused with status {status}: not for you." in str(raised.value)
+    assert "Nothing is delivered, since rows could be missing." in str(raised.value)
+
+
+def test_the_last_answer_counts(tmp_path: Path) -> None:
+    with (
+        Empty({QUERY: [refusal(404), found({"m": "1"})]}) as api,
+        pytest.raises(ExportFileEmpty, match="although m3ter"),
+    ):
+        export_empty(api, tmp_path, again_after=(1,))
+
+
+def test_an_empty_file_that_nothing_can_confirm_may_still_have_rows_the_next_time(tmp_path: Path) -> None:
+    with Empty({OTHER_FILE: stored(TEXT), QUERY: [refusal(403)]}) as api:
+        assert export_empty(api, tmp_path)[1] == TEXT
+
+
+def test_the_usage_query_asks_what_the_export_asked_for(tmp_path: Path) -> None:
+    """Aggregations as well: measurements without the aggregated field are nothing to such an export."""
+    same = {
+        "startDate": "2024-03-31T00:00:00.000Z",
+        "endDate": "2024-04-01T00:00:00.000Z",
+        "meterIds": ["m"],
+        "accountIds": ["a"],
+        "dimensionFilters": [{"meterId": "m", "fieldCode": "region", "values": ["EU"]}],
+        "aggregations": [{"meterId": "m", "fieldCode": "gb", "fieldType": "MEASURE", "function": "SUM"}],
+        "groups": [{"groupType": "TIME", "frequency": "DAY"}],
+    }
+    with Empty({QUERY: [found()]}) as api:
+        export_empty(api, tmp_path, body={"sourceType": "USAGE", "exportFileFormat": "CSV", **same})
+        (asked,) = api.asked(QUERY)
+    assert json.loads(asked.body) == {**same, "limit": 1}
+
+
+def test_a_usage_query_without_a_readable_answer_is_sent_again(tmp_path: Path) -> None:
+    """It only reads, so it may be sent as often as a GET."""
+    with Empty({QUERY: [refusal(500), Answer(b"{}"), found()]}) as api:
+        assert export_empty(api, tmp_path)[0] == "j1"
+        assert len(api.asked(QUERY)) == 3
 
 
 @pytest.mark.parametrize("resets", [True, False])

@@ -101,7 +101,7 @@ def test_it_is_written_with_the_rules_of_this_project(tmp_path: Path) -> None:
     assert read(tmp_path, file.read_text()).frame.collect().equals(found.frame.collect())
 
 
-@pytest.mark.parametrize("text", ["", HEADER, f"{HEADER}\n"])
+@pytest.mark.parametrize("text", ["", "\ufeff", "\r\n\n", HEADER, f"{HEADER}\n"])
 def test_an_empty_file_has_its_columns(tmp_path: Path, text: str) -> None:
     found = read(tmp_path, text)
     assert found.rows == 0
@@ -179,6 +179,10 @@ def test_lines_that_only_look_cut_off_are_none(tmp_path: Path) -> None:
 def test_what_is_no_usage_file_is_not_taken_for_one_without_rows(tmp_path: Path, text: str) -> None:
     words = "column meter_id, value missing: must be a column of m3ter's file; what came begins with"
     assert f"{words} {text[:10]!r}"[:-1] in breach_in(tmp_path, text)
+
+
+def test_rows_below_an_empty_line_are_not_an_empty_file(tmp_path: Path) -> None:
+    assert "must be a column of m3ter's file; what came begins with ''" in breach_in(tmp_path, f"\n{ROW}\n")
 
 
 def test_a_file_in_utf_16_is_refused(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from m3ter_dagster.frames.usage_files import (
     first_broken_row,
     has_whole_rows,
     header_breaches,
+    is_blank,
     missing_columns,
     read_header,
 )
@@ -67,9 +68,9 @@ def no_usage(table: UsageTable) -> Usage:
 
 def read_usage(path: Path, table: UsageTable, window: Window, to: Path) -> Usage:
     """The rows of the file at `path`, kept at `to`. UsageBreached if a row does not fit the table or the window."""
-    header = read_header(path)
-    if not header:
+    if is_blank(path):
         return no_usage(table)
+    header = read_header(path)
     _refuse(table, header_breaches(header, table))
     # Polars takes a quote in a header's name for two.
     text = pl.scan_csv(path, schema=dict.fromkeys(header, pl.String), has_header=False, skip_rows=1)

@@ -11,8 +11,14 @@ from m3ter_dagster.frames.schema import Breach, shown
 from m3ter_dagster.frames.usage_tables import FIXED_COLUMNS, METER, YEAR, UsageTable
 
 
+def is_blank(path: Path) -> bool:
+    """Is there neither a header nor a row: not a byte, or a mark of the encoding and empty lines only?"""
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        return not any(line.strip() for line in file)
+
+
 def read_header(path: Path) -> list[str]:
-    """The names of the columns; none where the file is empty. What is no text at all has names nobody knows."""
+    """The names of the columns; none where its first line is empty. What is no text at all has names nobody knows."""
     try:
         with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
             return next(csv.reader(file), [])

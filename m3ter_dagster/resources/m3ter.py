@@ -42,6 +42,10 @@ class M3terClient:
         """See `Http.get`."""
         return self._http.get(self._organization + path, check)
 
+    def query(self, path: str, content: bytes, check: Callable[[bytes], T]) -> T:
+        """See `Http.query`."""
+        return self._http.query(self._organization + path, content, check)
+
     def post(self, path: str, content: bytes, check: Callable[[bytes], T]) -> T:
         """See `Http.post`."""
         return self._http.post(self._organization + path, content, check)

@@ -11,6 +11,7 @@ M3terError
 ├── UsageExportRefused    m3ter's export service is not there for this Organization or service user
 ├── UsageExportInvalid    what a usage export asks for is not what m3ter can give
 ├── ExportJobFailed       m3ter could not make an export that it was asked for, or not in time
+├── ExportFileEmpty       m3ter's file has neither header nor rows, and it is not certain that there are none
 ├── DownloadFailed        the file of an export could not be fetched whole
 └── Interrupted           the run is being stopped
 """
@@ -110,6 +111,25 @@ class ExportJobFailed(M3terError):
             f"m3ter's export job {job_id} {what}. m3ter says no more about it (Data exports > Export jobs in the "
             "Console); re-execute from failure, which starts a new job, or ask m3ter's support."
         )
+
+
+class ExportFileEmpty(M3terError):
+    """A usage query contradicts the file or, where there is a `refusal`, could not be asked."""
+
+    def __init__(self, job_ids: Sequence[str], *, downloads: int, refusal: Refused | None = None) -> None:
+        jobs = f"job{'s' if len(job_ids) > 1 else ''} {' and '.join(job_ids)}"
+        found = f"m3ter's export {jobs} succeeded with an empty file, without even a header (downloads: {downloads})"
+        if refusal:
+            super().__init__(
+                f"{found}, and whether the window really has no measurements cannot be confirmed: {refusal} Nothing "
+                "is delivered, since rows could be missing. Re-execute from failure once m3ter answers that query."
+            )
+        else:
+            super().__init__(
+                f"{found}, although m3ter's usage query finds measurements for the same window, meters, accounts and "
+                "filters. Nothing is delivered, since rows would be missing. Re-execute from failure, which starts a "
+                "new job; if its file is empty too, report it to m3ter's support with this message."
+            )
 
 
 class DownloadFailed(M3terError):

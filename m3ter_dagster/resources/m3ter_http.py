@@ -45,8 +45,13 @@ class Http:
         request = f"GET {self._base_url}{path}"
         return self._persist(request, lambda: check(self._authorized(request, path)))
 
+    def query(self, path: str, content: bytes, check: Callable[[bytes], T]) -> T:
+        """The same for a POST that only reads, and may be sent as often as a GET."""
+        request = f"POST {self._base_url}{path}"
+        return self._persist(request, lambda: check(self._authorized(request, path, content)))
+
     def post(self, path: str, content: bytes, check: Callable[[bytes], T]) -> T:
-        """The same for a POST, which may have been carried out although no answer says so.
+        """The same for a POST that changes something, which may have been carried out although no answer says so.
 
         It is sent again as often as m3ter says 429, which promises that nothing was done, but after a silence or a 5xx
         only once: callers must be able to live with what a request does being done twice.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -13,10 +14,12 @@ import msgspec
 
 from m3ter_dagster.config import M3terSettings
 from m3ter_dagster.entities import Listing, entities
+from m3ter_dagster.frames.usage_files import is_blank
 from m3ter_dagster.frames.usage_tables import Meter, MeterField
 from m3ter_dagster.resources.downloads import download
 from m3ter_dagster.resources.m3ter import open_client
 from m3ter_dagster.resources.m3ter_errors import (
+    ExportFileEmpty,
     ExportJobFailed,
     Interrupted,
     Later,
@@ -29,6 +32,10 @@ from m3ter_dagster.resources.m3ter_errors import (
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 20.0
 PATIENCE_SECONDS = 6 * 3600.0
 """m3ter says nothing about how long a job takes; its file can be had for 24 hours."""
+AGAIN_AFTER = (2.0, 10.0, 30.0)
+"""The pauses before an empty file is asked for again: at a new address, of a new job, at a new address of that."""
+_QUERIED = ("startDate", "endDate", "meterIds", "accountIds", "dimensionFilters", "aggregations", "groups")
+"""What an export asks for and a usage query takes as well."""
 
 _REFUSALS: Mapping[int, Callable[[Refused], M3terError]] = {
     400: UsageExportInvalid,
@@ -53,6 +60,11 @@ class _Job(msgspec.Struct):
 
 class _Address(msgspec.Struct):
     url: str
+
+
+class _Found(msgspec.Struct):
+    data: list[msgspec.Raw]
+    hasMoreData: bool = False
 
 
 class _Field(msgspec.Struct):
@@ -82,11 +94,13 @@ class UsageExports:
         stop: threading.Event,
         wait: Callable[[float], None] | None = None,
         clock: Clock = time.monotonic,
+        again_after: Sequence[float] = AGAIN_AFTER,
     ) -> None:
         self._client = open_client(settings, stop=stop)
         self._stop = stop
         self._wait = wait or self._wait_or_stop
         self._clock = clock
+        self._again_after = again_after
 
     def meters(self) -> list[Meter]:
         """All meters, the oldest first: a new one adds its columns at the end."""
@@ -100,12 +114,39 @@ class UsageExports:
         return {one.id for one in self._records(entities()["account"].listing, _Account)}
 
     def export(self, body: Mapping[str, Any], to: Path, *, tell: Tell) -> str:
-        """Have the measurements written to `to` as m3ter writes them, not compressed; the id of m3ter's job."""
-        job_id = self._create(body)
-        self._wait_for(job_id, tell)
-        tell(f"m3ter's export job {job_id} has succeeded; downloading its file.")
-        download(f"the file of m3ter's export job {job_id}", lambda: self._url(job_id), to, wait=self._wait)
-        return job_id
+        """Have the measurements written to `to` as m3ter writes them, not compressed; the id of m3ter's job.
+
+        It is empty only if m3ter's usage query finds nothing either: a row that is missing is a wrong invoice.
+        Otherwise it is asked for again, by turns at a new address and of a new job.
+        """
+        jobs: list[str] = []
+        refusal: Refused | None = None
+        for number, pause in enumerate((0.0, *self._again_after)):
+            if number:
+                tell(f"The file of m3ter's export job {jobs[-1]} is empty, which is not believed; asking for it again.")
+                self._wait(pause)
+            if number % 2 == 0:
+                jobs.append(self._create(body))
+                self._wait_for(jobs[-1], tell)
+            job_id = jobs[-1]
+            tell(f"m3ter's export job {job_id} has succeeded; downloading its file.")
+            download(f"the file of m3ter's export job {job_id}", partial(self._url, job_id), to, wait=self._wait)
+            if not is_blank(to):
+                return job_id
+            try:
+                if not self._has_measurements(body):
+                    tell(f"The file of m3ter's export job {job_id} is empty, and m3ter has no measurements there.")
+                    return job_id
+                refusal = None
+            except Refused as refused:
+                refusal = refused
+        raise ExportFileEmpty(jobs, downloads=1 + len(self._again_after), refusal=refusal)
+
+    def _has_measurements(self, body: Mapping[str, Any]) -> bool:
+        """The question of the export in full: measurements without the aggregated fields are nothing to either."""
+        content = msgspec.json.encode({name: body[name] for name in _QUERIED if name in body} | {"limit": 1})
+        found = self._client.query("/usage/query", content, lambda answer: _read(answer, _Found))
+        return bool(found.data) or found.hasMoreData
 
     def _create(self, body: Mapping[str, Any]) -> str:
         """Where the answer is lost a second job may be made. Nobody reads that: it has no destination, and m3ter

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -24,6 +24,12 @@ from m3ter_dagster.sandbox.values import Record, Seed
 FILES = "/export-files"
 FIXED = ("meter_id", "timestamp", "uid", "ets", "received_at", "account_id")
 PARTS = {"MONTH": 1, "WEEK": 2, "DAY": 3, "HOUR": 4}
+MOST_QUERIED = 20_000
+QUERIED = {
+    *("startDate", "endDate", "meterIds", "accountIds", "dimensionFilters"),
+    *("aggregations", "groups", "limit"),
+}
+"""What a usage query takes."""
 LIFETIME = 15 * 60.0
 """Of an address, in seconds."""
 
@@ -38,6 +44,8 @@ class Behaviour:
     is_gzip: bool = True
     expired_addresses: int = 0
     """So many of the next addresses have expired before they are used."""
+    empty_files: int = 0
+    """So many of the next downloads have no byte, or are gzip of none."""
 
 
 @dataclass
@@ -64,6 +72,7 @@ class UsageExportJobs:
         routes.add_url_rule("/dataexports/adhoc", "adhoc", self._create, methods=["POST"])
         routes.add_url_rule("/dataexports/jobs/<id>", "export_job", self._look, methods=["GET"])
         routes.add_url_rule("/dataexports/jobs/<id>/getdownloadurl", "address", self._address, methods=["GET"])
+        routes.add_url_rule("/usage/query", "usage_query", self._query, methods=["POST"])
         routes.record_once(self._add_files)
         return routes
 
@@ -79,15 +88,34 @@ class UsageExportJobs:
         asked = request.get_json()
         if not isinstance(asked, dict) or asked.get("sourceType") != "USAGE":
             raise BadRequest("The sandbox exports sourceType USAGE only.")
+        self._check(asked)
+        job = _Job(f"job-{len(self._jobs) + 1}", asked, self._now().isoformat())
+        self._jobs[job.id] = job
+        return json_answer({"jobId": job.id})
+
+    def _query(self) -> Response:
+        """The documents do not say how the keys of a row are called; here they are an export's columns."""
+        asked = request.get_json()
+        if not isinstance(asked, dict):
+            raise BadRequest("A usage query is an object.")
+        if unknown := sorted(asked.keys() - QUERIED):
+            raise BadRequest(f"A usage query takes no {', '.join(unknown)}.")
+        self._check(asked)
+        limit = asked.get("limit", MOST_QUERIED)
+        if type(limit) is not int or not 1 <= limit <= MOST_QUERIED:
+            raise BadRequest(f"limit must be an integer from 1 to {MOST_QUERIED}.")
+        if asked.get("aggregations") and not any(one["groupType"] == "TIME" for one in asked.get("groups", [])):
+            raise BadRequest("The sandbox aggregates over a group of time only.")
+        latest = list(self._rows(asked))[::-1]
+        return json_answer({"data": latest[:limit], "hasMoreData": len(latest) > limit})
+
+    def _check(self, asked: Mapping[str, Any]) -> None:
         self._check_window(asked)
         if asked.get("groups") and not asked.get("aggregations"):
             raise BadRequest("groups need aggregations.")
         for one in asked.get("meterIds", []):
             if one not in self.meters:
                 raise NotFound(f"There is no meter {one}.")
-        job = _Job(f"job-{len(self._jobs) + 1}", asked, self._now().isoformat())
-        self._jobs[job.id] = job
-        return json_answer({"jobId": job.id})
 
     def _check_window(self, asked: Mapping[str, Any]) -> None:
         try:
@@ -125,23 +153,27 @@ class UsageExportJobs:
         id, expires = self._addresses.get(token, ("", 0.0))
         if self.clock() >= expires:
             raise Forbidden("Request has expired")
-        content = self._content(self._jobs[id].asked).encode()
+        is_empty = self.behaviour.empty_files > 0
+        self.behaviour.empty_files -= is_empty
+        content = b"" if is_empty else self._content(self._jobs[id].asked).encode()
         response = Response(gzip.compress(content, mtime=0) if self.behaviour.is_gzip else content)
         response.set_etag(id)
         response.make_conditional(request, accept_ranges=True, complete_length=len(response.get_data()))
         return response
 
     def _content(self, asked: Mapping[str, Any]) -> str:
-        measurements = self.usage.measurements(asked)
-        if asked.get("aggregations"):
-            columns, rows = self._aggregated_columns(asked), aggregated_rows(measurements, asked, self.meters)
-        else:
-            columns, rows = self._raw_columns(asked), raw_rows(measurements, self.meters)
+        columns = self._aggregated_columns(asked) if asked.get("aggregations") else self._raw_columns(asked)
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(self._rows(asked))
         return text.getvalue()
+
+    def _rows(self, asked: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        measurements = self.usage.measurements(asked)
+        if asked.get("aggregations"):
+            return aggregated_rows(measurements, asked, self.meters)
+        return raw_rows(measurements, self.meters)
 
     def _raw_columns(self, asked: Mapping[str, Any]) -> list[str]:
         meters = [self.meters[id] for id in asked.get("meterIds") or self.meters]
