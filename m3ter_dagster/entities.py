@@ -39,6 +39,8 @@ class Column:
     non_empty: bool
     whole_without_fraction: bool
     """Documented as integer but a number in the API: 10.0 is written 10, and 2.5 stays 2.5."""
+    is_personal: bool
+    """May say who somebody is, or what somebody typed: its values stand in the files and nowhere else."""
 
     @property
     def is_json(self) -> bool:
@@ -179,6 +181,7 @@ def _column(field: dict[str, Any], elements: dict[str, Any], where: str) -> Colu
         required=constraints.get("required", False),
         non_empty=constraints.get("minLength", 0) > 0,
         whole_without_fraction=type_ == "number" and field.get("m3ter:documented", {}).get("type") == "integer",
+        is_personal=field.get("m3ter:personal", False),
     )
 
 

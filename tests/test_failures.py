@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dagster as dg
 
-from m3ter_dagster.failures import failure_text
+from m3ter_dagster.config import ConfigError
+from m3ter_dagster.failures import NOTIFICATION, failure_text, notification_text
 
 
-def failure_of(error: BaseException) -> str:
+def event_of(error: BaseException) -> dg.DagsterEvent:
     @dg.op
     def failing() -> None:
         raise error
@@ -17,7 +18,15 @@ def failure_of(error: BaseException) -> str:
         failing()
 
     (event,) = job.execute_in_process(raise_on_error=False).get_step_failure_events()
-    return failure_text(event)
+    return event
+
+
+def failure_of(error: BaseException) -> str:
+    return failure_text(event_of(error))
+
+
+def notification_of(error: BaseException) -> str:
+    return notification_text(event_of(error))
 
 
 def test_a_failure_says_its_words() -> None:
@@ -30,3 +39,24 @@ def test_of_an_error_the_cause_is_said() -> None:
 
 def test_an_interruption_is_one() -> None:
     assert failure_of(dg.DagsterExecutionInterruptedError()) == "it was interrupted."
+
+
+def test_a_failure_that_quotes_a_value_has_other_words_for_a_notification() -> None:
+    quoting = dg.Failure("row 1 has 'Quux'.", metadata={NOTIFICATION: "row 1 is wrong."})
+    assert failure_of(quoting) == "row 1 has 'Quux'."
+    assert notification_of(quoting) == "row 1 is wrong."
+
+
+def test_of_an_error_that_nobody_worded_a_notification_names_the_class() -> None:
+    assert (
+        notification_of(ValueError("could not parse 'Quux'")) == "it failed with ValueError; the run has the details."
+    )
+
+
+def test_what_this_project_words_is_notified() -> None:
+    for error in (dg.Failure("bill was not delivered."), ConfigError("bill was not delivered.")):
+        assert notification_of(error) == "bill was not delivered."
+    try_again = dg.RetryRequested(max_retries=0)
+    try_again.__cause__ = dg.Failure("bill was not delivered.")
+    assert notification_of(try_again) == "bill was not delivered."
+    assert notification_of(dg.DagsterExecutionInterruptedError()) == "it was interrupted."

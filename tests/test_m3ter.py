@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import urllib3
+from raw_http import RawHandler, RawServer
 from scripted_api import KEY, ORGANIZATION, SECRET, Answer, Request, Script, ScriptedApi, page, refusal, token_answer
 
 from m3ter_dagster.entities import Listing, entities
@@ -405,6 +406,10 @@ def test_a_server_that_says_nothing_is_asked_again(serve: Serve, monkeypatch: py
         (Answer(WHOLE, sent=0.5), "of ProtocolError: .*IncompleteRead"),
         (Answer(b'{"data":[{"id":"a","name":"\xff"}]}'), "the answer is not UTF-8 at byte 27 of 32"),
         (Answer(b"<html>"), "the answer is not a list .*; it starts with '<html>'"),
+        (Answer(b'[{"name":"Quux"}]'), "the answer is not a list .*; it starts with '17 bytes that look like JSON'"),
+        (Answer(b'Quux","code":"q"}]}'), "the answer is not a list .*; it starts with '19 bytes that look like JSON'"),
+        (Answer(b'[{"name":"Quux"}]', 502), "of status 502: 17 bytes that look like JSON"),
+        (Answer(b"upstream timed out", 504), "of status 504: upstream timed out"),
         (Answer(b'{"data":null}'), r"the answer is not a list \(its data is no array\)"),
     ],
 )
@@ -417,7 +422,26 @@ def test_patience_has_an_end(serve: Serve, monkeypatch: pytest.MonkeyPatch, bad:
     request = f"GET {api.base_url}/organizations/{ORGANIZATION}/meters?pageSize=100"
     assert str(unavailable.value).startswith(f"{request} failed 1 times, last because ")
     assert unavailable.match(reason)
+    assert "Quux" not in str(unavailable.value)
     assert unavailable.match("m3ter or the network between is unavailable; re-execute from failure when it is back.$")
+
+
+class _RowInsteadOfAnAnswer(RawHandler):
+    def do_POST(self) -> None:
+        self.wfile.write(b'{"name":"Quux"}\r\n')
+        self.end_connection(reset=False)
+
+
+@pytest.mark.usefixtures("no_proxy")
+def test_what_is_no_http_is_not_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(m3ter_http, "PATIENCE_SECONDS", 0.0)
+    server = RawServer(None, _RowInsteadOfAnAnswer)
+    server.start()
+    client = M3terClient(server.url, ORGANIZATION, Credentials(KEY, SECRET), per_second=10_000, stop=threading.Event())
+    with pytest.raises(Unavailable, match="because of ProtocolError: BadStatusLine") as unavailable:
+        ids(client)
+    assert "Quux" not in str(unavailable.value)
+    server.close()
 
 
 @pytest.mark.usefixtures("no_proxy")

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from m3ter_dagster.failures import failure_text
+from m3ter_dagster.failures import notification_text
 from m3ter_dagster.resources.export_history import DUE_TAG, SCHEDULE_TAG, root_id
 
 LONGEST_REASON = 300
@@ -58,6 +58,6 @@ def _moment(moment: datetime) -> str:
 
 def _reason(event: dg.DagsterEvent) -> str:
     """Why, on one line that begins with the entity."""
-    line, entity = " ".join(failure_text(event).split()), event.step_key or ""
+    line, entity = " ".join(notification_text(event).split()), event.step_key or ""
     whole = line if line.startswith(entity) else f"{entity}: {line}"
     return whole if len(whole) <= LONGEST_REASON else f"{whole[: LONGEST_REASON - 3]}..."

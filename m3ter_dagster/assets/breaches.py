@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 
+from m3ter_dagster.failures import NOTIFICATION
 from m3ter_dagster.frames.schema import Breach, SchemaBreached
 from m3ter_dagster.frames.usage import UsageBreached
 
@@ -18,6 +19,7 @@ def breach_metadata(
 ) -> dict[str, Any]:
     shown = breached.breaches if breaches is None else breaches
     return {
+        NOTIFICATION: breached.notification,
         "cells that break the schema": breached.total,
         "report": dg.MetadataValue.table([_record(breach) for breach in shown], schema=_SCHEMA),
     }

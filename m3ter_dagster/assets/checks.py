@@ -83,8 +83,9 @@ def _verdict(judge: Judge, find: FindRows, context: dg.AssetCheckExecutionContex
     try:
         return judge(find)
     except Exception as error:
-        context.log.warning("A check across entities could not be made.", exc_info=True)
-        return error_verdict(error)
+        verdict = error_verdict(error)
+        context.log.warning(f"A check across entities could not be made. {verdict.text}")
+        return verdict
 
 
 def _finder(organization: Organization, io_manager: S3CsvIOManager, export_id: str) -> FindRows:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import dagster as dg
+import polars as pl
 
 from m3ter_dagster.entities import Entity, entities
 from m3ter_dagster.frames.bill_totals import LEAST_TOLERANCE, BillTotals, compare_totals
@@ -49,7 +50,9 @@ def bill_total_verdict(find: FindRows, *, bill: str, line_item: str) -> Verdict:
 
 
 def error_verdict(error: Exception) -> Verdict:
-    return Verdict(False, f"Could not be checked: {error}")
+    """Polars may quote a cell that it cannot read."""
+    is_silent = isinstance(error, pl.exceptions.PolarsError)
+    return Verdict(False, f"Could not be checked: {type(error).__name__ if is_silent else error}")
 
 
 def _absent(name: str) -> Verdict:

@@ -160,6 +160,11 @@ class Exports(FileModel):
         description="For people who open files in a spreadsheet: texts that it would take for a formula (= + - @ at "
         "the start) get a ' in front. The files then no longer hold exactly what m3ter sent.",
     )
+    previews: TrueOrFalse = Field(
+        default=False,
+        description="Shows the first rows of each delivered file in Dagster, which keeps them in its database: those "
+        "columns that are not personal (m3ter:personal in schemas/).",
+    )
     notifications: OptionalNotifications = Field(default=None, description="Whom to tell about exports.")
 
     def destination(self, code: str) -> Destination:

@@ -14,7 +14,7 @@ from m3ter_dagster.entities import Column, Entity
 from m3ter_dagster.frames.cells import Unfit, Value, compact_json, read_cell
 from m3ter_dagster.frames.elements import Elements, Origin, elements_of
 from m3ter_dagster.frames.raw_rows import RawRow, raw_rows, row_id
-from m3ter_dagster.frames.schema import DTYPES, RECORD, RECORD_ID, RECORD_VERSION, Breach, shown, spool_schema
+from m3ter_dagster.frames.schema import DTYPES, RECORD, RECORD_ID, RECORD_VERSION, Breach, shown_json, spool_schema
 
 _NULL = msgspec.Raw(b"null")
 _TYPES: dict[str, Any] = {
@@ -109,7 +109,7 @@ class Decoder:
         try:
             return read_cell(column.type, raw)
         except Unfit as unfit:
-            breaches.append(Breach(row_id(row, self.entity), column.name, shown(raw), str(unfit)))
+            breaches.append(Breach(row_id(row, self.entity), column.name, shown_json(raw, column), str(unfit)))
             return None
 
     def _row_decoder(self) -> msgspec.json.Decoder[list[Any]]:

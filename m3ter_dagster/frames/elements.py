@@ -10,7 +10,7 @@ import msgspec
 from m3ter_dagster.entities import Entity
 from m3ter_dagster.frames.cells import Unfit, read_cell
 from m3ter_dagster.frames.raw_rows import RawRow, raw_elements, raw_rows, row_id
-from m3ter_dagster.frames.schema import Breach, shown
+from m3ter_dagster.frames.schema import Breach, shown_json
 
 _NULL = b"null"
 
@@ -101,4 +101,4 @@ def _version(record: RawRow) -> int | None:
 
 
 def _breach(record: RawRow, entity: Entity, field: str, raw: bytes, rule: str) -> Breach:
-    return Breach(row_id(record, entity), f"{entity.listing.path.strip('/')}.{field}", shown(raw), rule)
+    return Breach(row_id(record, entity), f"{entity.listing.path.strip('/')}.{field}", shown_json(raw, None), rule)

@@ -7,7 +7,7 @@ import msgspec
 from m3ter_dagster.entities import Entity
 from m3ter_dagster.frames import raw_json
 from m3ter_dagster.frames.cells import Unfit, read_cell
-from m3ter_dagster.frames.schema import Breach, shown
+from m3ter_dagster.frames.schema import Breach, shown_json
 
 RawRow = dict[str, bytes]
 
@@ -38,7 +38,7 @@ def _raw_row(row: bytes, entity: Entity, breaches: list[Breach]) -> RawRow:
     try:
         return {name: bytes(value) for name, value in msgspec.json.decode(row, type=dict[str, msgspec.Raw]).items()}
     except msgspec.ValidationError:
-        breaches.append(Breach(None, entity.primary_key, shown(row), "must be a JSON object"))
+        breaches.append(Breach(None, entity.primary_key, shown_json(row, None), "must be a JSON object"))
         return {}
     except msgspec.DecodeError:
         # Half a surrogate pair in a name cannot be shown as it is.

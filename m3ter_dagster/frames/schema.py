@@ -29,6 +29,8 @@ RECORD_VERSION = "m3ter:recordVersion"
 
 SHOWN = 120
 """Longest part of a value that a message shows."""
+_CONTAINERS = {"{": "object", "[": "array"}
+_EMPTY = ("null", '""', "[]", "{}")
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,21 @@ class Breach:
     row_id: str | None
     column: str
     value: str
+    """As `shown` shows it."""
     rule: str
+    """In words that hold nothing of any row."""
 
     def __str__(self) -> str:
+        return f"{self._place}, value {self.value}: {self.rule}"
+
+    @property
+    def without_value(self) -> str:
+        return f"{self._place}: {self.rule}"
+
+    @property
+    def _place(self) -> str:
         row = f"row {self.row_id}" if self.row_id else "a row without id"
-        return f"{row}, column {self.column}, value {self.value}: {self.rule}"
+        return f"{row}, column {self.column}"
 
 
 class SchemaBreached(Exception):
@@ -52,9 +64,17 @@ class SchemaBreached(Exception):
         self.entity = entity
         self.breaches = breaches
         self.total = total
-        more = f" ({total - 1} more in the report of this run)" if total > 1 else ""
-        super().__init__(
-            f"{entity} is not exported because it breaks schemas/{entity}.json: {breaches[0]}{more}. "
+        super().__init__(self._words(str(breaches[0])))
+
+    @property
+    def notification(self) -> str:
+        """The same words without any value."""
+        return self._words(self.breaches[0].without_value)
+
+    def _words(self, breach: str) -> str:
+        more = f" ({self.total - 1} more in the report of this run)" if self.total > 1 else ""
+        return (
+            f"{self.entity} is not exported because it breaks schemas/{self.entity}.json: {breach}{more}. "
             "Correct the row in m3ter, or the descriptor if m3ter's schema changed."
         )
 
@@ -94,16 +114,42 @@ def _breaches(failures: pl.DataFrame, frame: pl.DataFrame, entity: Entity) -> It
         index = case["index"]
         row_id = frame[entity.primary_key][index] if index is not None else None
         rule = "must not be missing" if case["check"] == "not_nullable" else str(case["check"])
-        column = str(case["column"])
-        yield Breach(row_id or None, column, shown(json.dumps(case["failure_case"])), rule)
+        column = entity.column(str(case["column"]))
+        value = shown_json(json.dumps(case["failure_case"], ensure_ascii=False), column)
+        yield Breach(row_id or None, column.name, value, rule)
 
 
-def shown(value: str | bytes) -> str:
-    """A JSON text for a message, cut when long."""
+def shown(value: str | None, column: Column | None, *, kind: str = "text") -> str:
+    """How messages and metadata show a value, cut when long; this is the one place where that is decided.
+
+    Of what is personal only the kind and the length, and so of what is in no known column: it may be anything.
+    """
+    if value is None:
+        return "nothing"
+    if column is None or column.is_personal:
+        return f"{kind} of {len(value)} character{'' if len(value) == 1 else 's'}"
+    return value if len(value) <= SHOWN else f"{value[:SHOWN]}... ({len(value)} characters)"
+
+
+def shown_json(value: str | bytes, column: Column | None) -> str:
+    """The same of a JSON text. A whole object where a plain value belongs may hold anything, too."""
     text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}... ({len(text)} characters)"
+    is_hidden = column is None or column.is_personal
+    if text in _EMPTY:
+        return text
+    match text[:1]:
+        case '"':
+            return shown(text[1:-1], None) if is_hidden else shown(text, column)
+        case "{" | "[" as opening:
+            is_expected = column and column.is_json
+            return shown(text, column if is_expected else None, kind=f"a JSON {_CONTAINERS[opening]}")
+        case "t" | "f":
+            return shown(text, column, kind="a boolean")
+        case _:
+            return shown(text, column, kind="a number")
 
 
 def repeated_ids(entity: Entity, ids: Iterable[str]) -> list[Breach]:
     rule = "is the primary key and must be unique"
-    return [Breach(row_id, entity.primary_key, shown(json.dumps(row_id)), rule) for row_id in ids]
+    key = entity.column(entity.primary_key)
+    return [Breach(row_id, key.name, shown_json(json.dumps(row_id), key), rule) for row_id in ids]

@@ -20,6 +20,7 @@ from m3ter_dagster.frames.usage_files import (
     is_blank,
     missing_columns,
     read_header,
+    row_of_file,
 )
 from m3ter_dagster.frames.usage_rules import breaks_a_rule, moment, rules
 from m3ter_dagster.frames.usage_tables import ACCOUNT, METER, TIME, UID, YEAR, UsageTable
@@ -39,10 +40,18 @@ class UsageBreached(Exception):
         self.table = table
         self.breaches = breaches
         self.total = total
-        more = f" ({total - 1} more)" if total > 1 else ""
-        super().__init__(
-            f"{table} is not exported because m3ter's file breaks the published Measurement schema: "
-            f"{breaches[0]}{more}. Re-execute it, and report it to m3ter's support if it stays so."
+        super().__init__(self._words(str(breaches[0])))
+
+    @property
+    def notification(self) -> str:
+        """The same words without any value."""
+        return self._words(self.breaches[0].without_value)
+
+    def _words(self, breach: str) -> str:
+        more = f" ({self.total - 1} more)" if self.total > 1 else ""
+        return (
+            f"{self.table} is not exported because m3ter's file breaks the published Measurement schema: "
+            f"{breach}{more}. Re-execute it, and report it to m3ter's support if it stays so."
         )
 
 
@@ -101,12 +110,12 @@ def read_usage(path: Path, table: UsageTable, window: Window, to: Path) -> Usage
 def _kept(typed: pl.LazyFrame, path: Path, table: UsageTable, header: Sequence[str], to: Path) -> pl.LazyFrame:
     """The rows on disk, once. Polars would fill up a row that is cut off, and says little of what it cannot read."""
     if not has_whole_rows(path, len(header)):
-        _refuse(table, [first_broken_row(path, header)])
+        _refuse(table, [first_broken_row(path, header, table)])
     try:
         typed.sink_parquet(to, compression="lz4")
     except pl.exceptions.PolarsError as error:
-        unreadable = Breach(None, "unknown", shown(str(error).partition("\n")[0]), "must be CSV")
-        _refuse(table, [first_broken_row(path, header) or unreadable])
+        unreadable = Breach(None, "unknown", f"{type(error).__name__} of polars", "must be CSV")
+        _refuse(table, [first_broken_row(path, header, table) or unreadable])
     return pl.scan_parquet(to)
 
 
@@ -134,12 +143,12 @@ def _breaches(
     names = list(dict.fromkeys([name for name, _, _ in checked]))
     found = [rule.alias(f"rule {index}") for index, (_, _, rule) in enumerate(checked)]
     rows = text.with_row_index("row").filter(pl.col("row").is_in(numbers.implode())).select("row", *names, *found)
-    key = table.primary_key or METER
+    columns = {column.name: column for column in table.columns}
     breaches: list[Breach] = []
     for row in rows.collect(engine="streaming").iter_rows(named=True):
         for index, (name, says, _) in enumerate(checked):
             if row[f"rule {index}"]:
-                breaches.append(Breach(row.get(key) or None, name, shown(str(row[name])), says))
+                breaches.append(Breach(row_of_file(row["row"]), name, shown(row[name], columns[name]), says))
     return breaches
 
 
@@ -156,18 +165,19 @@ def _check_unique(frame: pl.LazyFrame, table: UsageTable, rows: int) -> None:
     those = pl.Series(suspects[:SUSPECTS], dtype=pl.UInt64)
     repeated = (
         frame.select(UID)
+        .with_row_index("row")
         .filter(pl.col(UID).hash().is_in(those.implode()))
         .group_by(UID)
-        .len()
+        .agg(pl.len(), pl.col("row").min())
         .filter(pl.col("len") > 1)
-        .sort(UID)
-        .collect(engine="streaming")[UID]
+        .sort("row")
+        .collect(engine="streaming")
     )
     if len(repeated):
-        rule = "is the primary key and must be unique"
-        raise UsageBreached(
-            table.name, [Breach(uid, UID, uid, rule) for uid in repeated[:SHOWN_BREACHES]], len(repeated)
-        )
+        rule, key = "is the primary key and must be unique", next(one for one in table.columns if one.name == UID)
+        first = repeated.select("row", UID).head(SHOWN_BREACHES).rows()
+        breaches = [Breach(row_of_file(row), UID, shown(uid, key), rule) for row, uid in first]
+        raise UsageBreached(table.name, breaches, len(repeated))
 
 
 def _empty(frame: pl.LazyFrame, rows: int) -> tuple[str, ...]:

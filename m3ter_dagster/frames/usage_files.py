@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from m3ter_dagster.frames.csv import outside_quotes
-from m3ter_dagster.frames.schema import Breach, shown
+from m3ter_dagster.frames.schema import SHOWN, Breach, shown
 from m3ter_dagster.frames.usage_tables import FIXED_COLUMNS, METER, YEAR, UsageTable
 
 
@@ -30,8 +30,11 @@ def header_breaches(header: Sequence[str], table: UsageTable) -> list[Breach]:
     """What a file may not have even if it has no rows: a column twice, or nothing of the document."""
     known = {column.name for column in table.columns}
     if not known & set(header):
-        rule = f"must be a column of m3ter's file; what came begins with {shown(','.join(header))!r}"
-        return [Breach(None, METER, "missing", rule)]
+        came = ",".join(header)
+        # Where a file has no header this is a row, unless it is a page of some proxy or a header with other separators.
+        is_no_row = came.startswith("<") or METER in came
+        value = f"missing; instead came {repr(came[:SHOWN]) if is_no_row else shown(came, None)}"
+        return [Breach(None, METER, value, "must be a column of m3ter's file")]
     twice = sorted({name for name in header if header.count(name) > 1})
     return [Breach(None, name, "the header", "must name each column once") for name in twice]
 
@@ -51,8 +54,8 @@ def missing_columns(header: Sequence[str], table: UsageTable) -> Iterator[Breach
     unknown = [name for name in header if name not in known]
     for names in fields.values():
         if unknown and not set(names) & set(header):
-            rule = f"must be a column of m3ter's file; it has {shown(', '.join(unknown))!r}, which no field is called"
-            yield Breach(None, names[0], "missing", rule)
+            rule = "must be a column of m3ter's file; it has others, which no field is called"
+            yield Breach(None, names[0], f"missing, and there are {', '.join(unknown)[:SHOWN]!r}", rule)
 
 
 def has_whole_rows(path: Path, columns: int) -> bool:
@@ -66,27 +69,38 @@ def has_whole_rows(path: Path, columns: int) -> bool:
     return commas == (lines + (last != b"\n")) * (columns - 1)
 
 
-def first_broken_row(path: Path, header: Sequence[str]) -> Breach | None:
+def row_of_file(index: int) -> str:
+    """How a row is named, counted from 0 below the header: the id that it was sent with is its sender's."""
+    return f"{index + 1} of the file"
+
+
+def first_broken_row(path: Path, header: Sequence[str], table: UsageTable) -> Breach | None:
     """The first row that is not CSV, not UTF-8, or has not one field per column. Slow: for a file that is in doubt."""
     number = 0
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         try:
             for number, cells in enumerate(csv.reader(file, strict=True)):
-                if cells and (broken := _broken_cell(cells, header)):
-                    return Breach(f"{number} of the file", *broken)
+                if cells and (broken := _broken_cell(cells, header, table)):
+                    return Breach(row_of_file(number - 1), *broken)
         except csv.Error as error:
-            return Breach(f"{number + 1} of the file", "unknown", str(error), "must be CSV")
+            return Breach(row_of_file(number), "unknown", str(error), "must be CSV")
     return None
 
 
-def _broken_cell(cells: Sequence[str], header: Sequence[str]) -> tuple[str, str, str] | None:
+def _broken_cell(cells: Sequence[str], header: Sequence[str], table: UsageTable) -> tuple[str, str, str] | None:
     """Its column and value, and the rule."""
     if len(cells) < len(header):
         count = f"{len(cells)} of {len(header)} fields"
         return header[len(cells)], "missing", f"must be there; the row has {count}: the file is cut off or damaged"
     if len(cells) > len(header):
-        return "beyond the last", shown(cells[len(header)]), f"must not be there; the header has {len(header)} columns"
+        return (
+            "beyond the last",
+            shown(cells[len(header)], None),
+            f"must not be there; the header has {len(header)} columns",
+        )
+    columns = {column.name: column for column in table.columns}
     for name, cell in zip(header, cells, strict=True):
         if any("\udc80" <= character <= "\udcff" for character in cell):
-            return name, shown(cell.encode(errors="surrogateescape")), "must be UTF-8"
+            text = cell.encode(errors="surrogateescape").decode(errors="replace")
+            return name, shown(text, columns.get(name)), "must be UTF-8"
     return None

@@ -124,6 +124,7 @@ def _column(name: str, type: str, *, required: bool = False) -> Column:
         required=required,
         non_empty=required,
         whole_without_fraction=False,
+        is_personal=name == UID or (type == "string" and name not in FIXED_COLUMNS),
     )
 
 
@@ -143,4 +144,5 @@ def _table(name: str, columns: list[Column], *, primary_key: str | None) -> Usag
 
 def _field(column: Column) -> dict[str, Any]:
     required = {"constraints": {"required": True, "minLength": 1}} if column.required else {}
-    return {"name": column.name, "type": column.type, **required}
+    personal = {"m3ter:personal": True} if column.is_personal else {}
+    return {"name": column.name, "type": column.type, **required, **personal}

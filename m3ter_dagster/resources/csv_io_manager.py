@@ -25,6 +25,7 @@ from m3ter_dagster.resources.delivery_metadata import (
     comparison_metadata,
     delivery_metadata,
     manifest_metadata,
+    preview_metadata,
 )
 from m3ter_dagster.resources.destinations import DeliveryFailed, Destinations, UnknownDestination
 from m3ter_dagster.resources.differences import compare
@@ -59,6 +60,7 @@ class S3CsvIOManager(dg.ConfigurableIOManager):
     destinations: list[str] = Field(description="Codes of the Export Destinations (exports.yaml) to deliver to.")
     _destinations: Destinations = PrivateAttr()
     _escape_formulas: bool = PrivateAttr(False)
+    _previews: bool = PrivateAttr(False)
     _folder: tempfile.TemporaryDirectory[str] = PrivateAttr()
     _run: dg.DagsterRun = PrivateAttr()
     _instance: dg.DagsterInstance = PrivateAttr()
@@ -72,6 +74,7 @@ class S3CsvIOManager(dg.ConfigurableIOManager):
                 raise UnknownDestination(code, list(known))
         self._destinations = Destinations(known)
         self._escape_formulas = exports.escape_formulas
+        self._previews = exports.previews
         self._folder = tempfile.TemporaryDirectory(prefix="m3ter-csv-")
         assert context.run
         assert context.instance
@@ -138,7 +141,8 @@ class S3CsvIOManager(dg.ConfigurableIOManager):
         finally:
             file.unlink(missing_ok=True)
         seconds = time.monotonic() - started
-        return delivery_metadata(frame, rows=rows, delivered=delivered, seconds=seconds)
+        previews = preview_metadata(frame, table) if self._previews else {}
+        return delivery_metadata(rows=rows, delivered=delivered, seconds=seconds) | previews
 
     def _compare(self, frame: pl.LazyFrame, entity: Entity) -> dict[str, Any]:
         export = self._export()

@@ -14,7 +14,7 @@ import msgspec
 from m3ter_dagster.config import M3terSettings
 from m3ter_dagster.entities import Listing
 from m3ter_dagster.resources.m3ter import open_client
-from m3ter_dagster.resources.m3ter_errors import Later, M3terError, Refused
+from m3ter_dagster.resources.m3ter_errors import Later, M3terError, Refused, quoted
 
 DESTINATIONS = Listing("/dataexports/destinations", 200)
 SCHEDULES = Listing("/dataexports/schedules", 100)
@@ -73,5 +73,5 @@ def _record(body: bytes) -> dict[str, Any]:
     except ValueError as error:
         raise Later(f"the answer is not JSON ({error})") from None
     if not isinstance(record, dict):
-        raise Later(f"the answer is no record; it starts with {body[:60].decode('utf-8', 'replace')!r}")
+        raise Later(f"the answer is no record; it starts with {quoted(body)[:60]!r}")
     return record

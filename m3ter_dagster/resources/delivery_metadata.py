@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from m3ter_dagster.entities import Table
 from m3ter_dagster.manifest import Manifest
 from m3ter_dagster.resources.destinations import Delivered
 from m3ter_dagster.resources.differences import Compared
@@ -21,15 +22,12 @@ PREVIEW_COLUMNS = 8
 PREVIEW_CHARACTERS = 60
 
 
-def delivery_metadata(
-    frame: pl.LazyFrame, *, rows: int, delivered: Sequence[Delivered], seconds: float
-) -> dict[str, Any]:
+def delivery_metadata(*, rows: int, delivered: Sequence[Delivered], seconds: float) -> dict[str, Any]:
     return {
         "dagster/row_count": rows,
         "dagster/uri": delivered[0].uri,
         "bytes": delivered[0].bytes,
         OBJECTS: _table([asdict(one) for one in delivered]),
-        "preview": _preview(frame),
         "seconds to write and deliver": round(seconds, 3),
     }
 
@@ -70,12 +68,14 @@ def manifest_metadata(whole: Manifest, delivered: Sequence[Delivered]) -> dict[s
     }
 
 
-def _preview(frame: pl.LazyFrame) -> dg.TableMetadataValue:
-    rows = frame.head(PREVIEW_ROWS).collect()
-    names = rows.columns[:PREVIEW_COLUMNS]
+def preview_metadata(frame: pl.LazyFrame, table: Table) -> dict[str, Any]:
+    """The first rows, as far as they are not personal: Dagster keeps in its database what it shows."""
+    names = [column.name for column in table.columns if not column.is_personal][:PREVIEW_COLUMNS]
     columns = [dg.TableColumn(name) for name in names]
-    records = [dict(zip(names, map(_cell, row[:PREVIEW_COLUMNS]), strict=True)) for row in rows.iter_rows()]
-    return dg.MetadataValue.table(list(map(dg.TableRecord, records)), schema=dg.TableSchema(columns=columns))
+    rows = frame.select(names).head(PREVIEW_ROWS).collect()
+    records = [dict(zip(names, map(_cell, row), strict=True)) for row in rows.iter_rows()]
+    shown = dg.MetadataValue.table(list(map(dg.TableRecord, records)), schema=dg.TableSchema(columns=columns))
+    return {"preview": shown}
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:

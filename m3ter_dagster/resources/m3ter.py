@@ -14,7 +14,7 @@ import msgspec
 from m3ter_dagster.config import M3terSettings
 from m3ter_dagster.entities import Listing
 from m3ter_dagster.frames import raw_json
-from m3ter_dagster.resources.m3ter_errors import CursorExpired, CursorStuck, Later, M3terError, Refused
+from m3ter_dagster.resources.m3ter_errors import CursorExpired, CursorStuck, Later, M3terError, Refused, quoted
 from m3ter_dagster.resources.m3ter_http import Credentials, Http
 
 T = TypeVar("T")
@@ -129,4 +129,4 @@ def _answer_with_half_pairs(body: bytes) -> _ListAnswer | None:
 
 
 def _not_a_list(body: bytes, reason: str) -> NoReturn:
-    raise Later(f"the answer is not a list ({reason}); it starts with {body[:60].decode('utf-8', 'replace')!r}")
+    raise Later(f"the answer is not a list ({reason}); it starts with {quoted(body)[:60]!r}")

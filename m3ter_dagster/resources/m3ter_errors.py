@@ -29,6 +29,17 @@ _ADVICE = {
 }
 
 
+_QUOTED = 200
+
+
+def quoted(answer: bytes) -> str:
+    """How an answer begins that m3ter does not document. What may be a piece of JSON may be rows, and is not quoted."""
+    text = answer[:_QUOTED].decode("utf-8", "replace").strip()
+    if not text.startswith("<") and any(mark in text for mark in '{["'):
+        return f"{len(answer)} bytes that look like JSON"
+    return text
+
+
 class M3terError(Exception):
     """Reading from m3ter failed."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import math
 import threading
 import time
@@ -16,11 +17,13 @@ import msgspec
 import tenacity
 import urllib3
 
-from m3ter_dagster.resources.m3ter_errors import CredentialsRefused, Interrupted, Later, Refused, Unavailable
+from m3ter_dagster.resources.m3ter_errors import CredentialsRefused, Interrupted, Later, Refused, Unavailable, quoted
 from m3ter_dagster.resources.m3ter_token import Credentials, Token, token_in
 from m3ter_dagster.resources.pace import Pace
 
 T = TypeVar("T")
+
+_QUOTING = (http.client.BadStatusLine, http.client.UnknownProtocol)
 
 CONNECTIONS = 64
 TIMEOUT = urllib3.Timeout(connect=10, read=60)
@@ -164,7 +167,7 @@ def _message(body: bytes) -> str:
     try:
         return msgspec.json.decode(body, type=_ErrorAnswer).message
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        return body[:200].decode("utf-8", "replace").strip()
+        return quoted(body)
 
 
 def _seconds(retry_after: str | None) -> float | None:
@@ -183,7 +186,13 @@ def _seconds(retry_after: str | None) -> float | None:
 
 
 def _reason(error: urllib3.exceptions.HTTPError) -> str:
-    """urllib3's texts carry object addresses; what went wrong is in the class and the cause."""
+    """urllib3's texts carry object addresses; what went wrong is in the class and the cause.
+
+    Where an answer does not begin as one, its cause quotes what came instead, which may be a row.
+    """
+    quoting = [cause for cause in error.args if isinstance(cause, _QUOTING)]
+    if quoting:
+        return f"of {type(error).__name__}: {type(quoting[0]).__name__}"
     text = str(error).split("object at 0x")[-1].split("): ", 1)[-1]
     return f"of {type(error).__name__}: {text}"
 
