@@ -13,12 +13,11 @@ from m3ter_dagster.assets.operational import IO_MANAGER, operational_assets
 from m3ter_dagster.assets.source import source_assets
 from m3ter_dagster.assets.usage import usage_asset_checks, usage_assets
 from m3ter_dagster.config import executor, load_exports
-from m3ter_dagster.resources.csv_io_manager import S3CsvIOManager
+from m3ter_dagster.history.log import EXPORT_JOB
+from m3ter_dagster.resources.io_manager import S3CsvIOManager
 from m3ter_dagster.resources.organization import organization_resource
-from m3ter_dagster.resources.usage import usage_resource
 from m3ter_dagster.schedules import export_jobs, export_schedules, first_exports
-
-EXPORT_JOB = "export"
+from m3ter_dagster.usage.source import usage_resource
 
 
 @dg.definitions

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
-from dagster._core.definitions.reconstruct import ReconstructableJob, ReconstructableRepository
 
 from m3ter_dagster.assets.operational import IO_MANAGER
 from m3ter_dagster.config import UsageSchedule
-from m3ter_dagster.definitions import EXPORT_JOB
-from m3ter_dagster.resources.export_history import (
+from m3ter_dagster.dagster_internals import ReconstructableJob, reconstructable_job, report_abandoned
+from m3ter_dagster.history.log import (
+    EXPORT_JOB,
     MANIFEST,
     ROOT_TAG,
     USAGE_MANIFEST,
@@ -23,7 +23,7 @@ from m3ter_dagster.resources.export_history import (
     deliveries_of,
     runs_of,
 )
-from m3ter_dagster.run_results import EntityResult, RunResult, follow
+from m3ter_dagster.history.progress import EntityResult, RunResult, follow
 from m3ter_dagster.schedules import job_name, usage_ops
 
 Changed = Callable[[RunResult, str], None]
@@ -101,7 +101,7 @@ def _last_run(instance: dg.DagsterInstance, run_id: str, *, abandoned: bool) -> 
     if last.status == dg.DagsterRunStatus.SUCCESS:
         raise NothingToResume(f"run {last.run_id} succeeded, so nothing of this export is missing.")
     if not last.is_finished and abandoned:
-        instance.report_run_failed(last, "Its process had died; it was abandoned when the export was resumed.")
+        report_abandoned(instance, last, "Its process had died; it was abandoned when the export was resumed.")
     elif not last.is_finished:
         raise NothingToResume(
             f"run {last.run_id} is still {last.status.value.lower()} as far as Dagster knows. Wait for it, or add "
@@ -132,8 +132,7 @@ def _followed(instance: dg.DagsterInstance, result: RunResult, changed: Changed)
 
 def job_named(name: str) -> ReconstructableJob:
     """A job of this project, or Dagster's own behind the button Materialize, for a process that runs it itself."""
-    repository = ReconstructableRepository.for_module("m3ter_dagster.definitions", "definitions")
-    return repository.get_reconstructable_job(name)
+    return reconstructable_job("m3ter_dagster.definitions", "definitions", name)
 
 
 def _run_config(destinations: Sequence[str], *, verbose: bool) -> Mapping[str, Any]:

@@ -8,20 +8,19 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
-from dagster._core.definitions.run_request import InstigatorType
-from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from m3ter_dagster.assets.operational import IO_MANAGER
-from m3ter_dagster.cadence import Cadence
 from m3ter_dagster.config import AnySchedule, UsageSchedule
 from m3ter_dagster.config.names import FIRST_EXPORTS
-from m3ter_dagster.entities import entities
-from m3ter_dagster.resources.export_history import DUE_TAG, MANIFEST, SCHEDULE_TAG, USAGE_MANIFEST
+from m3ter_dagster.dagster_internals import AssetJob, switched_off_schedules
+from m3ter_dagster.history.log import DUE_TAG, MANIFEST, SCHEDULE_TAG, USAGE_MANIFEST
+from m3ter_dagster.model.cadence import Cadence
+from m3ter_dagster.model.entities import entities
 
 PUNCTUAL = timedelta(minutes=10)
 """A first export that is launched this soon after its moment was waited for: it is due at that moment."""
 
-Jobs = Mapping[str, UnresolvedAssetJobDefinition]
+Jobs = Mapping[str, AssetJob]
 """The job of each schedule by the schedule's code: built once, since Dagster takes equal jobs for two."""
 Clock = Callable[[], datetime]
 
@@ -64,7 +63,7 @@ def first_exports(schedules: Sequence[AnySchedule], jobs: Jobs, *, clock: Clock 
 
     def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         now, launched = read_clock(), json.loads(context.cursor or "[]")
-        off = switched_off(context.instance)
+        off = switched_off_schedules(context.instance)
         on = [schedule for schedule in schedules if schedule.dagster_name not in off]
         new = [schedule for schedule in on if first_run_key(schedule) not in launched]
         ripe = [schedule for schedule in new if cadence_of(schedule).anchor <= now]
@@ -83,12 +82,6 @@ def first_exports(schedules: Sequence[AnySchedule], jobs: Jobs, *, clock: Clock 
     )
 
 
-def switched_off(instance: dg.DagsterInstance) -> set[str]:
-    """The names of the schedules that a person has switched off; all others follow the code, which has them on."""
-    states = instance.all_instigator_state(instigator_type=InstigatorType.SCHEDULE)
-    return {state.instigator_name for state in states if not state.is_running}
-
-
 def cadence_of(schedule: AnySchedule) -> Cadence:
     return Cadence(schedule.schedule_type, schedule.period, schedule.dt_created)
 
@@ -98,7 +91,7 @@ def first_run_key(schedule: AnySchedule) -> str:
     return f"{schedule.code}:{cadence_of(schedule).anchor.isoformat()}"
 
 
-def _schedule(schedule: AnySchedule, job: UnresolvedAssetJobDefinition, now: datetime) -> dg.ScheduleDefinition:
+def _schedule(schedule: AnySchedule, job: AssetJob, now: datetime) -> dg.ScheduleDefinition:
     lines = cadence_of(schedule).cron_lines(_window_start(now))
 
     def evaluate(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:

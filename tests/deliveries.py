@@ -10,8 +10,8 @@ import pytest
 from stores import Store
 
 from m3ter_dagster.config import Destination
-from m3ter_dagster.exports import Export
-from m3ter_dagster.resources.destinations import Delivered, DeliveryFailed, Destinations
+from m3ter_dagster.delivery.destinations import Delivered, DeliveryFailed, Destinations
+from m3ter_dagster.model.exports import Export
 
 EXPORT = Export(id="b9a317a6", org_id="org-1", due=datetime(2025, 1, 27, 10, tzinfo=UTC))
 KEY = "m3ter/orgId=org-1/date=2025-01-27/hour=10/type=bill/b9a317a6_bill.csv"

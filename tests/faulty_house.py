@@ -20,11 +20,11 @@ from processes import plain_environment
 from stores import Key, Store
 
 from m3ter_dagster.config import Destination
-from m3ter_dagster.entities import entities
-from m3ter_dagster.sandbox import SampleOrganization, SandboxApi
+from m3ter_dagster.model.entities import entities
 from m3ter_dagster.verification.data_package import read_data_package
 from m3ter_dagster.verification.objects import open_store
 from m3ter_dagster.verification.verify import verify
+from m3ter_sandbox import SampleOrganization, SandboxApi
 
 NAMES = ("account", "account_plan", "meter", "product")
 """One that is asked for per account, one of several pages, two of a single page."""

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from faults import Exchange, Fault, Reply, unharmed
 from raw_http import RawHandler, RawServer
 
-from m3ter_dagster.sandbox.loopback import Startable
+from m3ter_sandbox.loopback import Startable
 
 OF_ONE_CONNECTION = {"connection", "expect", "accept-encoding", "transfer-encoding", "content-length"}
 PIECES = 16

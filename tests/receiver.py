@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
-from m3ter_dagster.resources.webhook import Webhook
-from m3ter_dagster.sandbox.loopback import LoopbackServer, Startable
+from m3ter_dagster.alarms.webhook import Webhook
+from m3ter_sandbox.loopback import LoopbackServer, Startable
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment

@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from raw_http import RawHandler, RawServer
 
-from m3ter_dagster.sandbox.loopback import Startable
+from m3ter_sandbox.loopback import Startable
 
 ORGANIZATION = "org-1"
 KEY, SECRET = "the-key", "the-secret"

@@ -9,7 +9,7 @@ from dagster._utils.schedules import is_valid_cron_schedule, schedule_execution_
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from m3ter_dagster.cadence import Cadence
+from m3ter_dagster.model.cadence import Cadence
 
 JUNE_1 = datetime(2024, 6, 1, 10, tzinfo=UTC)
 FIVE_DAYS = Cadence("DAY", 5, JUNE_1)

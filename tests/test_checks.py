@@ -12,12 +12,11 @@ import dagster as dg
 import pytest
 
 from m3ter_dagster.assets.checks import STEP
-from m3ter_dagster.definitions import EXPORT_JOB
-from m3ter_dagster.entities import entities
-from m3ter_dagster.resources.delivery_metadata import delivered_objects
-from m3ter_dagster.resources.export_history import MANIFEST
+from m3ter_dagster.history.delivery_metadata import delivered_objects
+from m3ter_dagster.history.log import EXPORT_JOB, MANIFEST
+from m3ter_dagster.model.entities import entities
 from m3ter_dagster.runs import job_named
-from m3ter_dagster.sandbox import SampleOrganization, SandboxApi, SandboxS3
+from m3ter_sandbox import SampleOrganization, SandboxApi, SandboxS3
 
 Records = Iterable[tuple[str, dict[str, Any]]]
 Use = Callable[[Records], SandboxApi]

@@ -20,8 +20,8 @@ from processes import PROJECT, plain_environment
 
 from m3ter_dagster.cli import main
 from m3ter_dagster.definitions import definitions
-from m3ter_dagster.export_jobs import ExportJob, last_export, read_export_jobs
-from m3ter_dagster.sandbox import SampleOrganization, Sandbox, SandboxApi
+from m3ter_dagster.history.jobs import ExportJob, last_export, read_export_jobs
+from m3ter_sandbox import SampleOrganization, Sandbox, SandboxApi
 
 SCHEDULES = """
 schedules:

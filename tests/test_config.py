@@ -33,8 +33,8 @@ from m3ter_dagster.config import (
     parse_exports,
 )
 from m3ter_dagster.config.names import RESERVED, SENSORS
-from m3ter_dagster.entities import entities
-from m3ter_dagster.time_periods import TIME_PERIODS
+from m3ter_dagster.model.entities import entities
+from m3ter_dagster.model.time_periods import TIME_PERIODS
 
 ROOT = Path(__file__).parents[1]
 CREDENTIALS = {"M3TER_API_KEY": "the-key", "M3TER_API_SECRET": "the-secret", "M3TER_ORG_ID": "the-organization"}

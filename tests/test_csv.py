@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from m3ter_dagster.entities import Column, Entity, entities
 from m3ter_dagster.frames.csv import RowsLost, read_csv, write_csv
 from m3ter_dagster.frames.schema import frame_schema
+from m3ter_dagster.model.entities import Column, Entity, entities
 
 AGGREGATION, BALANCE, METER = (entities()[name] for name in ("aggregation", "balance", "meter"))
 

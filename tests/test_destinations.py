@@ -9,8 +9,8 @@ from deliveries import EXPORT, KEY, ROWS, deliver, destination, destinations, re
 from stores import Key
 from tampering import proxy
 
-from m3ter_dagster.resources.destinations import Delivered, DeliveryFailed, FetchFailed, UnknownDestination
-from m3ter_dagster.resources.fingerprints import PART_SIZE as PART
+from m3ter_dagster.delivery.destinations import Delivered, DeliveryFailed, FetchFailed, UnknownDestination
+from m3ter_dagster.delivery.fingerprints import PART_SIZE as PART
 
 pytestmark = pytest.mark.usefixtures("no_aws_settings")
 

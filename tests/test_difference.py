@@ -9,9 +9,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from m3ter_dagster.entities import Entity, find_entity
 from m3ter_dagster.frames.difference import Difference, NotComparable, difference, write_keys
 from m3ter_dagster.frames.schema import frame_schema
+from m3ter_dagster.model.entities import Entity, find_entity
 
 COLUMNS = ("id", "name", "version")
 

@@ -12,10 +12,10 @@ import pytest
 from deliveries import EXPORT, destination, destinations
 from stores import Store
 
-from m3ter_dagster.entities import Entity, find_entity
+from m3ter_dagster.delivery.destinations import Destinations
+from m3ter_dagster.delivery.differences import Compared, compare
 from m3ter_dagster.frames.schema import frame_schema
-from m3ter_dagster.resources.destinations import Destinations
-from m3ter_dagster.resources.differences import Compared, compare
+from m3ter_dagster.model.entities import Entity, find_entity
 
 ACCOUNT = find_entity("account")
 NARROW = replace(ACCOUNT, columns=ACCOUNT.columns[:-1])

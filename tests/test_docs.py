@@ -15,9 +15,9 @@ import botocore
 import polars as pl
 import pytest
 
-from m3ter_dagster.entities import Entity, entities
 from m3ter_dagster.frames.csv import write_csv
 from m3ter_dagster.frames.schema import frame_schema
+from m3ter_dagster.model.entities import Entity, entities
 
 DELIVERY = (Path(__file__).parents[1] / "docs" / "delivery.md").read_text(encoding="utf-8")
 BILL = entities()["bill"]

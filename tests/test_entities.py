@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from frictionless import Schema
 
-from m3ter_dagster.entities import DescriptorError, Entity, UnknownEntity, entities, find_entity, load_entities
+from m3ter_dagster.model.entities import DescriptorError, Entity, UnknownEntity, entities, find_entity, load_entities
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:frictionless.*")
 

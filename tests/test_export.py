@@ -23,15 +23,15 @@ from dagster._core.events import EngineEventData, JobFailureData
 from m3ter_dagster.assets.manifest import export_manifest
 from m3ter_dagster.assets.operational import IO_MANAGER, operational_assets
 from m3ter_dagster.config.usage import USAGE_ASSETS
-from m3ter_dagster.definitions import EXPORT_JOB, definitions
-from m3ter_dagster.entities import entities
+from m3ter_dagster.definitions import definitions
 from m3ter_dagster.frames.schema import frame_schema
-from m3ter_dagster.resources.csv_io_manager import S3CsvIOManager
-from m3ter_dagster.resources.delivery_metadata import delivered_objects
-from m3ter_dagster.resources.export_history import MANIFEST, USAGE_MANIFEST
-from m3ter_dagster.resources.last_delivery import NotExported
+from m3ter_dagster.history.delivery_metadata import delivered_objects
+from m3ter_dagster.history.last_delivery import NotExported
+from m3ter_dagster.history.log import EXPORT_JOB, MANIFEST, USAGE_MANIFEST
+from m3ter_dagster.model.entities import entities
+from m3ter_dagster.resources.io_manager import S3CsvIOManager
 from m3ter_dagster.resources.organization import organization_resource
-from m3ter_dagster.sandbox import SampleOrganization, Sandbox, SandboxApi, SandboxS3
+from m3ter_sandbox import SampleOrganization, Sandbox, SandboxApi, SandboxS3
 
 ORGANIZATION = SampleOrganization(6)
 WAREHOUSE, ARCHIVE = "sandbox-warehouse", "sandbox-archive"

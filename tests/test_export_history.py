@@ -7,8 +7,8 @@ import dagster as dg
 import pytest
 from dagster._record import copy
 
-from m3ter_dagster.entities import entities
-from m3ter_dagster.resources.export_history import MANIFEST, ROOT_TAG, chosen_entities, planned_steps, runs_of
+from m3ter_dagster.history.log import MANIFEST, ROOT_TAG, chosen_entities, planned_steps, runs_of
+from m3ter_dagster.model.entities import entities
 
 NAMES = ("account", "bill", MANIFEST)
 

@@ -9,8 +9,8 @@ import pytest
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import execute_run
 
-from m3ter_dagster.export_jobs import ExportJob, last_export, read_export_jobs
-from m3ter_dagster.resources.export_history import DUE_TAG, SCHEDULE_TAG
+from m3ter_dagster.history.jobs import ExportJob, last_export, read_export_jobs
+from m3ter_dagster.history.log import DUE_TAG, SCHEDULE_TAG
 
 FINANCE = {SCHEDULE_TAG: "finance", DUE_TAG: "2024-06-06T10:00:00+00:00"}
 ENTITIES = ("account", "bill")

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from m3ter_dagster.exports import DueWithoutZone, Export, object_key
+from m3ter_dagster.model.exports import DueWithoutZone, Export, object_key
 
 EXPORT = Export(id="b9a317a6", org_id="org-1", due=datetime(2025, 1, 27, 10, 59, tzinfo=UTC))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dagster as dg
 
 from m3ter_dagster.config import ConfigError
-from m3ter_dagster.failures import NOTIFICATION, failure_text, notification_text
+from m3ter_dagster.history.failures import NOTIFICATION, failure_text, notification_text
 
 
 def event_of(error: BaseException) -> dg.DagsterEvent:

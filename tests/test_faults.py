@@ -31,10 +31,10 @@ from faults import (
 from faulty_house import NAMES, House, Records, large_meters, open_house, small_organization
 from stores import Key, Store
 
-from m3ter_dagster.resources import m3ter_http
-from m3ter_dagster.resources.destinations import Destinations
-from m3ter_dagster.resources.export_history import MANIFEST as MANIFEST_ASSET
-from m3ter_dagster.run_results import RunResult
+from m3ter_dagster.delivery.destinations import Destinations
+from m3ter_dagster.history.log import MANIFEST as MANIFEST_ASSET
+from m3ter_dagster.history.progress import RunResult
+from m3ter_dagster.m3ter import http as m3ter_http
 from m3ter_dagster.runs import export_now, job_named, resume
 
 Truth = dict[str, bytes]

@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from m3ter_dagster.resources.fingerprints import PART_SIZE, Fingerprint, fingerprint
+from m3ter_dagster.delivery.fingerprints import PART_SIZE, Fingerprint, fingerprint
 
 
 def md5(content: bytes) -> bytes:

@@ -19,10 +19,9 @@ import urllib3
 from raw_http import RawHandler, RawServer
 from scripted_api import KEY, ORGANIZATION, SECRET, Answer, Request, Script, ScriptedApi, page, refusal, token_answer
 
-from m3ter_dagster.entities import Listing, entities
-from m3ter_dagster.resources import m3ter_http
-from m3ter_dagster.resources.m3ter import M3terClient
-from m3ter_dagster.resources.m3ter_errors import (
+from m3ter_dagster.m3ter import http as m3ter_http
+from m3ter_dagster.m3ter.client import M3terClient
+from m3ter_dagster.m3ter.errors import (
     CredentialsRefused,
     CursorExpired,
     CursorStuck,
@@ -31,7 +30,8 @@ from m3ter_dagster.resources.m3ter_errors import (
     Refused,
     Unavailable,
 )
-from m3ter_dagster.resources.m3ter_http import Credentials, Http, Pace
+from m3ter_dagster.m3ter.http import Credentials, Http, Pace
+from m3ter_dagster.model.entities import Listing, entities
 
 METERS = Listing("/meters", 100)
 PRODUCTS = Listing("/products", 200)

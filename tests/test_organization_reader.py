@@ -15,14 +15,14 @@ import polars as pl
 import pytest
 from scripted_api import KEY, ORGANIZATION, SECRET, Answer, Request, ScriptedApi, page, refusal
 
-from m3ter_dagster.entities import entities, find_entity
 from m3ter_dagster.frames.schema import SchemaBreached, frame_schema
-from m3ter_dagster.resources.m3ter import M3terClient
-from m3ter_dagster.resources.m3ter_http import Credentials
-from m3ter_dagster.resources.organization_reader import RESTARTS, EntityUnreadable, OrganizationReader
-from m3ter_dagster.resources.reading import Reading
-from m3ter_dagster.resources.spool import Batches
-from m3ter_dagster.sandbox import SampleOrganization, SandboxApi
+from m3ter_dagster.m3ter.client import M3terClient
+from m3ter_dagster.m3ter.http import Credentials
+from m3ter_dagster.model.entities import entities, find_entity
+from m3ter_dagster.reading.reader import RESTARTS, EntityUnreadable, OrganizationReader
+from m3ter_dagster.reading.reading import Reading
+from m3ter_dagster.reading.spool import Batches
+from m3ter_sandbox import SampleOrganization, SandboxApi
 
 SAMPLE = SampleOrganization(9)
 LONG = 10.0

@@ -14,12 +14,12 @@ from receiver import Receiver
 from m3ter_dagster.alarms import alarm_sensors
 from m3ter_dagster.assets.operational import IO_MANAGER, operational_assets
 from m3ter_dagster.config import Destination, Exports, Notifications
-from m3ter_dagster.entities import entities
 from m3ter_dagster.frames.schema import shown, shown_json
-from m3ter_dagster.frames.usage_tables import Meter, MeterField, aggregated_table, raw_table, table_in
-from m3ter_dagster.resources.csv_io_manager import S3CsvIOManager
+from m3ter_dagster.model.entities import entities
+from m3ter_dagster.resources.io_manager import S3CsvIOManager
 from m3ter_dagster.resources.organization import organization_resource
-from m3ter_dagster.sandbox import SandboxApi, SandboxS3
+from m3ter_dagster.usage.columns import Meter, MeterField, aggregated_table, raw_table, table_in
+from m3ter_sandbox import SandboxApi, SandboxS3
 
 PERSONAL = """
 account.name account.address account.emailAddress account.purchaseOrderNumber account.customFields

@@ -19,9 +19,9 @@ from m3ter_dagster.cli.exports_yaml import exports_yaml
 from m3ter_dagster.cli.free_codes import LONGEST_CODE
 from m3ter_dagster.config import Exports, ExportSchedule, UsageSchedule, parse_exports
 from m3ter_dagster.config.models import data_types
-from m3ter_dagster.sandbox import SandboxApi
-from m3ter_dagster.sandbox.data_exports import data_export_routes, sample_destinations, sample_schedules
-from m3ter_dagster.sandbox.values import Seed
+from m3ter_sandbox import SandboxApi
+from m3ter_sandbox.data_exports import data_export_routes, sample_destinations, sample_schedules
+from m3ter_sandbox.values import Seed
 
 SEED = Seed(1)
 DESTINATIONS, SCHEDULES = sample_destinations(SEED), sample_schedules(SEED)

@@ -20,9 +20,9 @@ import psycopg2
 import pytest
 from frictionless import Resource, Schema, system
 
-from m3ter_dagster.entities import Entity, entities
 from m3ter_dagster.frames.csv import read_csv, write_csv
 from m3ter_dagster.frames.schema import frame_schema
+from m3ter_dagster.model.entities import Entity, entities
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:frictionless.*")
 

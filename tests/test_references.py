@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from memory import PEAK
 
-from m3ter_dagster.entities import entities
 from m3ter_dagster.frames.bill_totals import BillTotals, compare_totals
 from m3ter_dagster.frames.references import Dangling, ExportedRows, dangling, references_of, written_since
+from m3ter_dagster.model.entities import entities
 
 STARTED = datetime(2025, 1, 27, 10, 0, 0, 500_000, tzinfo=UTC)
 BEFORE, AFTER = "2025-01-27T10:00:00.499Z", "2025-01-27T10:00:00.500Z"

@@ -11,7 +11,7 @@ from deliveries import EXPORT, KEY, ROWS, deliver, destination, destinations, re
 from stores import EXTERNAL_ID, REGION
 from tampering import proxy
 
-from m3ter_dagster.resources.s3_clients import is_aws
+from m3ter_dagster.delivery.s3_clients import is_aws
 
 pytestmark = pytest.mark.usefixtures("no_aws_settings")
 

@@ -7,7 +7,7 @@ from botocore import exceptions as boto
 from botocore.exceptions import ClientError
 from deliveries import destination
 
-from m3ter_dagster.resources.s3_refusals import refusal
+from m3ter_dagster.delivery.s3_refusals import refusal
 
 STORE = destination("https://store.example.com", "exports")
 ROLE = "arn:aws:iam::123456789012:role/m3ter-export"

@@ -19,11 +19,11 @@ import urllib3
 from botocore.exceptions import ClientError
 from flask import Blueprint
 
-from m3ter_dagster.entities import Entity, entities
-from m3ter_dagster.sandbox import Keys, Role, SampleOrganization, Sandbox, SandboxApi, SandboxS3, User, allow
-from m3ter_dagster.sandbox.lists import LISTS
-from m3ter_dagster.sandbox.store import ENCODER
-from m3ter_dagster.sandbox.usage_exports import Behaviour, sample_usage_exports
+from m3ter_dagster.model.entities import Entity, entities
+from m3ter_sandbox import Keys, Role, SampleOrganization, Sandbox, SandboxApi, SandboxS3, User, allow
+from m3ter_sandbox.lists import LISTS
+from m3ter_sandbox.store import ENCODER
+from m3ter_sandbox.usage_exports import Behaviour, sample_usage_exports
 
 ACCOUNTS = 24
 ORGANIZATION = SampleOrganization(ACCOUNTS)
@@ -588,7 +588,9 @@ def test_the_sandbox_gives_an_environment_that_works_and_says_nothing(
 
 
 def test_only_the_sandbox_imports_flask_and_moto() -> None:
-    code = "import sys, m3ter_dagster.entities, m3ter_dagster.config; print({'flask', 'moto'} & sys.modules.keys())"
+    code = (
+        "import sys, m3ter_dagster.model.entities, m3ter_dagster.config; print({'flask', 'moto'} & sys.modules.keys())"
+    )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout == "set()\n"
 

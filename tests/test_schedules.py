@@ -13,10 +13,10 @@ from toggles import switch
 from m3ter_dagster.assets.operational import IO_MANAGER
 from m3ter_dagster.assets.usage import usage_asset_checks, usage_assets
 from m3ter_dagster.config import ExportSchedule, UsageSchedule
-from m3ter_dagster.entities import entities
-from m3ter_dagster.resources.export_history import MANIFEST, USAGE_MANIFEST
-from m3ter_dagster.resources.usage import usage_resource
+from m3ter_dagster.history.log import MANIFEST, USAGE_MANIFEST
+from m3ter_dagster.model.entities import entities
 from m3ter_dagster.schedules import export_jobs, export_schedules, first_exports, first_run_key
+from m3ter_dagster.usage.source import usage_resource
 
 JUNE_1 = datetime(2024, 6, 1, 10, tzinfo=UTC)
 NOW = datetime(2024, 7, 15, 8, 30, tzinfo=UTC)

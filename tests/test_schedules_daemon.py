@@ -15,10 +15,10 @@ from dagster._core.definitions.run_request import InstigatorType
 from processes import PROJECT, poll
 
 from m3ter_dagster.config.usage import RAW
-from m3ter_dagster.resources.export_history import DUE_TAG, SCHEDULE_TAG
-from m3ter_dagster.resources.reading_metadata import WINDOW
-from m3ter_dagster.sandbox import Sandbox
-from m3ter_dagster.sandbox.usage import SampleUsage
+from m3ter_dagster.history.log import DUE_TAG, SCHEDULE_TAG
+from m3ter_dagster.history.reading_metadata import WINDOW
+from m3ter_sandbox import Sandbox
+from m3ter_sandbox.usage import SampleUsage
 
 pytestmark = pytest.mark.slow
 

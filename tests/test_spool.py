@@ -13,8 +13,8 @@ from api_rows import UNHURRIED
 from hypothesis import given
 from hypothesis import strategies as st
 
-from m3ter_dagster.entities import find_entity
-from m3ter_dagster.resources.spool import Batches, Spool
+from m3ter_dagster.model.entities import find_entity
+from m3ter_dagster.reading.spool import Batches, Spool
 
 MANY = 1 << 30
 """A limit that is never reached."""

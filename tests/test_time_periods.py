@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from m3ter_dagster.time_periods import TIME_PERIODS, Window, WindowBackwards, window_of
+from m3ter_dagster.model.time_periods import TIME_PERIODS, Window, WindowBackwards, window_of
 
 # Time period, due, start, end.
 TABLE = [

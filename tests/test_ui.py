@@ -17,8 +17,8 @@ from ui_page import CHROMIUM, LONGEST_RUN, UI, chromium, ui_page
 from ui_server import dagster_dev
 
 from m3ter_dagster.cli import main
-from m3ter_dagster.entities import entities
-from m3ter_dagster.sandbox import BUCKETS, Sandbox, deny
+from m3ter_dagster.model.entities import entities
+from m3ter_sandbox import BUCKETS, Sandbox, deny
 
 pytestmark = [
     pytest.mark.slow,

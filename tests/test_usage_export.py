@@ -24,15 +24,15 @@ from m3ter_dagster.assets.operational import IO_MANAGER, operational_assets
 from m3ter_dagster.assets.usage import usage_asset_checks, usage_assets
 from m3ter_dagster.assets.usage_config import RawConfig, UnusableConfig, selection_of
 from m3ter_dagster.cli import main
-from m3ter_dagster.resources import usage_exports
-from m3ter_dagster.resources.csv_io_manager import S3CsvIOManager
+from m3ter_dagster.resources.io_manager import S3CsvIOManager
 from m3ter_dagster.resources.organization import organization_resource
-from m3ter_dagster.resources.usage import UsageSource
-from m3ter_dagster.resources.usage_exports import UsageExports
 from m3ter_dagster.runs import job_named
-from m3ter_dagster.sandbox import Sandbox
-from m3ter_dagster.sandbox.usage import FUNCTIONS, SampleUsage, aggregated_rows, fields_of, raw_rows
-from m3ter_dagster.sandbox.usage_exports import Behaviour
+from m3ter_dagster.usage import jobs as usage_exports
+from m3ter_dagster.usage.jobs import UsageExports
+from m3ter_dagster.usage.source import UsageSource
+from m3ter_sandbox import Sandbox
+from m3ter_sandbox.usage import FUNCTIONS, SampleUsage, aggregated_rows, fields_of, raw_rows
+from m3ter_sandbox.usage_exports import Behaviour
 
 WAREHOUSE = "sandbox-warehouse"
 RAW, AGGREGATED, BY_DAY = "usage_raw", "usage_aggregated", "usage_raw_by_day"

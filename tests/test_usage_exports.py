@@ -14,9 +14,8 @@ import pytest
 from scripted_api import KEY, ORGANIZATION, SECRET, Answer, Request, Script, ScriptedApi, page, refusal
 
 from m3ter_dagster.config import M3terSettings
-from m3ter_dagster.frames.usage_tables import Meter, MeterField
-from m3ter_dagster.resources import downloads
-from m3ter_dagster.resources.m3ter_errors import (
+from m3ter_dagster.m3ter import downloads
+from m3ter_dagster.m3ter.errors import (
     DownloadFailed,
     ExportFileEmpty,
     ExportJobFailed,
@@ -25,8 +24,9 @@ from m3ter_dagster.resources.m3ter_errors import (
     UsageExportInvalid,
     UsageExportRefused,
 )
-from m3ter_dagster.resources.usage_exports import UsageExports
-from m3ter_dagster.sandbox.access import RequestLimit
+from m3ter_dagster.usage.columns import Meter, MeterField
+from m3ter_dagster.usage.jobs import UsageExports
+from m3ter_sandbox.access import RequestLimit
 
 ADHOC, JOB, ADDRESS = "/dataexports/adhoc", "/dataexports/jobs/j1", "/dataexports/jobs/j1/getdownloadurl"
 SECOND_JOB, SECOND_ADDRESS = "/dataexports/jobs/j2", "/dataexports/jobs/j2/getdownloadurl"

@@ -9,11 +9,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from m3ter_dagster.frames import usage as usage_frames
 from m3ter_dagster.frames.csv import write_csv
-from m3ter_dagster.frames.usage import Usage, UsageBreached, read_usage
-from m3ter_dagster.frames.usage_tables import Meter, MeterField, UsageTable, aggregated_table, raw_table
-from m3ter_dagster.time_periods import Window
+from m3ter_dagster.model.time_periods import Window
+from m3ter_dagster.usage import rows as usage_frames
+from m3ter_dagster.usage.columns import Meter, MeterField, UsageTable, aggregated_table, raw_table
+from m3ter_dagster.usage.rows import Usage, UsageBreached, read_usage
 
 WINDOW = Window(datetime(2024, 2, 29, tzinfo=UTC), datetime(2024, 3, 1, tzinfo=UTC))
 METERS = [

@@ -20,12 +20,12 @@ from memory import PEAK
 from stores import Key, Store
 
 from m3ter_dagster.cli import main
-from m3ter_dagster.entities import entities
-from m3ter_dagster.sandbox import Sandbox, SandboxS3
+from m3ter_dagster.model.entities import entities
 from m3ter_dagster.verification.batches import batches, header_of
 from m3ter_dagster.verification.data_package import NotAManifest, read_data_package
 from m3ter_dagster.verification.objects import ObjectUnreadable
 from m3ter_dagster.verification.strangers import strangers
+from m3ter_sandbox import Sandbox, SandboxS3
 
 NAMES = ("account", "bill", "meter", "product")
 PROGRAM = Path(sys.executable).parent / "m3ter-dagster"

@@ -7,7 +7,7 @@ import pytest
 from pydantic import SecretStr
 from receiver import PATH, SECRET, Answer, Receiver
 
-from m3ter_dagster.resources.webhook import LAST_TRY_SECONDS, LONGEST_TEXT, NotTold, Webhook
+from m3ter_dagster.alarms.webhook import LAST_TRY_SECONDS, LONGEST_TEXT, NotTold, Webhook
 
 BUSY = Answer(503, b"later")
 

@@ -12,8 +12,8 @@ from m3ter_dagster.alarms.freshness import freshness_policies
 from m3ter_dagster.alarms.late_exports import late_exports
 from m3ter_dagster.alarms.run_alarms import delivered_exports, failed_exports
 from m3ter_dagster.alarms.telling import tell
+from m3ter_dagster.alarms.webhook import Webhook
 from m3ter_dagster.config import Exports
-from m3ter_dagster.resources.webhook import Webhook
 
 __all__ = ["alarm_sensors", "freshness_policies"]
 

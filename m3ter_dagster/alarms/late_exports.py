@@ -14,8 +14,9 @@ from m3ter_dagster.alarms.lateness import Watch, owed, watched
 from m3ter_dagster.alarms.telling import Tell
 from m3ter_dagster.config import AnySchedule, Notifications, grace
 from m3ter_dagster.config.names import LATE_EXPORTS
-from m3ter_dagster.resources.export_history import SCHEDULE_TAG, export_of, root_id, runs_of
-from m3ter_dagster.schedules import cadence_of, switched_off
+from m3ter_dagster.dagster_internals import switched_off_schedules
+from m3ter_dagster.history.log import SCHEDULE_TAG, export_of, root_id, runs_of
+from m3ter_dagster.schedules import cadence_of
 
 LOOK_EVERY_SECONDS = 60
 _CLOCKS_DIFFER = timedelta(minutes=1)
@@ -39,7 +40,7 @@ def late_exports(
     """
 
     def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        now, off = clock(), switched_off(context.instance)
+        now, off = clock(), switched_off_schedules(context.instance)
         before = msgspec.json.decode(context.cursor or "{}", type=dict[str, Watch])
         after: dict[str, Watch] = {}
         failure: str | None = None

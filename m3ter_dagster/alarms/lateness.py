@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from m3ter_dagster.cadence import Cadence
+from m3ter_dagster.model.cadence import Cadence
 
 
 class Watch(msgspec.Struct, frozen=True):

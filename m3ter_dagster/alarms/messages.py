@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from m3ter_dagster.failures import notification_text
-from m3ter_dagster.resources.export_history import DUE_TAG, SCHEDULE_TAG, root_id
+from m3ter_dagster.history.failures import notification_text
+from m3ter_dagster.history.log import DUE_TAG, SCHEDULE_TAG, root_id
 
 LONGEST_REASON = 300
 

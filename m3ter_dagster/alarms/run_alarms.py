@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dagster as dg
-from dagster._core.definitions.run_request import DagsterRunReaction
-from dagster._utils.error import SerializableErrorInfo
 
 from m3ter_dagster.alarms import messages
 from m3ter_dagster.alarms.telling import Tell
 from m3ter_dagster.config.names import DELIVERED_EXPORTS, FAILED_EXPORTS
-from m3ter_dagster.resources.export_history import deliveries_of, root_id
+from m3ter_dagster.dagster_internals import Reaction, failed_tick
+from m3ter_dagster.history.log import deliveries_of, root_id
 
 
 def failed_exports(tell: Tell, dagster_url: str | None) -> dg.SensorDefinition:
@@ -18,7 +17,7 @@ def failed_exports(tell: Tell, dagster_url: str | None) -> dg.SensorDefinition:
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Tells the webhook of each run that failed: which entities, and why.",
     )
-    def sensor(context: dg.RunFailureSensorContext) -> DagsterRunReaction | None:
+    def sensor(context: dg.RunFailureSensorContext) -> Reaction | None:
         events = context.get_step_failure_events() or [context.failure_event]
         text = messages.failed(context.dagster_run, events, dagster_url)
         return _reaction(context.dagster_run, tell(context.log, text))
@@ -33,7 +32,7 @@ def delivered_exports(tell: Tell, dagster_url: str | None) -> dg.SensorDefinitio
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Tells the webhook of each export that was delivered.",
     )
-    def sensor(context: dg.RunStatusSensorContext) -> DagsterRunReaction | None:
+    def sensor(context: dg.RunStatusSensorContext) -> Reaction | None:
         deliveries = deliveries_of(context.instance, root_id(context.dagster_run))
         if not deliveries:
             return None
@@ -43,10 +42,9 @@ def delivered_exports(tell: Tell, dagster_url: str | None) -> dg.SensorDefinitio
     return sensor
 
 
-def _reaction(run: dg.DagsterRun, failure: str | None) -> DagsterRunReaction | None:
+def _reaction(run: dg.DagsterRun, failure: str | None) -> Reaction | None:
     """A failed tick with its words; the run is not told again.
 
     It also ends the evaluation, which Dagster gives one minute: the next run has the next one to itself.
     """
-    error = SerializableErrorInfo(failure, stack=[], cls_name=None) if failure else None
-    return DagsterRunReaction(run, error, run.status) if error else None
+    return failed_tick(run, failure) if failure else None

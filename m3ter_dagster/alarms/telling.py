@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from m3ter_dagster.resources.webhook import NotTold, Webhook
+from m3ter_dagster.alarms.webhook import NotTold, Webhook
 
 Tell = Callable[[logging.Logger, str], str | None]
 """Why the text could not be told; None once it is. Takes at most half a minute."""

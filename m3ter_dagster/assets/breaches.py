@@ -7,9 +7,9 @@ from typing import Any
 
 import dagster as dg
 
-from m3ter_dagster.failures import NOTIFICATION
 from m3ter_dagster.frames.schema import Breach, SchemaBreached
-from m3ter_dagster.frames.usage import UsageBreached
+from m3ter_dagster.history.failures import NOTIFICATION
+from m3ter_dagster.usage.rows import UsageBreached
 
 _SCHEMA = dg.TableSchema(columns=[dg.TableColumn(name) for name in ("row id", "column", "value", "rule")])
 

@@ -7,11 +7,11 @@ import dagster as dg
 
 from m3ter_dagster.assets.operational import IO_MANAGER
 from m3ter_dagster.assets.verdicts import FindRows, Verdict, bill_total_verdict, error_verdict, reference_verdict
-from m3ter_dagster.entities import Entity, entities
 from m3ter_dagster.frames.bill_totals import RULE
 from m3ter_dagster.frames.references import ExportedRows, Reference, references_of
-from m3ter_dagster.resources.csv_io_manager import S3CsvIOManager
-from m3ter_dagster.resources.export_history import checked_export
+from m3ter_dagster.history.log import checked_export
+from m3ter_dagster.model.entities import Entity, entities
+from m3ter_dagster.resources.io_manager import S3CsvIOManager
 from m3ter_dagster.resources.organization import Organization
 
 STEP = "checks_across_entities"

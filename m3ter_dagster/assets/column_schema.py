@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 
-from m3ter_dagster.entities import Column, Table
+from m3ter_dagster.model.entities import Column, Table
 
 
 def column_schema(entity: Table) -> dg.TableSchema:

@@ -10,10 +10,8 @@ from m3ter_dagster.assets import operational, usage
 from m3ter_dagster.assets.operational import IO_MANAGER
 from m3ter_dagster.config import load_m3ter_settings
 from m3ter_dagster.config.usage import AGGREGATED, RAW, RAW_BY_DAY
-from m3ter_dagster.entities import entities
-from m3ter_dagster.manifest import ExportedEntity, Manifest
-from m3ter_dagster.resources.delivery_metadata import delivered_objects, recorded_comparison, recorded_rows
-from m3ter_dagster.resources.export_history import (
+from m3ter_dagster.history.delivery_metadata import delivered_objects, recorded_comparison, recorded_rows
+from m3ter_dagster.history.log import (
     MANIFEST,
     SCHEDULE_TAG,
     USAGE_MANIFEST,
@@ -23,8 +21,10 @@ from m3ter_dagster.resources.export_history import (
     previous_export,
     runs_of,
 )
-from m3ter_dagster.resources.reading_metadata import recorded_reading
-from m3ter_dagster.resources.usage_metadata import recorded_table
+from m3ter_dagster.history.reading_metadata import recorded_reading
+from m3ter_dagster.history.usage_metadata import recorded_table
+from m3ter_dagster.model.entities import entities
+from m3ter_dagster.model.manifest import ExportedEntity, Manifest
 
 _PACKAGES = ("m3ter-dagster", "dagster", "polars")
 

@@ -11,11 +11,11 @@ from m3ter_dagster.assets.column_schema import column_schema
 from m3ter_dagster.assets.own_checks import failed_checks, own_check_specs, passed_checks
 from m3ter_dagster.assets.source import source_key
 from m3ter_dagster.config import ConfigError
-from m3ter_dagster.entities import Entity, entities
 from m3ter_dagster.frames.schema import SchemaBreached
+from m3ter_dagster.history.reading_metadata import reading_metadata
+from m3ter_dagster.model.entities import Entity, entities
+from m3ter_dagster.reading.reader import EntityUnreadable
 from m3ter_dagster.resources.organization import Organization
-from m3ter_dagster.resources.organization_reader import EntityUnreadable
-from m3ter_dagster.resources.reading_metadata import reading_metadata
 
 GROUP = "operational_exports"
 IO_MANAGER = "csv_io_manager"

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import dagster as dg
 
 from m3ter_dagster.assets.breaches import breach_metadata
-from m3ter_dagster.entities import Entity
 from m3ter_dagster.frames.schema import SchemaBreached
-from m3ter_dagster.resources.export_history import SCHEDULE_TAG, previous_export, root_id
+from m3ter_dagster.history.log import SCHEDULE_TAG, previous_export, root_id
+from m3ter_dagster.model.entities import Entity
 
 SCHEMA, PRIMARY_KEY, ROW_COUNT = "schema", "primary_key", "row_count"
 _DESCRIPTIONS = {

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import dagster as dg
 
 from m3ter_dagster.assets.column_schema import column_schema
-from m3ter_dagster.entities import Entity, entities
+from m3ter_dagster.model.entities import Entity, entities
 
 GROUP = "m3ter_organization"
 

@@ -15,9 +15,9 @@ from m3ter_dagster.assets.usage_checks import failed_usage_checks, sums_equal_ra
 from m3ter_dagster.assets.usage_config import AggregatedConfig, MeasurementsConfig, RawConfig, selection_of, window_in
 from m3ter_dagster.config import ConfigError, UsageSelection
 from m3ter_dagster.config.usage import AGGREGATED, RAW, RAW_BY_DAY
-from m3ter_dagster.frames.usage import UsageBreached
-from m3ter_dagster.resources.export_history import export_of
-from m3ter_dagster.resources.m3ter_errors import (
+from m3ter_dagster.history.log import export_of
+from m3ter_dagster.history.usage_metadata import usage_metadata
+from m3ter_dagster.m3ter.errors import (
     CredentialsRefused,
     M3terError,
     Refused,
@@ -25,9 +25,9 @@ from m3ter_dagster.resources.m3ter_errors import (
     UsageExportInvalid,
     UsageExportRefused,
 )
-from m3ter_dagster.resources.usage import UsageSource
-from m3ter_dagster.resources.usage_metadata import usage_metadata
-from m3ter_dagster.time_periods import Window
+from m3ter_dagster.model.time_periods import Window
+from m3ter_dagster.usage.rows import UsageBreached
+from m3ter_dagster.usage.source import UsageSource
 
 GROUP = "usage"
 FIRST_DAY = "2020-01-01"

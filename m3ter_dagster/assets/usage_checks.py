@@ -7,10 +7,10 @@ import dagster as dg
 
 from m3ter_dagster.assets.breaches import breach_metadata
 from m3ter_dagster.config.usage import AGGREGATED, RAW
-from m3ter_dagster.frames.usage import UsageBreached
-from m3ter_dagster.frames.usage_tables import TIME, UID
-from m3ter_dagster.resources.usage import UsageReading
-from m3ter_dagster.resources.usage_metadata import recorded_sums
+from m3ter_dagster.history.usage_metadata import recorded_sums
+from m3ter_dagster.usage.columns import TIME, UID
+from m3ter_dagster.usage.rows import UsageBreached
+from m3ter_dagster.usage.source import UsageReading
 
 SCHEMA, UNIQUE, WINDOW, SUMS = "schema", "uid", "window", "sums_equal_raw"
 METERS, ACCOUNTS, COLUMNS = "meters", "accounts", "columns"

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 from m3ter_dagster.config import UsageSelection
 from m3ter_dagster.config.file_model import mistakes_of
 from m3ter_dagster.config.usage_items import FREQUENCIES
-from m3ter_dagster.time_periods import Window, window_of
+from m3ter_dagster.model.time_periods import Window, window_of
 
 Filters = list[dict[str, Any]]
 

@@ -9,9 +9,9 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from m3ter_dagster.entities import Entity, entities
 from m3ter_dagster.frames.bill_totals import LEAST_TOLERANCE, BillTotals, compare_totals
 from m3ter_dagster.frames.references import Dangling, ExportedRows, Reference, dangling
+from m3ter_dagster.model.entities import Entity, entities
 
 FindRows = Callable[[str], ExportedRows | None]
 """An entity's rows in this export, by its name; None when it is not in it."""

@@ -13,7 +13,7 @@ from m3ter_dagster.config import Destination, ExportSchedule, UsageSchedule
 from m3ter_dagster.config.file_model import mistakes_of
 from m3ter_dagster.config.models import OPERATIONAL, USAGE
 from m3ter_dagster.config.names import RESERVED, dagster_name
-from m3ter_dagster.entities import UnknownEntity, entities, find_entity
+from m3ter_dagster.model.entities import UnknownEntity, entities, find_entity
 
 Record = Mapping[str, Any]
 

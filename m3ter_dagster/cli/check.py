@@ -8,7 +8,7 @@ import click
 
 from m3ter_dagster.cli.wrong_use import configured
 from m3ter_dagster.config import exports_json_schema, exports_path, load_exports, load_m3ter_settings
-from m3ter_dagster.entities import entities
+from m3ter_dagster.model.entities import entities
 
 
 @click.command()

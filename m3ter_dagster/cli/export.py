@@ -12,8 +12,8 @@ import click
 from m3ter_dagster.cli.tables import open_console
 from m3ter_dagster.cli.wrong_use import configured, listed, wrong_use
 from m3ter_dagster.config import AnySchedule, Exports, UsageSchedule, load_exports, load_m3ter_settings
-from m3ter_dagster.entities import UnknownEntity, entities, find_entity
-from m3ter_dagster.time_periods import window_of
+from m3ter_dagster.model.entities import UnknownEntity, entities, find_entity
+from m3ter_dagster.model.time_periods import window_of
 
 if TYPE_CHECKING:
     from m3ter_dagster.runs import UsageRun
@@ -65,7 +65,7 @@ def run_schedule(
     schedule: AnySchedule, *, verbose: bool = False, window: Mapping[str, str] = MappingProxyType({})
 ) -> int:
     """An export of the schedule that is due now; the exit code."""
-    from m3ter_dagster.resources.export_history import DUE_TAG, SCHEDULE_TAG
+    from m3ter_dagster.history.log import DUE_TAG, SCHEDULE_TAG
     from m3ter_dagster.runs import usage_run
 
     now = datetime.now(UTC).replace(microsecond=0)
@@ -84,7 +84,7 @@ def run_export(
 ) -> int:
     """Run the export job in this process, showing how it goes; the exit code."""
     from m3ter_dagster.cli.progress import print_result, progress
-    from m3ter_dagster.instance import open_instance
+    from m3ter_dagster.history.instance import open_instance
     from m3ter_dagster.runs import export_now
 
     console = open_console()
@@ -97,7 +97,7 @@ def run_export(
 def resume_export(run_id: str, *, abandoned: bool) -> int:
     """Run what is missing of an export, showing how it goes; the exit code."""
     from m3ter_dagster.cli.progress import print_result, progress
-    from m3ter_dagster.instance import open_instance
+    from m3ter_dagster.history.instance import open_instance
     from m3ter_dagster.runs import NothingToResume, resume
 
     console = open_console()

@@ -12,7 +12,7 @@ from m3ter_dagster.cli.wrong_use import configured
 from m3ter_dagster.config import load_exports
 
 if TYPE_CHECKING:
-    from m3ter_dagster.export_jobs import ExportJob, Status
+    from m3ter_dagster.history.jobs import ExportJob, Status
 
 COLUMNS = ("export", "schedule", "due (UTC)", "started", "finished", "status", "delivered", "failed")
 STATUSES = ("PENDING", "RUNNING", "SUCCEEDED", "FAILED")
@@ -24,8 +24,8 @@ STATUSES = ("PENDING", "RUNNING", "SUCCEEDED", "FAILED")
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="At most so many.")
 def jobs(code: str | None, status: Status | None, limit: int) -> None:
     """List the last exports: when, how they went, and what was delivered."""
-    from m3ter_dagster.export_jobs import read_export_jobs
-    from m3ter_dagster.instance import open_instance
+    from m3ter_dagster.history.instance import open_instance
+    from m3ter_dagster.history.jobs import read_export_jobs
 
     with open_instance() as instance:
         found = read_export_jobs(instance, schedule=code, status=status, limit=limit)

@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from m3ter_dagster.run_results import EntityResult, RunResult
+from m3ter_dagster.history.progress import EntityResult, RunResult
 
 _COLUMNS = ("entity", "status", "rows", "bytes", "seconds", "checks", "objects")
 

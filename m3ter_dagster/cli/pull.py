@@ -13,8 +13,8 @@ def pull() -> None:
     """Print the Organization's existing destinations and schedules in m3ter as an exports.yaml."""
     from m3ter_dagster.cli.carried_over import carried_destinations, carried_schedules
     from m3ter_dagster.cli.exports_yaml import exports_yaml
-    from m3ter_dagster.resources.data_exports import read_data_exports
-    from m3ter_dagster.resources.m3ter_errors import M3terError
+    from m3ter_dagster.m3ter.data_exports import read_data_exports
+    from m3ter_dagster.m3ter.errors import M3terError
 
     settings = configured(load_m3ter_settings)
     try:

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from m3ter_dagster.cadence import Cadence
 from m3ter_dagster.cli.tables import moment_text, print_table
 from m3ter_dagster.cli.wrong_use import configured
 from m3ter_dagster.config import AnySchedule, load_exports
-from m3ter_dagster.entities import entities
+from m3ter_dagster.model.cadence import Cadence
+from m3ter_dagster.model.entities import entities
 
 if TYPE_CHECKING:
-    from m3ter_dagster.export_jobs import ExportJob
+    from m3ter_dagster.history.jobs import ExportJob
 
 COLUMNS = ("schedule", "exports", "to", "how often", "state", "last export (UTC)", "next due (UTC)")
 DUE_TIMES = 3
@@ -27,13 +27,13 @@ def schedules() -> None:
     if not configured_schedules:
         click.echo("exports.yaml has no schedules.")
         return
-    from m3ter_dagster.export_jobs import last_export
-    from m3ter_dagster.instance import open_instance
-    from m3ter_dagster.schedules import switched_off
+    from m3ter_dagster.dagster_internals import switched_off_schedules
+    from m3ter_dagster.history.instance import open_instance
+    from m3ter_dagster.history.jobs import last_export
 
     now = datetime.now(UTC)
     with open_instance() as instance:
-        off = switched_off(instance)
+        off = switched_off_schedules(instance)
         rows = [
             _row(one, last_export(instance, one.code), is_on=one.dagster_name not in off, now=now)
             for one in configured_schedules

@@ -8,7 +8,7 @@ from typing import NoReturn, TypeVar
 import click
 
 from m3ter_dagster.config import ConfigError
-from m3ter_dagster.entities import DescriptorError
+from m3ter_dagster.model.entities import DescriptorError
 
 T = TypeVar("T")
 

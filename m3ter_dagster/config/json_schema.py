@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from m3ter_dagster.config.models import ALL, Exports, data_types
-from m3ter_dagster.entities import entities
+from m3ter_dagster.model.entities import entities
 
 _VARIABLE = {
     "description": "A value of the environment.",

@@ -29,7 +29,7 @@ from m3ter_dagster.config.values import (
     one_of,
     unknown,
 )
-from m3ter_dagster.entities import UnknownEntity, entities, find_entity
+from m3ter_dagster.model.entities import UnknownEntity, entities, find_entity
 
 ALL = "ALL"
 OPERATIONAL, USAGE = "OPERATIONAL", "USAGE"

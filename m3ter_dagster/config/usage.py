@@ -17,7 +17,7 @@ from m3ter_dagster.config.file_model import FileModel
 from m3ter_dagster.config.schedule_fields import LISTED, ScheduleFields, choice, list_of
 from m3ter_dagster.config.usage_items import FREQUENCIES, DimensionFilter, Ids, UsageAggregation, UsageGroup
 from m3ter_dagster.config.values import unknown
-from m3ter_dagster.time_periods import TIME_PERIODS
+from m3ter_dagster.model.time_periods import TIME_PERIODS
 
 RAW, AGGREGATED = "usage_raw", "usage_aggregated"
 """The assets that a usage schedule exports: the one or the other."""

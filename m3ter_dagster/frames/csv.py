@@ -7,8 +7,8 @@ from pathlib import Path
 
 import polars as pl
 
-from m3ter_dagster.entities import Column, Table
 from m3ter_dagster.frames.schema import frame_schema
+from m3ter_dagster.model.entities import Column, Table
 
 _CHUNK_BYTES = 1 << 20
 _FORMULA = r"^[=+\-@\t\r]"

@@ -10,11 +10,19 @@ from typing import Any, NoReturn
 import msgspec
 import polars as pl
 
-from m3ter_dagster.entities import Column, Entity
 from m3ter_dagster.frames.cells import Unfit, Value, compact_json, read_cell
 from m3ter_dagster.frames.elements import Elements, Origin, elements_of
 from m3ter_dagster.frames.raw_rows import RawRow, raw_rows, row_id
-from m3ter_dagster.frames.schema import DTYPES, RECORD, RECORD_ID, RECORD_VERSION, Breach, shown_json, spool_schema
+from m3ter_dagster.frames.schema import (
+    DTYPES,
+    RECORD,
+    RECORD_ID,
+    RECORD_VERSION,
+    Breach,
+    shown_json,
+    spool_schema,
+)
+from m3ter_dagster.model.entities import Column, Entity
 
 _NULL = msgspec.Raw(b"null")
 _TYPES: dict[str, Any] = {

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import polars as pl
 
-from m3ter_dagster.entities import Entity
+from m3ter_dagster.model.entities import Entity
 
 _KEY, _ROW = "key", "row"
 _POLARS, _COLUMNS = "polars", "columns"

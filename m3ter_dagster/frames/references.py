@@ -12,7 +12,7 @@ from datetime import datetime
 
 import polars as pl
 
-from m3ter_dagster.entities import Entity
+from m3ter_dagster.model.entities import Entity
 
 TIMES = ("dtCreated", "dtLastModified")
 SHOWN_ROWS = 10

@@ -10,7 +10,7 @@ from functools import cache
 import pandera.polars as pa
 import polars as pl
 
-from m3ter_dagster.entities import Column, Entity, Table
+from m3ter_dagster.model.entities import Column, Entity, Table
 
 DTYPES: Mapping[str, type[pl.DataType]] = {
     "array": pl.String,

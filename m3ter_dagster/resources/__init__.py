@@ -1,0 +1,1 @@
+"""Dagster resources: the Organization, the IO manager."""

@@ -11,11 +11,11 @@ from pathlib import Path
 import dagster as dg
 
 from m3ter_dagster.config import M3terSettings, executor, load_m3ter_settings
-from m3ter_dagster.entities import Entity, entities
-from m3ter_dagster.resources.export_history import planned_steps
-from m3ter_dagster.resources.m3ter import open_client
-from m3ter_dagster.resources.organization_reader import OrganizationReader
-from m3ter_dagster.resources.reading import Reading
+from m3ter_dagster.dagster_internals import planned_steps
+from m3ter_dagster.m3ter.client import open_client
+from m3ter_dagster.model.entities import Entity, entities
+from m3ter_dagster.reading.reader import OrganizationReader
+from m3ter_dagster.reading.reading import Reading
 
 
 class Organization:

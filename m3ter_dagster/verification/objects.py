@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from m3ter_dagster.resources.s3_clients import s3_client
-from m3ter_dagster.resources.s3_objects import download
-from m3ter_dagster.resources.s3_refusals import DENIED, refusal
+from m3ter_dagster.delivery.s3_clients import s3_client
+from m3ter_dagster.delivery.s3_objects import download
+from m3ter_dagster.delivery.s3_refusals import DENIED, refusal
 
 if TYPE_CHECKING:
     from m3ter_dagster.config import Destination

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from m3ter_dagster.entities import entities
-from m3ter_dagster.frames.usage_tables import TYPE as MEASUREMENTS
-from m3ter_dagster.manifest import TYPE as MANIFEST
+from m3ter_dagster.model.entities import entities
+from m3ter_dagster.model.manifest import TYPE as MANIFEST
+from m3ter_dagster.usage.columns import TYPE as MEASUREMENTS
 from m3ter_dagster.verification.data_package import DataPackage
 from m3ter_dagster.verification.findings import Finding
 from m3ter_dagster.verification.objects import ObjectMissing, ObjectUnreadable, parts_of

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from m3ter_dagster.resources.fingerprints import PART_SIZE, sha256_of
+from m3ter_dagster.delivery.fingerprints import PART_SIZE, sha256_of
 from m3ter_dagster.verification.data_package import DataPackage, Resource
 from m3ter_dagster.verification.findings import Finding, Report, VerifiedEntity
 from m3ter_dagster.verification.objects import ObjectMissing, ObjectUnreadable, parts_of

@@ -1,0 +1,122 @@
+"""Everything that this project uses of Dagster beyond its public API, each with the reason. No other file does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from dagster._core.definitions.reconstruct import ReconstructableJob, ReconstructableRepository
+from dagster._core.definitions.run_request import DagsterRunReaction, InstigatorType
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+from dagster._core.instance.ref import InstanceRef
+from dagster._utils.error import SerializableErrorInfo
+
+AssetJob = UnresolvedAssetJobDefinition
+"""What `dg.define_asset_job` returns; Dagster exports the function and not the class."""
+Reaction = DagsterRunReaction
+"""What a sensor on runs may return to fail its own tick; Dagster exports the sensors and not the class."""
+
+# A terminal shows what a run prints. Dagster would also start processes that copy it, which answer Ctrl-C with traces.
+_NO_COMPUTE_LOGS = {
+    "compute_logs": {
+        "module": "dagster._core.storage.noop_compute_log_manager",
+        "class": "NoOpComputeLogManager",
+        "config": {},
+    }
+}
+
+
+def open_instance_for_a_terminal(home: Path) -> dg.DagsterInstance:
+    """The instance of `home`, without compute logs: `DagsterInstance.get` takes no overrides of dagster.yaml."""
+    return dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(home), overrides=_NO_COMPUTE_LOGS))
+
+
+def reconstructable_job(module: str, function: str, name: str) -> ReconstructableJob:
+    """A job of the definitions that `function` of `module` gives, for `dg.execute_job`.
+
+    `dg.build_reconstructable_job` cannot take Dagster's own job behind the button Materialize (`__ASSET_JOB`).
+    """
+    return ReconstructableRepository.for_module(module, function).get_reconstructable_job(name)
+
+
+def switched_off_schedules(instance: dg.DagsterInstance) -> set[str]:
+    """The names of the schedules that a person has switched off; no public call lists the state of a toggle."""
+    states = instance.all_instigator_state(instigator_type=InstigatorType.SCHEDULE)
+    return {state.instigator_name for state in states if not state.is_running}
+
+
+def planned_steps(instance: dg.DagsterInstance, run: dg.DagsterRun) -> set[str]:
+    """The steps of a run. One that the daemon launches for a whole job names them only in its plan's snapshot."""
+    steps = run.step_keys_to_execute
+    if steps is None and run.execution_plan_snapshot_id:
+        steps = instance.get_execution_plan_snapshot(run.execution_plan_snapshot_id).step_keys_to_execute
+    return set(steps or ())
+
+
+def steps_of_this_process(context: dg.AssetExecutionContext) -> set[str]:
+    """The steps that run in the process of this one: all of the run's in process, else this one alone.
+
+    The plan that a step executes is the only thing that is right under every executor, those of other projects too.
+    """
+    return set(context.get_step_execution_context().execution_plan.step_keys_to_execute)
+
+
+def events_of_run(
+    instance: dg.DagsterInstance, run_id: str, types: Set[dg.DagsterEventType], cursor: str | None = None
+) -> Iterator[tuple[dg.DagsterEvent, str]]:
+    """The events of these types in the order of the log, each with the cursor behind its batch.
+
+    The public `fetch_materializations` asks by asset and not by run, and knows no other events.
+    """
+    has_more = True
+    while has_more:
+        log = instance.get_records_for_run(run_id, cursor, set(types))
+        cursor, has_more = log.cursor, log.has_more
+        for record in log.records:
+            if record.event_log_entry.dagster_event:
+                yield record.event_log_entry.dagster_event, log.cursor
+
+
+def materialized_partitions(instance: dg.DagsterInstance, asset: dg.AssetKey) -> Set[str]:
+    """The partitions that were ever delivered; the public way needs the partitions definition and an asset graph."""
+    return instance.get_materialized_partitions(asset)
+
+
+def report_abandoned(instance: dg.DagsterInstance, run: dg.DagsterRun, reason: str) -> None:
+    """Ends a run whose process is dead; public are only ways that ask that process."""
+    instance.report_run_failed(run, reason)
+
+
+def failed_tick(run: dg.DagsterRun, reason: str) -> Reaction:
+    """A reaction that fails the sensor's tick with these words and does not ask for the run again."""
+    return DagsterRunReaction(run, SerializableErrorInfo(reason, stack=[], cls_name=None), run.status)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What a failure event says."""
+
+    description: str
+    """Of a `dg.Failure`, else empty."""
+    metadata: Mapping[str, Any]
+    error: str
+    """The class of the innermost cause, without its module; empty if there was none."""
+    message: str
+    """Of the innermost cause: its class with the module, a colon, and its words."""
+
+
+def failure_of(event: dg.DagsterEvent) -> Failure:
+    """Dagster's API promises nothing of what an event carries beyond its type."""
+    data: Any = event.event_specific_data
+    user, error = getattr(data, "user_failure_data", None), getattr(data, "error", None)
+    while error is not None and error.cause is not None:
+        error = error.cause
+    return Failure(
+        description=(user.description or "") if user else "",
+        metadata=user.metadata if user else {},
+        error=(error.cls_name or "") if error else "",
+        message=error.message if error else "",
+    )

@@ -1,0 +1,62 @@
+"""Compares an entity with the previous export of the same schedule, by a small file of hashes beside the manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from m3ter_dagster.delivery.destinations import Delivered, Destinations, FetchFailed, UnknownDestination
+from m3ter_dagster.frames.difference import NotComparable, difference, write_keys
+from m3ter_dagster.model import manifest
+from m3ter_dagster.model.entities import Entity
+from m3ter_dagster.model.exports import Export
+
+
+@dataclass(frozen=True)
+class Compared:
+    difference: Mapping[str, Any]
+    """added, removed and changed rows, or `notCompared` with the reason."""
+    keys: Sequence[Delivered]
+    """The file that the next export compares itself with, in each destination."""
+
+
+def compare(
+    frame: pl.LazyFrame,
+    entity: Entity,
+    *,
+    previous: Mapping[str, Any] | None,
+    destinations: Destinations,
+    export: Export,
+    to: Sequence[str],
+    folder: Path,
+) -> Compared:
+    """Deliver this export's hashes, and say how they differ from those of `previous`. Only delivery can fail."""
+    current = folder / f"{entity.name}-keys.parquet"
+    write_keys(frame, entity, current)
+    name = f"{entity.name}_keys"
+    keys = destinations.deliver(current, export, manifest.TYPE, to=to, suffix="parquet", name=name)
+    found = _difference(current, entity, previous, destinations, folder)
+    current.unlink()
+    return Compared(found, keys)
+
+
+def _difference(
+    current: Path, entity: Entity, previous: Mapping[str, Any] | None, destinations: Destinations, folder: Path
+) -> Mapping[str, Any]:
+    known = (previous or {}).get("entities", {}).get(entity.name)
+    if previous is None or known is None:
+        return {"notCompared": "there is no previous export of this entity by the same schedule"}
+    before = folder / f"{entity.name}-previous-keys.parquet"
+    try:
+        destinations.fetch_any(known["keys"], before)
+        return {"previous": previous["id"], **asdict(difference(before, current))}
+    except NotComparable as reason:
+        return {"notCompared": f"{reason} (previous export: {previous['id']})"}
+    except (FetchFailed, UnknownDestination, pl.exceptions.PolarsError, OSError) as error:
+        return {"notCompared": f"the previous export {previous['id']} is no help: {error}"}
+    finally:
+        before.unlink(missing_ok=True)

@@ -1,0 +1,176 @@
+"""One file as one object, whole: uploaded, read back, and uploaded again when it arrived altered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectionClosedError,
+    FlexibleChecksumError,
+    HTTPClientError,
+    SSLError,
+)
+
+from m3ter_dagster.delivery.fingerprints import PART_SIZE, Fingerprint, sha256_of
+
+UPLOADS = 3
+# Answers that leave open whether the object was stored: the reply to an earlier attempt may have been lost.
+LOST_REPLY = {"PreconditionFailed", "412", "ConditionalRequestConflict", "RequestTimeout"}
+# The parts have become an object, and the reply was lost, or somebody has ended the upload.
+UPLOAD_IS_OVER = "NoSuchUpload"
+# Stores that check what they receive say so with these; most do not check.
+ALTERED_ON_THE_WAY = {"BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "IncompleteBody"}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an upload came to: the ETag of what stands there, and how that differs from the file, if it does."""
+
+    etag: str = ""
+    difference: str | None = None
+    is_stored: bool = True
+
+
+class ObjectDiffers(Exception):
+    """The store does not hold what was sent to it, however often."""
+
+    def __init__(self, difference: str, aftermath: str) -> None:
+        advice = "look for a proxy or a store that alters what it is sent"
+        super().__init__(f"after {UPLOADS} uploads {difference}; {aftermath}; {advice}")
+
+
+def put(client: Any, file: Path, sent: Fingerprint, *, bucket: str, key: str, extra: Mapping[str, str]) -> str:
+    """Upload the file, see that it is there, and give its ETag. What is there but altered is removed."""
+    where = {"Bucket": bucket, "Key": key}
+    answer = Answer()
+    for _ in range(UPLOADS):
+        answer = _upload_and_look(client, file, sent, where, extra)
+        if answer.difference is None:
+            return answer.etag
+    raise ObjectDiffers(answer.difference or "", _remove(client, where) if answer.is_stored else "nothing was stored")
+
+
+def download(client: Any, *, bucket: str, key: str, to: Path) -> None:
+    """The file appears under its name when it is whole."""
+    from boto3.exceptions import RetriesExceededError
+    from boto3.s3.transfer import TransferConfig
+
+    try:
+        client.download_file(bucket, key, str(to), Config=TransferConfig(preferred_transfer_client="classic"))
+    except RetriesExceededError as error:
+        raise ConnectionClosedError(endpoint_url=client.meta.endpoint_url) from error
+
+
+def _upload_and_look(
+    client: Any, file: Path, sent: Fingerprint, where: Mapping[str, str], extra: Mapping[str, str]
+) -> Answer:
+    try:
+        _upload(client, file, where, extra)
+    except (BotoCoreError, ClientError) as error:
+        _end_open_uploads(client, sent, where, after=error)
+        answer = _answer_behind(error, client, sent, where)
+        if answer is None:
+            raise
+        return answer
+    _end_open_uploads(client, sent, where)
+    return _look(client, sent, where)
+
+
+def _upload(client: Any, file: Path, where: Mapping[str, str], extra: Mapping[str, str]) -> None:
+    """In parts from PART_SIZE on: a single PUT may not pass 5 GiB."""
+    from boto3.exceptions import S3UploadFailedError
+    from boto3.s3.transfer import TransferConfig
+
+    # The other transfer client (CRT) chooses its own part sizes, and with them another ETag.
+    config = TransferConfig(
+        multipart_threshold=PART_SIZE, multipart_chunksize=PART_SIZE, preferred_transfer_client="classic"
+    )
+    try:
+        client.upload_file(str(file), **where, ExtraArgs=dict(extra), Config=config)
+    except S3UploadFailedError as wrapped:
+        if isinstance(wrapped.__context__, ClientError):
+            raise wrapped.__context__ from None
+        raise
+
+
+def _look(client: Any, sent: Fingerprint, where: Mapping[str, str]) -> Answer:
+    """Compare the object with the file. An ETag that is no digest (KMS, other stores) proves nothing: read it all."""
+    try:
+        head = client.head_object(**where)
+    except ClientError as error:
+        if _status(error) != 404:
+            raise
+        return Answer(difference="nothing stands under that key", is_stored=False)
+    etag = head.get("ETag", "").strip('" ')
+    if head["ContentLength"] != sent.bytes:
+        return Answer(etag, f"the object has {head['ContentLength']} bytes and the file {sent.bytes}")
+    if etag == sent.etag:
+        return Answer(etag)
+    try:
+        stored = sha256_of(client.get_object(**where)["Body"].iter_chunks(1024 * 1024))
+    except FlexibleChecksumError:
+        return Answer(etag, "the object does not have the checksum that was sent with it")
+    if stored == sent.sha256:
+        return Answer(etag)
+    return Answer(etag, f"the object has the sha256 {stored} and the file {sent.sha256}")
+
+
+def _answer_behind(error: Exception, client: Any, sent: Fingerprint, where: Mapping[str, str]) -> Answer | None:
+    """What became of an upload that failed; None where the failure is all there is to say."""
+    code = _code(error)
+    if code in ALTERED_ON_THE_WAY:
+        return Answer(difference=f"the store refused the file as altered on the way ({code})", is_stored=False)
+    if code == UPLOAD_IS_OVER or _may_have_arrived(error):
+        # When looking fails too, the failure of the upload is the one to report.
+        with suppress(BotoCoreError, ClientError):
+            answer = _look(client, sent, where)
+            # Where nothing tells that an object was made, one that differs may be that of the last delivery.
+            return answer if answer.difference is None or code == UPLOAD_IS_OVER else None
+    return None
+
+
+def _end_open_uploads(
+    client: Any, sent: Fingerprint, where: Mapping[str, str], *, after: Exception | None = None
+) -> None:
+    """The transfer aborts its own upload, but not one whose number it never heard of or that a killed run left."""
+    if sent.bytes < PART_SIZE or (after and not _was_sent(after)):
+        return
+    # Not every role may list uploads, and the upload's own outcome is what counts.
+    with suppress(BotoCoreError, ClientError):
+        listed = client.list_multipart_uploads(Bucket=where["Bucket"], Prefix=where["Key"])
+        for upload in listed.get("Uploads", []):
+            if upload["Key"] == where["Key"]:
+                client.abort_multipart_upload(**where, UploadId=upload["UploadId"])
+
+
+def _remove(client: Any, where: Mapping[str, str]) -> str:
+    try:
+        client.delete_object(**where)
+    except (BotoCoreError, ClientError):
+        return "it could not be removed: delete it"
+    return "it was removed"
+
+
+def _was_sent(error: Exception) -> bool:
+    """Did a request leave? Where there was no connection or no credentials, asking again only takes time."""
+    return isinstance(error, ClientError) or (isinstance(error, HTTPClientError) and not isinstance(error, SSLError))
+
+
+def _may_have_arrived(error: Exception) -> bool:
+    if isinstance(error, ClientError):
+        return _code(error) in LOST_REPLY or _status(error) >= 500
+    return _was_sent(error)
+
+
+def _code(error: Exception) -> str:
+    return error.response.get("Error", {}).get("Code", "") if isinstance(error, ClientError) else ""
+
+
+def _status(error: ClientError) -> int:
+    return error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)

@@ -1,0 +1,137 @@
+"""Export jobs, read from Dagster's run records and event logs: one per export, however many runs it took."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Literal
+
+import dagster as dg
+from dagster import DagsterEventType as Type
+from dagster import DagsterRunStatus as RunStatus
+
+from m3ter_dagster.dagster_internals import events_of_run
+from m3ter_dagster.history.log import DUE_TAG, SCHEDULE_TAG, exported, root_id, runs_of
+
+_RUNS_AT_ONCE = 50
+
+Status = Literal["PENDING", "RUNNING", "SUCCEEDED", "FAILED"]
+_STATUSES: Mapping[RunStatus, Status] = {
+    RunStatus.STARTED: "RUNNING",
+    RunStatus.CANCELING: "RUNNING",
+    RunStatus.SUCCESS: "SUCCEEDED",
+    RunStatus.FAILURE: "FAILED",
+    RunStatus.CANCELED: "FAILED",
+}
+"""Of a run; any other has not begun."""
+_STATES = {
+    Type.ASSET_MATERIALIZATION_PLANNED: "waiting",
+    Type.STEP_START: "running",
+    Type.STEP_RESTARTED: "running",
+    Type.STEP_FAILURE: "failed",
+    Type.ASSET_MATERIALIZATION: "delivered",
+}
+"""Of an entity, by the last event about it."""
+
+
+@dataclass(frozen=True)
+class ExportJob:
+    """What became of one export so far."""
+
+    id: str
+    """The export id, which its objects bear: the id of the first run."""
+    schedule: str | None
+    due: datetime | None
+    """None for an export that a person started outside any schedule."""
+    started: datetime | None
+    finished: datetime | None
+    status: Status
+    delivered: tuple[str, ...]
+    """Entities that stand in every destination, whichever run of the export delivered them."""
+    failed: tuple[str, ...]
+    """Entities that failed, and once the export has ended all others that it owes."""
+
+
+def read_export_jobs(
+    instance: dg.DagsterInstance, *, schedule: str | None = None, status: Status | None = None, limit: int
+) -> list[ExportJob]:
+    """The last exports, the one that ran last first."""
+    found = (job for job in _jobs(instance, schedule) if status in (None, job.status))
+    return list(islice(found, limit))
+
+
+def last_export(instance: dg.DagsterInstance, schedule: str) -> ExportJob | None:
+    return next(iter(read_export_jobs(instance, schedule=schedule, limit=1)), None)
+
+
+def _jobs(instance: dg.DagsterInstance, schedule: str | None) -> Iterator[ExportJob]:
+    seen: set[str] = set()
+    for record in _records(instance, dg.RunsFilter(tags={SCHEDULE_TAG: schedule} if schedule else None)):
+        id = root_id(record.dagster_run)
+        if id not in seen:
+            seen.add(id)
+            job = _job(instance, id)
+            if job is not None:
+                yield job
+
+
+def _records(instance: dg.DagsterInstance, filters: dg.RunsFilter) -> Iterator[dg.RunRecord]:
+    """Newest first, some at a time."""
+    cursor: str | None = None
+    while records := instance.get_run_records(filters, limit=_RUNS_AT_ONCE, cursor=cursor):
+        yield from records
+        cursor = records[-1].dagster_run.run_id
+
+
+def _job(instance: dg.DagsterInstance, id: str) -> ExportJob | None:
+    """The export with this id, or None where the run exports nothing."""
+    runs = runs_of(instance, id)
+    states = _entity_states(instance, runs)
+    if not states:
+        return None
+    first, last = runs[0], runs[-1]
+    status = _status(runs, states)
+    has_ended = status in ("SUCCEEDED", "FAILED")
+    due = first.dagster_run.tags.get(DUE_TAG)
+    return ExportJob(
+        id=id,
+        schedule=first.dagster_run.tags.get(SCHEDULE_TAG),
+        due=datetime.fromisoformat(due) if due else None,
+        started=_moment(next((run.start_time for run in runs if run.start_time), None)),
+        finished=_moment(last.end_time) if has_ended else None,
+        status=status,
+        delivered=_in_state(states, "delivered"),
+        failed=_in_state(states, "failed", *(("waiting", "running") if has_ended else ())),
+    )
+
+
+def _status(runs: Sequence[dg.RunRecord], states: Mapping[str, str]) -> Status:
+    """That of the last run; but what is owed by an earlier one is still owed."""
+    status = _STATUSES.get(runs[-1].dagster_run.status, "PENDING")
+    is_complete = set(states.values()) == {"delivered"}
+    return "FAILED" if status == "SUCCEEDED" and not is_complete else status
+
+
+def _entity_states(instance: dg.DagsterInstance, runs: Sequence[dg.RunRecord]) -> dict[str, str]:
+    states: dict[str, str] = {}
+    for run in runs:
+        for event, _ in events_of_run(instance, run.dagster_run.run_id, _STATES.keys()):
+            name = _entity_of(event)
+            if name in exported() and states.get(name) != "delivered":
+                states[name] = _STATES[event.event_type]
+    return states
+
+
+def _entity_of(event: dg.DagsterEvent) -> str:
+    key = event.asset_key
+    return key.to_user_string() if key else event.step_key or ""
+
+
+def _in_state(states: Mapping[str, str], *wanted: str) -> tuple[str, ...]:
+    return tuple(sorted(name for name, state in states.items() if state in wanted))
+
+
+def _moment(timestamp: float | None) -> datetime | None:
+    return datetime.fromtimestamp(timestamp, UTC) if timestamp else None

@@ -1,0 +1,132 @@
+"""The m3ter API client of one Organization: a listing's pages, each complete and whole, one after the other."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NoReturn, TypeVar
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from m3ter_dagster.config import M3terSettings
+from m3ter_dagster.frames import raw_json
+from m3ter_dagster.m3ter.errors import CursorExpired, CursorStuck, Later, M3terError, Refused, quoted
+from m3ter_dagster.m3ter.http import Credentials, Http
+from m3ter_dagster.model.entities import Listing
+
+T = TypeVar("T")
+
+_CURSOR_REFUSALS = (400, 404, 410, 422)
+
+
+@dataclass(frozen=True)
+class Page:
+    rows: bytes
+    """The JSON array of the page's records, as m3ter sent it."""
+
+
+class M3terClient:
+    """Requests below one Organization's path, by one token and at one pace. Thread-safe."""
+
+    def __init__(
+        self, base_url: str, org_id: str, credentials: Credentials, *, per_second: float, stop: threading.Event
+    ) -> None:
+        self._organization = f"/organizations/{quote(org_id, safe='')}"
+        self._http = Http(base_url, credentials, per_second=per_second, stop=stop)
+        self._page_sizes: dict[str, int] = {}
+
+    def get(self, path: str, check: Callable[[bytes], T]) -> T:
+        """See `Http.get`."""
+        return self._http.get(self._organization + path, check)
+
+    def query(self, path: str, content: bytes, check: Callable[[bytes], T]) -> T:
+        """See `Http.query`."""
+        return self._http.query(self._organization + path, content, check)
+
+    def post(self, path: str, content: bytes, check: Callable[[bytes], T]) -> T:
+        """See `Http.post`."""
+        return self._http.post(self._organization + path, content, check)
+
+    def pages(self, listing: Listing, **parameters: str) -> Iterator[Page]:
+        """Every page of the list, empty ones included, until there is no nextToken.
+
+        CursorExpired: m3ter refuses to go on; what was read must be dropped and the list read anew.
+        """
+        cursor: str | None = None
+        followed: set[str] = set()
+        while True:
+            answer = self._page(listing, parameters, cursor)
+            yield Page(bytes(answer.data))
+            cursor = answer.nextToken
+            if not cursor:
+                return
+            if cursor in followed:
+                request = self._path(listing, parameters, None, listing.page_size)
+                raise CursorStuck(f"GET {self._organization}{request}")
+            followed.add(cursor)
+
+    def _page(self, listing: Listing, parameters: dict[str, str], cursor: str | None) -> _ListAnswer:
+        size = self._page_sizes.get(listing.path, listing.page_size)
+        try:
+            return self.get(self._path(listing, parameters, cursor, size), _list_answer)
+        except Refused as refusal:
+            if refusal.status == 413 and size > 1:
+                self._shrink(listing, size // 2)
+                return self._page(listing, parameters, cursor)
+            if cursor and refusal.status in _CURSOR_REFUSALS:
+                raise CursorExpired(refusal) from None
+            raise
+
+    def _shrink(self, listing: Listing, size: int) -> None:
+        """Ask for pages of at most `size` of this list from now on; another thread may have come further."""
+        self._page_sizes[listing.path] = min(size, self._page_sizes.get(listing.path, size))
+
+    def _path(self, listing: Listing, parameters: dict[str, str], cursor: str | None, size: int) -> str:
+        query = {"pageSize": str(size), **dict(listing.parameters), **parameters}
+        if cursor:
+            query["nextToken"] = cursor
+        return f"{listing.path}?{urlencode(query)}"
+
+
+def open_client(settings: M3terSettings, *, stop: threading.Event) -> M3terClient:
+    """The client of the Organization that the environment names. `stop` ends every wait."""
+    credentials = Credentials(settings.api_key.get_secret_value(), settings.api_secret.get_secret_value())
+    pace = settings.requests_per_second
+    return M3terClient(settings.base_url, settings.org_id, credentials, per_second=pace, stop=stop)
+
+
+class _ListAnswer(msgspec.Struct):
+    data: msgspec.Raw
+    nextToken: str | None = None
+
+
+def _list_answer(body: bytes) -> _ListAnswer:
+    """A body that is cut off, not JSON or without its rows is what a proxy or a crash leaves behind: Later."""
+    try:
+        body.decode("utf-8")
+        answer = msgspec.json.decode(body, type=_ListAnswer)
+    except UnicodeDecodeError as error:
+        raise Later(f"the answer is not UTF-8 at byte {error.start} of {len(body)}") from None
+    except RecursionError:
+        raise M3terError("a row is nested too deeply to be read; ask m3ter's support which it is.") from None
+    except msgspec.DecodeError as error:
+        answer = _answer_with_half_pairs(body) or _not_a_list(body, str(error))
+    if not bytes(answer.data).startswith(b"["):
+        return _not_a_list(body, "its data is no array")
+    return answer
+
+
+def _answer_with_half_pairs(body: bytes) -> _ListAnswer | None:
+    """A whole answer with half a surrogate pair in it is passed on, so that the cell can be named."""
+    try:
+        answer = raw_json.members(body)
+        return _ListAnswer(msgspec.Raw(answer["data"]), json.loads(answer.get("nextToken", b"null")))
+    except (ValueError, KeyError):
+        return None
+
+
+def _not_a_list(body: bytes, reason: str) -> NoReturn:
+    raise Later(f"the answer is not a list ({reason}); it starts with {quoted(body)[:60]!r}")

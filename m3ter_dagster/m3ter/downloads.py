@@ -1,0 +1,139 @@
+"""A file from a presigned address, whole: continued after a break, from a new address once the old one has expired."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import shutil
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import urllib3
+
+from m3ter_dagster.m3ter.errors import DownloadFailed, Later
+from m3ter_dagster.m3ter.http import open_pool
+
+CHUNK = 1 << 20
+TRIES = 6
+"""In a row, without a single new byte."""
+LONGEST_PAUSE = 15.0
+_GZIP = b"\x1f\x8b"
+
+
+@dataclass
+class _Part:
+    """What is there of a file so far, and by what to recognize the rest of the same file."""
+
+    path: Path
+    version: str | None = None
+    total: int | None = None
+
+    @property
+    def size(self) -> int:
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def restart(self) -> None:
+        self.path.unlink(missing_ok=True)
+        self.version = self.total = None
+
+
+class _Expired(Later):
+    """The address is not valid any more; there may be another."""
+
+
+def download(what: str, ask_for_url: Callable[[], str], to: Path, *, wait: Callable[[float], None]) -> None:
+    """Fetch the file, decompressed if it is gzip. DownloadFailed if that goes nowhere; `what` names it then."""
+    part, url, tries, furthest = _Part(to.with_name(f"{to.name}.part")), ask_for_url(), 0, 0
+    part.restart()  # what an earlier download has left may be of another file
+    while True:
+        try:
+            _continue(part, url)
+            _decompress(part.path, to)
+            return
+        except Later as later:
+            tries = 1 if part.size > furthest else tries + 1
+            furthest = max(furthest, part.size)
+            if tries == TRIES:
+                raise DownloadFailed(what, tries=tries, reason=later.reason) from None
+            wait(min(0.5 * 2**tries, LONGEST_PAUSE))
+            url = ask_for_url() if isinstance(later, _Expired) else url
+
+
+def _continue(part: _Part, url: str) -> None:
+    """To the end of the file, or Later with what is there kept. No header of m3ter's API goes to the store."""
+    headers = {"accept-encoding": "identity"}
+    if part.version is None:
+        part.restart()  # nothing would tell that the rest is of the same file
+    elif part.size:
+        headers |= {"range": f"bytes={part.size}-", "if-range": part.version}
+    try:
+        answer = open_pool(url).request("GET", url, headers=headers, preload_content=False, retries=False)
+        try:
+            _take(part, answer)
+        finally:
+            answer.close()
+    except urllib3.exceptions.HTTPError as error:
+        raise Later(f"of {type(error).__name__} after {part.size:,} bytes") from None
+    if part.total is not None and part.size != part.total:
+        wrong = part.size
+        part.restart()
+        raise Later(f"the file has {wrong:,} bytes and was announced with another size")
+
+
+def _take(part: _Part, answer: urllib3.BaseHTTPResponse) -> None:
+    match answer.status:
+        case 206 if _continues(part, answer):
+            pass
+        case 206 | 416:
+            part.restart()
+            raise Later(f"of status {answer.status}: the rest does not fit what is there, so it begins anew")
+        case 200:
+            part.restart()
+            part.version = _version(answer)
+            length = answer.headers.get("content-length")
+            part.total = int(length) if length else None
+        case 400 | 401 | 403 | 404 | 410:
+            raise _Expired(f"of status {answer.status}: its address has expired, or there is no such file")
+        case _:
+            raise Later(f"of status {answer.status}")
+    with part.path.open("ab") as file:
+        for chunk in answer.stream(CHUNK, decode_content=False):
+            file.write(chunk)
+
+
+def _continues(part: _Part, answer: urllib3.BaseHTTPResponse) -> bool:
+    """Is it the rest of the same file?"""
+    found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("content-range", ""))
+    if found is None or int(found[1]) != part.size or part.version != _version(answer):
+        return False
+    total = None if found[2] == "*" else int(found[2])
+    if None not in (total, part.total) and total != part.total:
+        return False
+    part.total = part.total or total
+    return True
+
+
+def _version(answer: urllib3.BaseHTTPResponse) -> str | None:
+    """Weak tags promise too little."""
+    tag = answer.headers.get("etag")
+    return tag if tag and not tag.startswith("W/") else answer.headers.get("last-modified")
+
+
+def _decompress(part: Path, to: Path) -> None:
+    """By what the file holds: neither its name nor its headers are documented."""
+    if not part.exists():
+        part.touch()
+    with part.open("rb") as file:
+        is_gzip = file.read(2) == _GZIP
+    if not is_gzip:
+        part.replace(to)
+        return
+    try:
+        with gzip.open(part) as compressed, to.open("wb") as plain:
+            shutil.copyfileobj(compressed, plain, CHUNK)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise Later(f"it is gzip that breaks off or is damaged ({error})") from None
+    finally:
+        part.unlink()

@@ -1,0 +1,1 @@
+"""Entities, cadence, time periods, an export and its keys, its manifest. The standard library only."""

@@ -1,0 +1,212 @@
+"""The operational entities: schemas/*.json, each a Table Schema, read into frozen `Entity` values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol
+
+TYPES = ("array", "boolean", "integer", "number", "object", "string")
+
+
+class DescriptorError(ValueError):
+    """A file in schemas/ is not a descriptor that this project understands."""
+
+
+class UnknownEntity(ValueError):
+    """A name that is neither an entity's nor one of m3ter's operational data types."""
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        super().__init__(f"there is no entity {name!r}; known are {', '.join(sorted(known))}.")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the export and where its value comes from."""
+
+    name: str
+    type: str
+    description: str
+    api_field: str | None
+    """The API's field, or None where the API has none."""
+    parent_field: str | None
+    """For an element of an array: the field of the enclosing record to take instead."""
+    constant: bool | str | None
+    required: bool
+    non_empty: bool
+    whole_without_fraction: bool
+    """Documented as integer but a number in the API: 10.0 is written 10, and 2.5 stays 2.5."""
+    is_personal: bool
+    """May say who somebody is, or what somebody typed: its values stand in the files and nowhere else."""
+
+    @property
+    def is_json(self) -> bool:
+        return self.type in ("object", "array")
+
+
+@dataclass(frozen=True)
+class ForeignKey:
+    column: str
+    entity: str
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A list of the API. Entities with equal listings are read from the same pages."""
+
+    path: str
+    page_size: int
+    parameters: tuple[tuple[str, str], ...] = ()
+    for_each: tuple[str, str] | None = None
+    """(entity, parameter): the list is asked for once per row of that entity, with its id as the parameter."""
+
+
+class Table(Protocol):
+    """Anything that is exported as a CSV: an entity, or measurements."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def columns(self) -> tuple[Column, ...]: ...
+    @property
+    def primary_key(self) -> str | None: ...
+    @property
+    def foreign_keys(self) -> tuple[ForeignKey, ...]: ...
+    @property
+    def table_schema(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Entity:
+    name: str
+    title: str
+    description: str
+    operational_data_type: str
+    columns: tuple[Column, ...]
+    primary_key: str
+    foreign_keys: tuple[ForeignKey, ...]
+    listing: Listing
+    elements: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
+    """Arrays of the listed record whose elements are this entity's rows, each with constant columns."""
+    not_exported: frozenset[str]
+    """Fields that the API documents and the export does not have."""
+    table_schema: str
+    """The descriptor as JSON text."""
+
+    def column(self, name: str) -> Column:
+        return next(column for column in self.columns if column.name == name)
+
+
+@cache
+def entities() -> Mapping[str, Entity]:
+    """The entities of this project by name, in alphabetical order."""
+    return load_entities(_folder())
+
+
+def find_entity(name: str) -> Entity:
+    """The entity called `name`, its own name or m3ter's (`bill`, `BILLS`)."""
+    known = entities()
+    by_type = {entity.operational_data_type: entity for entity in known.values()}
+    found = known.get(name) or by_type.get(name)
+    if found is None:
+        raise UnknownEntity(name, [*known, *by_type])
+    return found
+
+
+def load_entities(folder: Path) -> dict[str, Entity]:
+    loaded = {path.stem: load_entity(path) for path in sorted(folder.glob("*.json"))}
+    if not loaded:
+        raise DescriptorError(f"{folder} holds no descriptor; it should hold one JSON file per entity.")
+    for entity in loaded.values():
+        _check_references(entity, loaded)
+    return loaded
+
+
+def load_entity(path: Path) -> Entity:
+    where = f"schemas/{path.name}"
+    try:
+        text = path.read_text(encoding="utf-8")
+        descriptor = json.loads(text)
+        return _entity(path.stem, descriptor, text, where)
+    except json.JSONDecodeError as error:
+        raise DescriptorError(f"{where}:{error.lineno}: not JSON: {error.msg}.") from None
+    except KeyError as error:
+        raise DescriptorError(f"{where} has no {error.args[0]!r}.") from None
+
+
+def _entity(name: str, descriptor: dict[str, Any], text: str, where: str) -> Entity:
+    api = descriptor["m3ter:api"]
+    elements = api.get("elements", {})
+    return Entity(
+        name=name,
+        title=descriptor["title"],
+        description=descriptor["description"],
+        operational_data_type=descriptor["m3ter:operationalDataType"],
+        columns=tuple(_column(field, elements, where) for field in descriptor["fields"]),
+        primary_key=descriptor["primaryKey"],
+        foreign_keys=tuple(_foreign_key(name, key) for key in descriptor.get("foreignKeys", [])),
+        listing=_listing(api),
+        elements=tuple((array, tuple(constants.items())) for array, constants in elements.items()),
+        not_exported=frozenset(descriptor.get("m3ter:notExported", [])),
+        table_schema=text,
+    )
+
+
+def _listing(api: dict[str, Any]) -> Listing:
+    for_each = api.get("forEach")
+    return Listing(
+        path=api["path"],
+        page_size=api["maximumPageSize"],
+        parameters=tuple(api.get("parameters", {}).items()),
+        for_each=(for_each["entity"], for_each["parameter"]) if for_each else None,
+    )
+
+
+def _column(field: dict[str, Any], elements: dict[str, Any], where: str) -> Column:
+    name, type_ = field["name"], field.get("type")
+    if type_ not in TYPES:
+        raise DescriptorError(f"{where} gives {name!r} the type {type_!r}; use one of {', '.join(TYPES)}.")
+    constraints = field.get("constraints", {})
+    supplied = "m3ter:constant" in field or "m3ter:parent" in field or any(name in c for c in elements.values())
+    return Column(
+        name=name,
+        type=type_,
+        description=field.get("description", ""),
+        api_field=None if supplied else field.get("m3ter:api", name),
+        parent_field=field.get("m3ter:parent"),
+        constant=field.get("m3ter:constant"),
+        required=constraints.get("required", False),
+        non_empty=constraints.get("minLength", 0) > 0,
+        whole_without_fraction=type_ == "number" and field.get("m3ter:documented", {}).get("type") == "integer",
+        is_personal=field.get("m3ter:personal", False),
+    )
+
+
+def _foreign_key(name: str, key: dict[str, Any]) -> ForeignKey:
+    """Table Schema writes resources with dashes, and the table itself as the empty name."""
+    return ForeignKey(key["fields"], key["reference"]["resource"].replace("-", "_") or name)
+
+
+def _check_references(entity: Entity, loaded: Mapping[str, Entity]) -> None:
+    targets = [key.entity for key in entity.foreign_keys]
+    if entity.listing.for_each:
+        targets.append(entity.listing.for_each[0])
+    for target in targets:
+        if target not in loaded:
+            raise DescriptorError(
+                f"schemas/{entity.name}.json refers to {target!r}; there is no schemas/{target}.json."
+            )
+    names = {column.name for column in entity.columns}
+    for column in [entity.primary_key, *(key.column for key in entity.foreign_keys)]:
+        if column not in names:
+            raise DescriptorError(f"schemas/{entity.name}.json has a key {column!r} that is not among its fields.")
+
+
+def _folder() -> Path:
+    """Inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).parents[1]
+    inside = package / "schemas"
+    return inside if inside.is_dir() else package.parent / "schemas"

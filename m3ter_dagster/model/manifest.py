@@ -1,0 +1,101 @@
+"""The manifest of an export: a Frictionless Data Package that names every object, its size, rows and checksum. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from m3ter_dagster.model.entities import Table
+from m3ter_dagster.model.exports import Export
+
+TYPE = "manifest"
+"""In object keys, where an entity's name stands otherwise."""
+
+
+@dataclass(frozen=True)
+class ExportedEntity:
+    """One entity as it was delivered."""
+
+    entity: Table
+    rows: int
+    objects: Mapping[str, Mapping[str, Any]]
+    """By destination: uri, bytes, sha256, etag."""
+    reading: Mapping[str, Any]
+    """The window in which m3ter was read, and what was found on the way."""
+    difference: Mapping[str, Any]
+    """Rows added, removed and changed since the previous export, or why that is not known."""
+    keys: Sequence[Mapping[str, Any]]
+    """The files of hashes that the next export compares itself with."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A whole export. It is written last, so that whoever finds it finds everything."""
+
+    export: Export
+    schedule: str | None
+    destinations: Sequence[str]
+    started: datetime
+    finished: datetime
+    previous: str | None
+    """The id of the export that it was compared with."""
+    versions: Mapping[str, str]
+    entities: Sequence[ExportedEntity]
+
+    def data_package(self, destination: str) -> dict[str, Any]:
+        """The manifest for one destination: paths are the addresses of its own objects."""
+        present = {one.entity.name for one in self.entities}
+        return {
+            "profile": "data-package",
+            "name": f"m3ter-export-{self.export.id}",
+            "title": f"m3ter Data Export of {self.export.due:%Y-%m-%d %H:%M} UTC",
+            "created": self.finished.isoformat(),
+            "m3ter:export": self._about(destination),
+            "resources": [_resource(one, destination, present) for one in self.entities],
+        }
+
+    def _about(self, destination: str) -> dict[str, Any]:
+        return {
+            "id": self.export.id,
+            "orgId": self.export.org_id,
+            "schedule": self.schedule,
+            "destination": destination,
+            "destinations": list(self.destinations),
+            "due": self.export.due.isoformat(),
+            "started": self.started.isoformat(),
+            "finished": self.finished.isoformat(),
+            "previous": self.previous,
+            "versions": dict(self.versions),
+        }
+
+
+def _resource(one: ExportedEntity, destination: str, present: set[str]) -> dict[str, Any]:
+    delivered = one.objects[destination]
+    return {
+        "name": one.entity.name.replace("_", "-"),
+        "profile": "tabular-data-resource",
+        "path": delivered["uri"],
+        "format": "csv",
+        "mediatype": "text/csv",
+        "encoding": "utf-8",
+        "bytes": delivered["bytes"],
+        "hash": f"sha256:{delivered['sha256']}",
+        "m3ter:type": one.entity.name,
+        "m3ter:rows": one.rows,
+        "m3ter:etag": delivered["etag"],
+        "m3ter:reading": dict(one.reading),
+        "m3ter:difference": dict(one.difference),
+        "schema": _schema(one.entity, present),
+    }
+
+
+def _schema(entity: Table, present: set[str]) -> dict[str, Any]:
+    """The descriptor without the foreign keys to entities that are not in this export: those would be invalid."""
+    schema = json.loads(entity.table_schema)
+    targets = {key.column: key.entity for key in entity.foreign_keys}
+    kept = [key for key in schema.get("foreignKeys", []) if targets[key["fields"]] in present]
+    schema.pop("foreignKeys", None)
+    return {**schema, "foreignKeys": kept} if kept else schema

@@ -1,0 +1,1 @@
+"""A whole entity: lists side by side, fan-out, spool."""

@@ -1,0 +1,33 @@
+"""What reading one entity gave."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+import polars as pl
+
+from m3ter_dagster.model.entities import Entity
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A whole entity, validated. `frame` is scanned from disk and lives as long as the run."""
+
+    entity: Entity
+    frame: pl.LazyFrame
+    rows: int
+    duplicates: int
+    """Rows dropped because a newer version of the same record was read."""
+    unknown_fields: Mapping[str, int]
+    """Fields that the API sent and the descriptor does not know, and how many rows had each."""
+    empty_columns: tuple[str, ...]
+    """Columns that the API documents and no row has a value in."""
+    requests: int
+    started: datetime
+    finished: datetime
+
+    @property
+    def seconds(self) -> float:
+        return (self.finished - self.started).total_seconds()

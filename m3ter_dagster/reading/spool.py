@@ -1,0 +1,161 @@
+"""One entity's rows on disk, in batches, so that memory does not grow with the organization."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import polars as pl
+
+from m3ter_dagster.frames.decoding import Decoder
+from m3ter_dagster.frames.schema import (
+    RECORD,
+    RECORD_ID,
+    RECORD_VERSION,
+    Breach,
+    SchemaBreached,
+    frame_schema,
+    repeated_ids,
+    spool_schema,
+    validate,
+)
+from m3ter_dagster.model.entities import Entity
+from m3ter_dagster.reading.reading import Reading
+
+KEPT_BREACHES = 100
+"""Of each column, so that one column cannot hide another."""
+
+_HASH = "hash"
+
+
+@dataclass(frozen=True)
+class Batches:
+    """How much is decoded and written at once; what reaches a limit is the last of its batch."""
+
+    decode_bytes: int = 1 << 20
+    """Pages are decoded together: a page of 100 rows alone costs more in overhead than in rows."""
+    rows: int = 20_000
+    bytes: int = 16 << 20
+
+
+class Spool:
+    """Takes the pages of one listing for one entity; `finish` gives the whole as a frame."""
+
+    def __init__(self, entity: Entity, folder: Path, *, batches: Batches = Batches()) -> None:
+        self.entity = entity
+        self.rows = 0
+        self.requests = 0
+        self._folder = folder
+        self._batches = batches
+        self._folder.mkdir(mode=0o700, parents=True)
+        self._started = datetime.now(UTC)
+        self._decoder = Decoder(entity)
+        self._pages: list[bytes] = []
+        self._batch: list[pl.DataFrame] = []
+        self._hashes: list[pl.DataFrame] = []
+        self._filled: set[str] = set()
+        self._breaches: list[Breach] = []
+        self._breached: Counter[str] = Counter()
+
+    def add(self, page: bytes) -> None:
+        self.requests += 1
+        self._pages.append(page)
+        if sum(map(len, self._pages)) >= self._batches.decode_bytes:
+            self._decode()
+
+    def finish(self) -> Reading:
+        """SchemaBreached if any row breaks the schema; nothing of the entity may be used then."""
+        self._decode()
+        if self._batch:  # the last pages may have filled a batch to its limit, which is written by now
+            self._write_batch()
+        if self._breached:
+            raise SchemaBreached(self.entity.name, self._breaches, self._breached.total())
+        frame, rows = self._without_stale()
+        return Reading(
+            entity=self.entity,
+            frame=frame.select(list(frame_schema(self.entity))),
+            rows=rows,
+            duplicates=self.rows - rows,
+            unknown_fields=dict(self._decoder.unknown_fields),
+            empty_columns=self._empty_columns(rows),
+            requests=self.requests,
+            started=self._started,
+            finished=datetime.now(UTC),
+        )
+
+    def discard(self) -> None:
+        """Free the disk for others: nothing of this is of use."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _decode(self) -> None:
+        page, self._pages = _joined(self._pages), []
+        frame, breaches = self._decoder.decode(page)
+        self._breach(breaches)
+        self.rows += len(frame)
+        self._batch.append(frame)
+        rows, size = sum(map(len, self._batch)), sum(frame.estimated_size() for frame in self._batch)
+        if rows >= self._batches.rows or size >= self._batches.bytes:
+            self._write_batch()
+
+    def _write_batch(self) -> None:
+        batch, self._batch = pl.concat(self._batch), []
+        if not len(batch):
+            return
+        self._breach(validate(batch, self.entity))
+        if self._breached:
+            return
+        self._filled.update(name for name in batch.columns if batch[name].null_count() < len(batch))
+        self._hashes.append(batch.select(pl.col(self.entity.primary_key).hash().alias(_HASH), RECORD))
+        batch.write_ipc(self._folder / f"{len(self._hashes):06}.arrow", compression="lz4")
+
+    def _breach(self, breaches: list[Breach]) -> None:
+        for breach in breaches:
+            self._breached[breach.column] += 1
+            if self._breached[breach.column] <= KEPT_BREACHES:
+                self._breaches.append(breach)
+
+    def _without_stale(self) -> tuple[pl.LazyFrame, int]:
+        """Of the copies of a record the one with the highest version, the last read of equals; all its rows."""
+        if not self._hashes:
+            return pl.LazyFrame(schema=spool_schema(self.entity)), 0
+        frame = pl.scan_ipc(self._folder / "*.arrow")
+        stale = self._stale_records(frame)
+        if len(stale):
+            frame = frame.filter(~pl.col(RECORD).is_in(stale.implode()))
+        rows = frame.select(pl.len()).collect().item() if len(stale) else self.rows
+        self._check_primary_key(frame)
+        return frame, rows
+
+    def _stale_records(self, frame: pl.LazyFrame) -> pl.Series:
+        copies = self._decoder.enclosing_records() if self.entity.elements else self._suspects(frame)
+        newest_first = copies.sort([RECORD_VERSION, RECORD], descending=True, nulls_last=True)
+        return newest_first.filter(~pl.col(RECORD_ID).is_first_distinct())[RECORD]
+
+    def _suspects(self, frame: pl.LazyFrame) -> pl.DataFrame:
+        """The records whose ids have equal hashes: nearly always none, so that no id is kept in memory."""
+        suspects = pl.concat(self._hashes).filter(pl.col(_HASH).is_duplicated())[RECORD]
+        identity = {RECORD_ID: pl.col(self.entity.primary_key), RECORD_VERSION: pl.col("version")}
+        return frame.filter(pl.col(RECORD).is_in(suspects.implode())).select(RECORD, **identity).collect()
+
+    def _check_primary_key(self, frame: pl.LazyFrame) -> None:
+        """Rows that are records are unique by now; elements of records may repeat an id of another."""
+        if not self.entity.elements:
+            return
+        key = pl.col(self.entity.primary_key)
+        repeated = frame.group_by(key).len().filter(pl.col("len") > 1).head(KEPT_BREACHES).collect(engine="streaming")
+        if len(repeated):
+            breaches = repeated_ids(self.entity, repeated[self.entity.primary_key])
+            raise SchemaBreached(self.entity.name, breaches, len(breaches))
+
+    def _empty_columns(self, rows: int) -> tuple[str, ...]:
+        expected = [column.name for column in self.entity.columns if column.api_field]
+        return tuple(name for name in expected if name not in self._filled) if rows else ()
+
+
+def _joined(pages: list[bytes]) -> bytes:
+    """Several JSON arrays as one."""
+    rows = (page.strip()[1:-1].strip() for page in pages)
+    return b"[" + b",".join(row for row in rows if row) + b"]"

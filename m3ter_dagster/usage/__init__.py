@@ -1,0 +1,1 @@
+"""Measurements: selection, columns, requests, jobs, rows."""

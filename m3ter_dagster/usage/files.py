@@ -1,0 +1,106 @@
+"""m3ter's usage file before its cells are looked at: its header, and whether every row is whole."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from m3ter_dagster.frames.csv import outside_quotes
+from m3ter_dagster.frames.schema import SHOWN, Breach, shown
+from m3ter_dagster.usage.columns import FIXED_COLUMNS, METER, YEAR, UsageTable
+
+
+def is_blank(path: Path) -> bool:
+    """Is there neither a header nor a row: not a byte, or a mark of the encoding and empty lines only?"""
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        return not any(line.strip() for line in file)
+
+
+def read_header(path: Path) -> list[str]:
+    """The names of the columns; none where its first line is empty. What is no text at all has names nobody knows."""
+    try:
+        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+            return next(csv.reader(file), [])
+    except csv.Error as error:
+        return [str(error)]
+
+
+def header_breaches(header: Sequence[str], table: UsageTable) -> list[Breach]:
+    """What a file may not have even if it has no rows: a column twice, or nothing of the document."""
+    known = {column.name for column in table.columns}
+    if not known & set(header):
+        came = ",".join(header)
+        # Where a file has no header this is a row, unless it is a page of some proxy or a header with other separators.
+        is_no_row = came.startswith("<") or METER in came
+        value = f"missing; instead came {repr(came[:SHOWN]) if is_no_row else shown(came, None)}"
+        return [Breach(None, METER, value, "must be a column of m3ter's file")]
+    twice = sorted({name for name in header if header.count(name) > 1})
+    return [Breach(None, name, "the header", "must name each column once") for name in twice]
+
+
+def missing_columns(header: Sequence[str], table: UsageTable) -> Iterator[Breach]:
+    """Columns that rows cannot do without. Those of fields m3ter may leave out, since it includes fields "determined
+    by the time period", but not all of one kind while it has others that no field is called: then it names them
+    differently, and their values would be lost.
+    """
+    fields: dict[str, list[str]] = {}
+    for column in table.columns:
+        if column.name.endswith(")"):
+            fields.setdefault(column.name.rpartition(" (")[2], []).append(column.name)
+        elif column.name not in (*header, YEAR):  # a year can be told from the time
+            yield Breach(None, column.name, "missing", "must be a column of m3ter's file, as its schema documents")
+    known = {column.name for column in table.columns} | FIXED_COLUMNS.keys()
+    unknown = [name for name in header if name not in known]
+    for names in fields.values():
+        if unknown and not set(names) & set(header):
+            rule = "must be a column of m3ter's file; it has others, which no field is called"
+            yield Breach(None, names[0], f"missing, and there are {', '.join(unknown)[:SHOWN]!r}", rule)
+
+
+def has_whole_rows(path: Path, columns: int) -> bool:
+    """Are there as many fields as `columns` in every row, all told? Polars refuses a row with more and fills up others.
+
+    False also where quotes or empty lines only make it look otherwise: `first_broken_row` tells.
+    """
+    commas, lines, last = 0, 0, b"\n"
+    for part in outside_quotes(path):
+        commas, lines, last = commas + part.count(b","), lines + part.count(b"\n"), part[-1:] or last
+    return commas == (lines + (last != b"\n")) * (columns - 1)
+
+
+def row_of_file(index: int) -> str:
+    """How a row is named, counted from 0 below the header: the id that it was sent with is its sender's."""
+    return f"{index + 1} of the file"
+
+
+def first_broken_row(path: Path, header: Sequence[str], table: UsageTable) -> Breach | None:
+    """The first row that is not CSV, not UTF-8, or has not one field per column. Slow: for a file that is in doubt."""
+    number = 0
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        try:
+            for number, cells in enumerate(csv.reader(file, strict=True)):
+                if cells and (broken := _broken_cell(cells, header, table)):
+                    return Breach(row_of_file(number - 1), *broken)
+        except csv.Error as error:
+            return Breach(row_of_file(number), "unknown", str(error), "must be CSV")
+    return None
+
+
+def _broken_cell(cells: Sequence[str], header: Sequence[str], table: UsageTable) -> tuple[str, str, str] | None:
+    """Its column and value, and the rule."""
+    if len(cells) < len(header):
+        count = f"{len(cells)} of {len(header)} fields"
+        return header[len(cells)], "missing", f"must be there; the row has {count}: the file is cut off or damaged"
+    if len(cells) > len(header):
+        return (
+            "beyond the last",
+            shown(cells[len(header)], None),
+            f"must not be there; the header has {len(header)} columns",
+        )
+    columns = {column.name: column for column in table.columns}
+    for name, cell in zip(header, cells, strict=True):
+        if any("\udc80" <= character <= "\udcff" for character in cell):
+            text = cell.encode(errors="surrogateescape").decode(errors="replace")
+            return name, shown(text, columns.get(name)), "must be UTF-8"
+    return None

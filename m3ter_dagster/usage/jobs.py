@@ -1,0 +1,201 @@
+"""m3ter's own ad-hoc exports of measurements: asked for, waited for, downloaded."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import msgspec
+
+from m3ter_dagster.config import M3terSettings
+from m3ter_dagster.m3ter.client import open_client
+from m3ter_dagster.m3ter.downloads import download
+from m3ter_dagster.m3ter.errors import (
+    ExportFileEmpty,
+    ExportJobFailed,
+    Interrupted,
+    Later,
+    M3terError,
+    Refused,
+    UsageExportInvalid,
+    UsageExportRefused,
+)
+from m3ter_dagster.model.entities import Listing, entities
+from m3ter_dagster.usage.columns import Meter, MeterField
+from m3ter_dagster.usage.files import is_blank
+
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 20.0
+PATIENCE_SECONDS = 6 * 3600.0
+"""m3ter says nothing about how long a job takes; its file can be had for 24 hours."""
+AGAIN_AFTER = (2.0, 10.0, 30.0)
+"""The pauses before an empty file is asked for again: at a new address, of a new job, at a new address of that."""
+_QUERIED = ("startDate", "endDate", "meterIds", "accountIds", "dimensionFilters", "aggregations", "groups")
+"""What an export asks for and a usage query takes as well."""
+
+_REFUSALS: Mapping[int, Callable[[Refused], M3terError]] = {
+    400: UsageExportInvalid,
+    403: UsageExportRefused,
+    404: UsageExportRefused,
+    422: UsageExportInvalid,
+}
+"""What a refusal to create an export means."""
+
+T = TypeVar("T")
+Clock = Callable[[], float]
+Tell = Callable[[str], None]
+
+
+class _Created(msgspec.Struct):
+    jobId: str
+
+
+class _Job(msgspec.Struct):
+    status: str
+
+
+class _Address(msgspec.Struct):
+    url: str
+
+
+class _Found(msgspec.Struct):
+    data: list[msgspec.Raw]
+    hasMoreData: bool = False
+
+
+class _Field(msgspec.Struct):
+    code: str
+    name: str
+    category: str = "MEASURE"
+
+
+class _Meter(msgspec.Struct):
+    id: str
+    dtCreated: str | None = None
+    dataFields: list[_Field] | None = None
+    derivedFields: list[_Field] | None = None
+
+
+class _Account(msgspec.Struct):
+    id: str
+
+
+class UsageExports:
+    """The measurements of one Organization. `stop` ends every wait."""
+
+    def __init__(
+        self,
+        settings: M3terSettings,
+        *,
+        stop: threading.Event,
+        wait: Callable[[float], None] | None = None,
+        clock: Clock = time.monotonic,
+        again_after: Sequence[float] = AGAIN_AFTER,
+    ) -> None:
+        self._client = open_client(settings, stop=stop)
+        self._stop = stop
+        self._wait = wait or self._wait_or_stop
+        self._clock = clock
+        self._again_after = again_after
+
+    def meters(self) -> list[Meter]:
+        """All meters, the oldest first: a new one adds its columns at the end."""
+        found = {one.id: one for one in self._records(entities()["meter"].listing, _Meter)}
+        in_order = sorted(found.values(), key=lambda one: (one.dtCreated or "", one.id))
+        return [
+            Meter(one.id, tuple(map(_field, (*(one.dataFields or ()), *(one.derivedFields or ()))))) for one in in_order
+        ]
+
+    def account_ids(self) -> set[str]:
+        return {one.id for one in self._records(entities()["account"].listing, _Account)}
+
+    def export(self, body: Mapping[str, Any], to: Path, *, tell: Tell) -> str:
+        """Have the measurements written to `to` as m3ter writes them, not compressed; the id of m3ter's job.
+
+        It is empty only if m3ter's usage query finds nothing either: a row that is missing is a wrong invoice.
+        Otherwise it is asked for again, by turns at a new address and of a new job.
+        """
+        jobs: list[str] = []
+        refusal: Refused | None = None
+        for number, pause in enumerate((0.0, *self._again_after)):
+            if number:
+                tell(f"The file of m3ter's export job {jobs[-1]} is empty, which is not believed; asking for it again.")
+                self._wait(pause)
+            if number % 2 == 0:
+                jobs.append(self._create(body))
+                self._wait_for(jobs[-1], tell)
+            job_id = jobs[-1]
+            tell(f"m3ter's export job {job_id} has succeeded; downloading its file.")
+            download(f"the file of m3ter's export job {job_id}", partial(self._url, job_id), to, wait=self._wait)
+            if not is_blank(to):
+                return job_id
+            try:
+                if not self._has_measurements(body):
+                    tell(f"The file of m3ter's export job {job_id} is empty, and m3ter has no measurements there.")
+                    return job_id
+                refusal = None
+            except Refused as refused:
+                refusal = refused
+        raise ExportFileEmpty(jobs, downloads=1 + len(self._again_after), refusal=refusal)
+
+    def _has_measurements(self, body: Mapping[str, Any]) -> bool:
+        """The question of the export in full: measurements without the aggregated fields are nothing to either."""
+        content = msgspec.json.encode({name: body[name] for name in _QUERIED if name in body} | {"limit": 1})
+        found = self._client.query("/usage/query", content, lambda answer: _read(answer, _Found))
+        return bool(found.data) or found.hasMoreData
+
+    def _create(self, body: Mapping[str, Any]) -> str:
+        """Where the answer is lost a second job may be made. Nobody reads that: it has no destination, and m3ter
+        forgets its file after a day. To take over a job that looks like ours would be worse: m3ter does not say
+        what a job exports.
+        """
+        content = msgspec.json.encode(body)
+        try:
+            return self._client.post("/dataexports/adhoc", content, lambda answer: _read(answer, _Created)).jobId
+        except Refused as refusal:
+            raise _REFUSALS.get(refusal.status, lambda same: same)(refusal) from None
+
+    def _wait_for(self, job_id: str, tell: Tell) -> None:
+        started, pause = self._clock(), FIRST_PAUSE
+        path = _job_path(job_id)
+        while (status := self._client.get(path, lambda answer: _read(answer, _Job)).status) != "SUCCEEDED":
+            seconds = self._clock() - started
+            if status == "FAILED":
+                raise ExportJobFailed(job_id, f"has failed after {seconds:.0f} s")
+            if seconds > PATIENCE_SECONDS:
+                raise ExportJobFailed(job_id, f"is still {status} after {seconds:.0f} s")
+            tell(f"m3ter's export job {job_id} is {status.lower()}, for {seconds:.0f} s now.")
+            self._wait(pause)
+            pause = min(pause * 1.5, LONGEST_PAUSE)
+
+    def _url(self, job_id: str) -> str:
+        return self._client.get(f"{_job_path(job_id)}/getdownloadurl", lambda answer: _read(answer, _Address)).url
+
+    def _records(self, listing: Listing, kind: type[T]) -> Iterator[T]:
+        for page in self._client.pages(listing):
+            for record in msgspec.json.decode(page.rows, type=list[msgspec.Raw]):
+                yield msgspec.json.decode(record, type=kind)
+
+    def _wait_or_stop(self, seconds: float) -> None:
+        if self._stop.wait(seconds):
+            raise Interrupted
+
+
+def _job_path(job_id: str) -> str:
+    return f"/dataexports/jobs/{quote(job_id, safe='')}"
+
+
+def _field(field: _Field) -> MeterField:
+    return MeterField(field.code, field.name, field.category)
+
+
+def _read(answer: bytes, kind: type[T]) -> T:
+    """A body that is cut off or not JSON is what a proxy leaves behind: Later."""
+    try:
+        return msgspec.json.decode(answer, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise Later(f"the answer is not what m3ter documents ({error})") from None

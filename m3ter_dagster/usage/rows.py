@@ -1,0 +1,198 @@
+"""The CSV of m3ter's usage export -> typed rows on disk, and what is wrong with them. Pure but for its files.
+
+Everything is streamed: memory does not grow with the measurements, however many there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from m3ter_dagster.frames.schema import Breach, frame_schema, shown
+from m3ter_dagster.model.time_periods import Window
+from m3ter_dagster.usage.columns import ACCOUNT, METER, TIME, UID, YEAR, UsageTable
+from m3ter_dagster.usage.files import (
+    first_broken_row,
+    has_whole_rows,
+    header_breaches,
+    is_blank,
+    missing_columns,
+    read_header,
+    row_of_file,
+)
+from m3ter_dagster.usage.rules import breaks_a_rule, moment, rules
+
+SHOWN_BREACHES = 100
+HASHES_AT_ONCE = 2_000_000
+SUSPECTS = 1000
+_BAD = "m3ter:bad"
+_HASH = "m3ter:hash"
+
+
+class UsageBreached(Exception):
+    """m3ter's file is not what its schema says; nothing of it may be delivered."""
+
+    def __init__(self, table: str, breaches: Sequence[Breach], total: int) -> None:
+        self.table = table
+        self.breaches = breaches
+        self.total = total
+        super().__init__(self._words(str(breaches[0])))
+
+    @property
+    def notification(self) -> str:
+        """The same words without any value."""
+        return self._words(self.breaches[0].without_value)
+
+    def _words(self, breach: str) -> str:
+        more = f" ({self.total - 1} more)" if self.total > 1 else ""
+        return (
+            f"{self.table} is not exported because m3ter's file breaks the published Measurement schema: "
+            f"{breach}{more}. Re-execute it, and report it to m3ter's support if it stays so."
+        )
+
+
+@dataclass(frozen=True)
+class Usage:
+    """The rows of one usage export, validated. `frame` is scanned from disk."""
+
+    frame: pl.LazyFrame
+    rows: int
+    unknown_columns: tuple[str, ...]
+    """What m3ter's file has beyond the table."""
+    empty_columns: tuple[str, ...]
+    """What the table has beyond the file, or the file without any value."""
+    meter_ids: frozenset[str]
+    account_ids: frozenset[str]
+    sums: Mapping[str, Mapping[str, float]]
+    """By meter, the sum of each column of numbers."""
+
+
+def no_usage(table: UsageTable) -> Usage:
+    return Usage(pl.LazyFrame(schema=frame_schema(table)), 0, (), (), frozenset(), frozenset(), {})
+
+
+def read_usage(path: Path, table: UsageTable, window: Window, to: Path) -> Usage:
+    """The rows of the file at `path`, kept at `to`. UsageBreached if a row does not fit the table or the window."""
+    if is_blank(path):
+        return no_usage(table)
+    header = read_header(path)
+    _refuse(table, header_breaches(header, table))
+    # Polars takes a quote in a header's name for two.
+    text = pl.scan_csv(path, schema=dict.fromkeys(header, pl.String), has_header=False, skip_rows=1)
+    typed = text.select(
+        *(_cell(column.name, column.type, header) for column in table.columns),
+        breaks_a_rule(table, header, window).alias(_BAD),
+    )
+    kept = _kept(typed, path, table, header, to)
+    rows, bad = kept.select(pl.len().alias("rows"), pl.col(_BAD).sum()).collect(engine="streaming").row(0)
+    if bad:
+        raise UsageBreached(table.name, _breaches(text, kept, table, header, window), bad)
+    if rows:
+        _refuse(table, missing_columns(header, table))
+    frame = kept.drop(_BAD)
+    if table.primary_key:
+        _check_unique(frame, table, rows)
+    return Usage(
+        frame=frame,
+        rows=rows,
+        unknown_columns=tuple(name for name in header if name not in frame_schema(table)),
+        empty_columns=_empty(frame, rows),
+        meter_ids=_distinct(frame, METER),
+        account_ids=_distinct(frame, ACCOUNT) if ACCOUNT in frame_schema(table) else frozenset(),
+        sums=_sums(frame, table),
+    )
+
+
+def _kept(typed: pl.LazyFrame, path: Path, table: UsageTable, header: Sequence[str], to: Path) -> pl.LazyFrame:
+    """The rows on disk, once. Polars would fill up a row that is cut off, and says little of what it cannot read."""
+    if not has_whole_rows(path, len(header)):
+        _refuse(table, [first_broken_row(path, header, table)])
+    try:
+        typed.sink_parquet(to, compression="lz4")
+    except pl.exceptions.PolarsError as error:
+        unreadable = Breach(None, "unknown", f"{type(error).__name__} of polars", "must be CSV")
+        _refuse(table, [first_broken_row(path, header, table) or unreadable])
+    return pl.scan_parquet(to)
+
+
+def _refuse(table: UsageTable, breaches: Iterable[Breach | None]) -> None:
+    """UsageBreached if there is any."""
+    if found := [breach for breach in breaches if breach]:
+        raise UsageBreached(table.name, found, len(found))
+
+
+def _cell(name: str, type_: str, header: Sequence[str]) -> pl.Expr:
+    if name not in header:
+        year = moment(TIME).dt.year().cast(pl.String) if name == YEAR and TIME in header else pl.lit(None, pl.String)
+        return (year if type_ == "string" else pl.lit(None, pl.Float64)).alias(name)
+    return pl.col(name).cast(pl.Float64, strict=False) if type_ == "number" else pl.col(name)
+
+
+def _breaches(
+    text: pl.LazyFrame, kept: pl.LazyFrame, table: UsageTable, header: Sequence[str], window: Window
+) -> list[Breach]:
+    """The first ones, looked up in the text."""
+    checked = rules(table, header, window)
+    numbers = (
+        kept.with_row_index("row").filter(_BAD).select("row").head(SHOWN_BREACHES).collect(engine="streaming")["row"]
+    )
+    names = list(dict.fromkeys([name for name, _, _ in checked]))
+    found = [rule.alias(f"rule {index}") for index, (_, _, rule) in enumerate(checked)]
+    rows = text.with_row_index("row").filter(pl.col("row").is_in(numbers.implode())).select("row", *names, *found)
+    columns = {column.name: column for column in table.columns}
+    breaches: list[Breach] = []
+    for row in rows.collect(engine="streaming").iter_rows(named=True):
+        for index, (name, says, _) in enumerate(checked):
+            if row[f"rule {index}"]:
+                breaches.append(Breach(row_of_file(row["row"]), name, shown(row[name], columns[name]), says))
+    return breaches
+
+
+def _check_unique(frame: pl.LazyFrame, table: UsageTable, rows: int) -> None:
+    """By hashes, some millions at a time, and then by the ids themselves."""
+    buckets = rows // HASHES_AT_ONCE + 1
+    hashes = frame.select(pl.col(UID).hash().alias(_HASH))
+    suspects: list[int] = []
+    for bucket in range(buckets):
+        some = hashes.filter(pl.col(_HASH) % buckets == bucket).collect(engine="streaming")[_HASH].sort()
+        suspects += some.filter(some == some.shift(1)).unique().head(SUSPECTS).to_list()
+    if not suspects:
+        return
+    those = pl.Series(suspects[:SUSPECTS], dtype=pl.UInt64)
+    repeated = (
+        frame.select(UID)
+        .with_row_index("row")
+        .filter(pl.col(UID).hash().is_in(those.implode()))
+        .group_by(UID)
+        .agg(pl.len(), pl.col("row").min())
+        .filter(pl.col("len") > 1)
+        .sort("row")
+        .collect(engine="streaming")
+    )
+    if len(repeated):
+        rule, key = "is the primary key and must be unique", next(one for one in table.columns if one.name == UID)
+        first = repeated.select("row", UID).head(SHOWN_BREACHES).rows()
+        breaches = [Breach(row_of_file(row), UID, shown(uid, key), rule) for row, uid in first]
+        raise UsageBreached(table.name, breaches, len(repeated))
+
+
+def _empty(frame: pl.LazyFrame, rows: int) -> tuple[str, ...]:
+    nulls = frame.null_count().collect(engine="streaming").row(0, named=True)
+    return tuple(name for name, count in nulls.items() if rows and count == rows)
+
+
+def _distinct(frame: pl.LazyFrame, column: str) -> frozenset[str]:
+    """As many as the Organization has, not as there are measurements."""
+    return frozenset(frame.select(pl.col(column).drop_nulls().unique()).collect(engine="streaming")[column])
+
+
+def _sums(frame: pl.LazyFrame, table: UsageTable) -> dict[str, dict[str, float]]:
+    numbers = [column.name for column in table.columns if column.type == "number"]
+    if not numbers:
+        return {}
+    summed: Any = frame.group_by(METER).agg(pl.col(*numbers).sum()).sort(METER).collect(engine="streaming")
+    return {row[METER]: {name: row[name] for name in numbers} for row in summed.iter_rows(named=True)}

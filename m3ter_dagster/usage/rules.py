@@ -1,0 +1,52 @@
+"""What each cell of m3ter's usage file must be, as expressions over columns of text. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from m3ter_dagster.model.time_periods import Window
+from m3ter_dagster.usage.columns import TIME, UsageTable
+
+FORMATS = (
+    ("%+", "UTC"),
+    ("%Y-%m-%dT%H:%M:%S%.f", None),
+    ("%Y-%m-%d %H:%M:%S%.f", None),
+    ("%Y-%m-%dT%H:%M", None),
+    ("%Y-%m-%d %H:%M", None),
+    ("%Y-%m-%d", None),
+)
+"""ISO 8601 with a zone, and without one, which is UTC then."""
+
+
+def rules(table: UsageTable, header: Sequence[str], window: Window) -> list[tuple[str, str, pl.Expr]]:
+    """Columns, what they must be, and where they are not."""
+    found: list[tuple[str, str, pl.Expr]] = []
+    for column in table.columns:
+        cell = pl.col(column.name)
+        if column.name not in header:
+            continue
+        if column.required:
+            found.append((column.name, "must not be missing or empty", cell.fill_null("") == ""))
+        if column.type == "number":
+            number = cell.cast(pl.Float64, strict=False)
+            is_there = cell.fill_null("") != ""
+            found.append((column.name, "must be a number", is_there & ~number.is_finite().fill_null(False)))
+    if TIME in header:
+        inside = (moment(TIME) >= window.start) & (moment(TIME) < window.end)
+        found.append((TIME, f"must be a time in the window of the export, {window}", ~inside.fill_null(False)))
+    return found
+
+
+def breaks_a_rule(table: UsageTable, header: Sequence[str], window: Window) -> pl.Expr:
+    return pl.any_horizontal(pl.lit(False), *(broken for _, _, broken in rules(table, header, window)))
+
+
+def moment(column: str) -> pl.Expr:
+    """The time in a column of text, in UTC, or null."""
+    times = [
+        pl.col(column).str.to_datetime(format_, time_unit="us", time_zone=zone, strict=False)
+        for format_, zone in FORMATS
+    ]
+    return pl.coalesce(*(time.dt.replace_time_zone("UTC") if time is not times[0] else time for time in times))

@@ -1,0 +1,113 @@
+"""The sample organization's customers: accounts with contracts and account plans."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from random import Random
+
+from m3ter_sandbox.plans import STANDARD_GROUPS, STANDARD_PLANS, TEMPLATES_PER_PRODUCT, template_of
+from m3ter_sandbox.values import Record, Seed, audit, custom_fields, date, date_time, moment, month, some, text
+
+CURRENCIES = ("USD", "EUR", "GBP", "JPY")
+FAR_FUTURE = month(900)
+CHILD_BILLING_MODES = ("PARENT_SUMMARY", "PARENT_BREAKDOWN", "CHILD")
+FAMILY = 7
+"""Every seventh account is the parent of the six after it, of most of them."""
+
+
+def currency_of(account: int) -> str:
+    return CURRENCIES[account % len(CURRENCIES)]
+
+
+def contracts_of(account: int) -> int:
+    return 1 + account % 2
+
+
+def account_plans_of(account: int) -> int:
+    return 1 + account % 3
+
+
+def account_records(seed: Seed, number: int) -> Iterator[tuple[str, Record]]:
+    """An account with its contracts and account plans."""
+    yield "account", account(seed, number)
+    for index in range(contracts_of(number)):
+        yield "contract", contract(seed, number, index)
+    for index in range(account_plans_of(number)):
+        yield "account_plan", account_plan(seed, number, index)
+
+
+def account(seed: Seed, number: int) -> Record:
+    random = seed.random("account", number)
+    has_parent = number % FAMILY not in (0, 1)
+    return {
+        "id": seed.id("account", number),
+        "name": f"{text(random)} #{number}",
+        "code": f"account_{number}",
+        **some(random, address=_address(random), emailAddress=f"billing+{number}@example.com"),
+        "autoGenerateStatementMode": ("NONE", "JSON", "JSON_AND_CSV")[number % 3],
+        **some(random, billEpoch=date(month(number % 12))),
+        **some(random, creditApplicationOrder=["PREPAYMENT", "BALANCE"] if number % 2 else []),
+        "currency": currency_of(number),
+        **({"parentAccountId": seed.id("account", number - number % FAMILY)} if has_parent else {}),
+        **some(random, purchaseOrderNumber="" if number % 5 == 0 else f"PO, {number}"),
+        **some(random, statementDefinitionId=seed.id("statement definition", 0)),
+        **some(random, customFields=custom_fields(random) if number % 4 else {}),
+        **some(random, daysBeforeBillDue=30),
+        **audit(random, seed, _joined(seed, number)),
+    }
+
+
+def _joined(seed: Seed, number: int) -> datetime:
+    return moment(seed.random("joined", number), month(0) - timedelta(days=60), 60)
+
+
+def _address(random: Random) -> Record:
+    lines = {"addressLine1": "1, High Street", "addressLine2": text(random), "addressLine3": None, "addressLine4": ""}
+    return {**lines, "locality": "Łódź", "postCode": f"{int(random.random() * 1e5):05}", "country": "PL"}
+
+
+def contract(seed: Seed, number: int, index: int) -> Record:
+    random = seed.random("contract", number, index)
+    filters = [{"dimensionCode": "region", "value": 'EU "west"', "mode": "INCLUDE"}]
+    return {
+        "id": seed.id("contract", number, index),
+        "accountId": seed.id("account", number),
+        "name": text(random),
+        "code": f"contract_{number}_{index}",
+        **some(random, description=f'Terms:\r\n1. {text(random)}\n2. "As is"'),
+        **some(random, purchaseOrderNumber=f"00{number}"),
+        "startDate": date(month(index * 12)),
+        "endDate": date(month(index * 12 + 12)),
+        **some(random, customFields=custom_fields(random)),
+        **some(random, applyContractPeriodLimits=True, usageFilters=filters),
+        **some(random, billGroupingKeyId=seed.id("bill grouping key", 0)),
+        **audit(random, seed, _joined(seed, number)),
+    }
+
+
+def account_plan(seed: Seed, number: int, index: int) -> Record:
+    """The first is active, the second has ended, the third is an account plan group."""
+    random = seed.random("account plan", number, index)
+    has_ended = index == 1
+    ends = {"endDate": date_time(month(6))} if has_ended else {"endDate": date_time(FAR_FUTURE)}
+    return {
+        "id": seed.id("account plan", number, index),
+        "code": f"account_plan_{number}_{index}",
+        "accountId": seed.id("account", number),
+        **_subscribed(seed, number, index),
+        **some(random, contractId=seed.id("contract", number, 0), billEpoch=date(month(0))),
+        "childBillingMode": CHILD_BILLING_MODES[number % 3],
+        "startDate": date_time(month(0 if has_ended else 6)),
+        **(ends if has_ended else some(random, **ends)),
+        **some(random, customFields=custom_fields(random)),
+        **audit(random, seed, moment(random, month(0), 150)),
+    }
+
+
+def _subscribed(seed: Seed, number: int, index: int) -> Record:
+    if index == 2:
+        return {"planGroupId": seed.id("plan group", number % STANDARD_GROUPS)}
+    plan = (number + index) % STANDARD_PLANS
+    product = template_of(plan) // TEMPLATES_PER_PRODUCT
+    return {"planId": seed.id("plan", plan), "productId": seed.id("product", product)}
