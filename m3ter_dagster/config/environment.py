@@ -24,6 +24,7 @@ _CREDENTIALS = {
     "M3TER_API_SECRET": "the API secret that belongs to the access key id",
     "M3TER_ORG_ID": "the id of your m3ter Organization",
 }
+_SECONDS = ("patience_seconds", "rate_limit_patience_seconds", "connect_timeout_seconds", "read_timeout_seconds")
 _WHERE = "all three are shown in the m3ter Console under Settings > Access > Service Users, Generate Access Key"
 
 EXAMPLE = """\
@@ -50,6 +51,10 @@ class M3terSettings(BaseModel):
     org_id: str
     base_url: str = "https://api.m3ter.com"
     requests_per_second: float = 40.0
+    patience_seconds: float = 60.0
+    rate_limit_patience_seconds: float = 360.0
+    connect_timeout_seconds: float = 10.0
+    read_timeout_seconds: float = 60.0
 
 
 def load_m3ter_settings(environ: Mapping[str, str] = os.environ) -> M3terSettings:
@@ -63,6 +68,7 @@ def load_m3ter_settings(environ: Mapping[str, str] = os.environ) -> M3terSetting
     _checked(lambda: _org_id(environ), mistakes)
     base_url = _checked(lambda: _base_url(environ), mistakes)
     pace = _checked(lambda: _requests_per_second(environ), mistakes)
+    seconds = {name: float(text) for name in _SECONDS if (text := _value(environ, f"M3TER_{name.upper()}"))}
     if mistakes:
         raise ConfigError(*mistakes)
     return M3terSettings(
@@ -71,6 +77,7 @@ def load_m3ter_settings(environ: Mapping[str, str] = os.environ) -> M3terSetting
         org_id=values["M3TER_ORG_ID"],
         base_url=base_url,
         requests_per_second=pace,
+        **seconds,
     )
 
 
