@@ -7,7 +7,7 @@ import time
 from base64 import b64decode
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Event, Lock
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -46,6 +46,22 @@ def refusal(status: int, message: str = "no", **headers: str) -> Answer:
 
 def token_answer(token: str, *, lifetime: float = 18_000) -> Answer:
     return Answer(json.dumps({"access_token": token, "token_type": "Bearer", "expires_in": lifetime}).encode())
+
+
+def stored(content: bytes, *broken: Mapping[str, Any]) -> Callable[[Request], Answer]:
+    """A store that keeps one file and knows ranges; its first answers are changed by `broken`."""
+    left = list(broken)
+
+    def get(request: Request) -> Answer:
+        assert "authorization" not in request.headers
+        start = int(request.headers.get("range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
+        headers = {"etag": '"v1"'}
+        if start:
+            headers["content-range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+        found = Answer(content[start:], 206 if start else 200, headers)
+        return replace(found, **left.pop(0)) if left else found
+
+    return get
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from typing import Any
 
 import dagster as dg
 import pytest
-import urllib3
 from faults import (
     Fault,
     after,
@@ -34,7 +33,6 @@ from stores import Key, Store
 from m3ter_dagster.delivery.destinations import Destinations
 from m3ter_dagster.history.log import MANIFEST as MANIFEST_ASSET
 from m3ter_dagster.history.progress import RunResult
-from m3ter_dagster.m3ter import http as m3ter_http
 from m3ter_dagster.runs import export_now, job_named, resume
 
 Truth = dict[str, bytes]
@@ -42,7 +40,7 @@ Truth = dict[str, bytes]
 MoveIn = Callable[..., House]
 SOME = ("account_plan", "meter")
 """One that is asked for per account, and one of several pages."""
-READ_TIMEOUT = 0.7
+READ_TIMEOUT = "0.7"
 """Seconds: more than a slow answer pauses, less than one may hang."""
 
 
@@ -64,12 +62,12 @@ def new_instance(folder: Path) -> Iterator[dg.DagsterInstance]:
 @pytest.fixture
 def move_in(moto_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MoveIn]:
     """Opens a house that the environment names."""
-    monkeypatch.setattr(m3ter_http, "TIMEOUT", urllib3.Timeout(connect=5, read=READ_TIMEOUT))
     with ExitStack() as stack:
 
         def move_in(records: Records, **options: Any) -> House:
             house = stack.enter_context(open_house(moto_store, tmp_path, records, **options))
             house.move_in(monkeypatch)
+            monkeypatch.setenv("M3TER_READ_TIMEOUT_SECONDS", READ_TIMEOUT)
             return house
 
         yield move_in
@@ -276,8 +274,8 @@ REFUSALS: dict[str, tuple[Fault, str]] = {
 def test_a_list_that_is_never_given_is_named_and_completed_later(
     move_in: MoveIn, instance: dg.DagsterInstance, truth: Truth, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(m3ter_http, "PATIENCE_SECONDS", 1.0)
     house = move_in(small_organization())
+    monkeypatch.setenv("M3TER_PATIENCE_SECONDS", "1")
     answer, words = REFUSALS[fault]
     house.api.always(PRODUCTS, answer)
     failed = run(house, instance)

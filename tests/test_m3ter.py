@@ -10,17 +10,17 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from email.utils import formatdate
 from itertools import pairwise
 from typing import Any
 
 import pytest
-import urllib3
 from raw_http import RawHandler, RawServer
 from scripted_api import KEY, ORGANIZATION, SECRET, Answer, Request, Script, ScriptedApi, page, refusal, token_answer
 
-from m3ter_dagster.m3ter import http as m3ter_http
-from m3ter_dagster.m3ter.client import M3terClient
+from m3ter_dagster.config import M3terSettings
+from m3ter_dagster.m3ter.client import M3terClient, open_client
 from m3ter_dagster.m3ter.errors import (
     CredentialsRefused,
     CursorExpired,
@@ -30,7 +30,9 @@ from m3ter_dagster.m3ter.errors import (
     Refused,
     Unavailable,
 )
-from m3ter_dagster.m3ter.http import Credentials, Http, Pace
+from m3ter_dagster.m3ter.http import Http
+from m3ter_dagster.m3ter.limits import Limits, Pace
+from m3ter_dagster.m3ter.token import Credentials
 from m3ter_dagster.model.entities import Listing, entities
 
 METERS = Listing("/meters", 100)
@@ -41,6 +43,9 @@ LONG = 10.0
 THE_FIRST_PAUSE = 0.75
 """Seconds at most; the next pauses are longer."""
 ROUNDING = 0.005
+UNLIMITED = Limits(requests_per_second=10_000)
+IMPATIENT = replace(UNLIMITED, patience_seconds=0.0, rate_limit_patience_seconds=0.0)
+ONE_PAUSE = replace(UNLIMITED, patience_seconds=THE_FIRST_PAUSE)
 
 Serve = Callable[..., ScriptedApi]
 
@@ -58,11 +63,9 @@ def serve(no_proxy: None) -> Iterator[Serve]:  # noqa: ARG001
         yield lambda lists, **options: stack.enter_context(ScriptedApi(lists, **options))
 
 
-def client_of(
-    api: ScriptedApi, *, per_second: float = 10_000, stop: threading.Event | None = None, secret: str = SECRET
-) -> M3terClient:
-    credentials = Credentials(KEY, secret)
-    return M3terClient(api.base_url, ORGANIZATION, credentials, per_second=per_second, stop=stop or threading.Event())
+def client_of(api: ScriptedApi, limits: Limits = UNLIMITED, *, stop: threading.Event | None = None) -> M3terClient:
+    credentials = Credentials(KEY, SECRET)
+    return M3terClient(api.base_url, ORGANIZATION, credentials, limits=limits, stop=stop or threading.Event())
 
 
 def ids(client: M3terClient, listing: Listing = METERS, **parameters: str) -> list[str]:
@@ -119,10 +122,9 @@ def test_half_a_surrogate_pair_is_passed_on_for_the_row_to_be_named(serve: Serve
         rb'{"hint":"\ud800","data":[{"id":"a","n":0.12345678901234567890123}]}',
     ],
 )
-def test_no_answer_that_is_read_loses_digits(serve: Serve, monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
-    monkeypatch.setattr(m3ter_http, "PATIENCE_SECONDS", 0.0)
+def test_no_answer_that_is_read_loses_digits(serve: Serve, body: bytes) -> None:
     try:
-        (only,) = client_of(serve({"/meters": [Answer(body)]})).pages(METERS)
+        (only,) = client_of(serve({"/meters": [Answer(body)]}), IMPATIENT).pages(METERS)
     except Unavailable:
         return
     assert b"0.12345678901234567890123" in only.rows
@@ -204,17 +206,6 @@ def test_one_token_serves_many_requests_of_many_threads(serve: Serve) -> None:
     assert token.basic == f"{KEY}:{SECRET}"
     assert json.loads(token.body) == {"grant_type": "client_credentials"}
     assert {one.bearer for one in api.asked("/meters")} == {"token-1"}
-
-
-def test_a_token_is_renewed_before_it_expires(serve: Serve) -> None:
-    lifetime = 1.5
-    api = serve({"/meters": endless}, lifetime=lifetime)
-    pages = client_of(api, per_second=40).pages(METERS)
-    for _ in range(70):
-        next(pages)
-    issued = {f"token-{number}": one.at for number, one in enumerate(api.token_requests, 1)}
-    assert 2 <= len(issued) < 10
-    assert all(one.at - issued[one.bearer] < lifetime for one in api.asked("/meters"))
 
 
 def test_a_token_without_any_lifetime_is_used_once(serve: Serve) -> None:
@@ -308,45 +299,48 @@ def test_a_token_is_asked_for_again_when_the_answer_says_later(serve: Serve) -> 
 # Patience
 
 
-@pytest.mark.parametrize("value", ["21", "21.5", " 21 ", "1e9", "the date"])
-@pytest.mark.parametrize(("status", "patience"), [(503, "PATIENCE_SECONDS"), (429, "RATE_LIMIT_PATIENCE_SECONDS")])
+@pytest.mark.parametrize("value", ["21", " 21 ", "9" * 30, "the date"])
+@pytest.mark.parametrize(("status", "patience"), [(503, "patience_seconds"), (429, "rate_limit_patience_seconds")])
 def test_a_retry_after_beyond_all_patience_is_not_waited_for(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch, status: int, patience: str, value: str
+    serve: Serve, status: int, patience: str, value: str
 ) -> None:
-    monkeypatch.setattr(m3ter_http, patience, 20.0)
+    limits = replace(UNLIMITED, **{"patience_seconds": 1e6, "rate_limit_patience_seconds": 1e6, patience: 20.0})
     retry_after = formatdate(time.time() + 30, usegmt=True) if value == "the date" else value
     api = serve({"/meters": [refusal(status, retry_after=retry_after)]})
     started = time.monotonic()
     with pytest.raises(Unavailable, match="failed 1 times"):
-        ids(client_of(api))
+        ids(client_of(api, limits))
     assert time.monotonic() - started < LONG
 
 
 def test_a_retry_after_is_kept(serve: Serve) -> None:
-    api = serve({"/meters": [refusal(503, retry_after="1.5"), page(ROW)]})
+    api = serve({"/meters": [refusal(503, retry_after="2"), page(ROW)]})
     assert ids(client_of(api)) == ["a"]
     first, second = api.asked("/meters")
-    assert second.at - first.at >= 1.45
+    assert second.at - first.at >= 2 - ROUNDING
 
 
 PAST = formatdate(0, usegmt=True)
 
 
-NOTHING_TO_WAIT_FOR = ("0", "-1", PAST, "Thu, 01 Jan 1970 00:00:00 -0000", "soon", "", "Thu, 99 Foo 1970", "nan", "inf")
+NOTHING_TO_WAIT_FOR = ("0", PAST, "soon", "nan")
+"""All that is ignored stands in test_connections."""
 
 
-def test_without_a_time_to_wait_for_the_pause_is_short(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(m3ter_http, "PATIENCE_SECONDS", THE_FIRST_PAUSE)
-    found = read_at_once(serve, {value: [refusal(503, retry_after=value), page(ROW)] for value in NOTHING_TO_WAIT_FOR})
+def test_without_a_time_to_wait_for_the_pause_is_short(serve: Serve) -> None:
+    scripts = {value: [refusal(503, retry_after=value), page(ROW)] for value in NOTHING_TO_WAIT_FOR}
+    found = read_at_once(serve, scripts, ONE_PAUSE)
     assert {value: rows for value, (rows, _) in found.items()} == {value: ["a"] for value in NOTHING_TO_WAIT_FOR}
 
 
-def read_at_once(serve: Serve, scripts: Mapping[str, Script]) -> dict[str, tuple[list[str], list[Request]]]:
+def read_at_once(
+    serve: Serve, scripts: Mapping[str, Script], limits: Limits = UNLIMITED
+) -> dict[str, tuple[list[str], list[Request]]]:
     """Lists that are read side by side, since each has to pause: the ids and the requests of each."""
     lists = {name: Listing(f"/{number}", 100) for number, name in enumerate(scripts)}
     api = serve({listing.path: scripts[name] for name, listing in lists.items()})
     with ThreadPoolExecutor(len(lists)) as threads:
-        found = {name: threads.submit(ids, client_of(api), listing) for name, listing in lists.items()}
+        found = {name: threads.submit(ids, client_of(api, limits), listing) for name, listing in lists.items()}
         return {name: (reading.result(), api.asked(lists[name].path)) for name, reading in found.items()}
 
 
@@ -387,11 +381,10 @@ def test_what_says_later_and_what_is_damaged_is_asked_for_again(serve: Serve) ->
         assert [one.query.get("nextToken") for one in requests] == [None, "1", "1"]
 
 
-def test_a_server_that_says_nothing_is_asked_again(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(m3ter_http, "TIMEOUT", urllib3.Timeout(connect=LONG, read=0.3))
+def test_a_server_that_says_nothing_is_asked_again(serve: Serve) -> None:
     never = threading.Event()
     api = serve({"/meters": [Answer(WHOLE, waits_for=never), page({"id": "b"})]})
-    assert ids(client_of(api)) == ["b"]
+    assert ids(client_of(api, replace(UNLIMITED, read_timeout_seconds=0.3))) == ["b"]
     never.set()
 
 
@@ -413,12 +406,10 @@ def test_a_server_that_says_nothing_is_asked_again(serve: Serve, monkeypatch: py
         (Answer(b'{"data":null}'), r"the answer is not a list \(its data is no array\)"),
     ],
 )
-def test_patience_has_an_end(serve: Serve, monkeypatch: pytest.MonkeyPatch, bad: Answer, reason: str) -> None:
-    monkeypatch.setattr(m3ter_http, "PATIENCE_SECONDS", 0.0)
-    monkeypatch.setattr(m3ter_http, "RATE_LIMIT_PATIENCE_SECONDS", 0.0)
+def test_patience_has_an_end(serve: Serve, bad: Answer, reason: str) -> None:
     api = serve({"/meters": [bad]})
     with pytest.raises(Unavailable) as unavailable:
-        ids(client_of(api))
+        ids(client_of(api, IMPATIENT))
     request = f"GET {api.base_url}/organizations/{ORGANIZATION}/meters?pageSize=100"
     assert str(unavailable.value).startswith(f"{request} failed 1 times, last because ")
     assert unavailable.match(reason)
@@ -433,11 +424,11 @@ class _RowInsteadOfAnAnswer(RawHandler):
 
 
 @pytest.mark.usefixtures("no_proxy")
-def test_what_is_no_http_is_not_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(m3ter_http, "PATIENCE_SECONDS", 0.0)
+def test_what_is_no_http_is_not_quoted() -> None:
     server = RawServer(None, _RowInsteadOfAnAnswer)
     server.start()
-    client = M3terClient(server.url, ORGANIZATION, Credentials(KEY, SECRET), per_second=10_000, stop=threading.Event())
+    credentials = Credentials(KEY, SECRET)
+    client = M3terClient(server.url, ORGANIZATION, credentials, limits=IMPATIENT, stop=threading.Event())
     with pytest.raises(Unavailable, match="because of ProtocolError: BadStatusLine") as unavailable:
         ids(client)
     assert "Quux" not in str(unavailable.value)
@@ -445,22 +436,18 @@ def test_what_is_no_http_is_not_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_proxy")
-def test_nobody_at_the_address_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(m3ter_http, "PATIENCE_SECONDS", 0.0)
+def test_nobody_at_the_address_is_unavailable() -> None:
     with ScriptedApi({}) as closed:
         pass
     with pytest.raises(Unavailable, match=r"token failed 1 times, last because of NewConnectionError: .*refused"):
-        ids(client_of(closed))
+        ids(client_of(closed, IMPATIENT))
 
 
 @pytest.mark.parametrize("value", ["0", PAST])
-def test_patience_ends_where_the_server_always_says_at_once(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch, value: str
-) -> None:
-    monkeypatch.setattr(m3ter_http, "PATIENCE_SECONDS", THE_FIRST_PAUSE)
+def test_patience_ends_where_the_server_always_says_at_once(serve: Serve, value: str) -> None:
     api = serve({"/meters": [refusal(503, retry_after=value)]})
     with pytest.raises(Unavailable, match="failed 2 times, last because of status 503: no"):
-        ids(client_of(api))
+        ids(client_of(api, ONE_PAUSE))
     assert len(api.asked("/meters")) == 2
 
 
@@ -482,7 +469,7 @@ def test_a_permanent_answer_is_not_asked_for_again(serve: Serve, status: int, ad
 
 
 def test_a_429_holds_the_other_threads_too(serve: Serve) -> None:
-    api = serve({"/meters": [page(next_token="1"), refusal(429, retry_after="0.5"), page(ROW)], "/products": endless})
+    api = serve({"/meters": [page(next_token="1"), refusal(429, retry_after="1"), page(ROW)], "/products": endless})
     client = client_of(api)
     products = client.pages(PRODUCTS)
     with ThreadPoolExecutor(1) as thread:
@@ -490,8 +477,8 @@ def test_a_429_holds_the_other_threads_too(serve: Serve) -> None:
         while not meters.done():
             next(products)
     _, refused, second = api.asked("/meters")
-    meanwhile = [one for one in api.asked("/products") if refused.at + 0.2 < one.at < refused.at + 0.45]
-    assert second.at - refused.at >= 0.5
+    meanwhile = [one for one in api.asked("/products") if refused.at + 0.2 < one.at < refused.at + 0.95]
+    assert second.at - refused.at >= 1 - ROUNDING
     assert meanwhile == []
 
 
@@ -509,7 +496,7 @@ WAITING: dict[str, tuple[Script, float]] = {
 def test_stop_ends_a_wait_at_once(serve: Serve, script: Script, per_second: float) -> None:
     stop = threading.Event()
     api = serve({"/meters": script}, tokens=[token_answer("x")])
-    client = client_of(api, per_second=per_second, stop=stop)
+    client = client_of(api, Limits(requests_per_second=per_second), stop=stop)
     with ThreadPoolExecutor(1) as thread:
         reading = thread.submit(ids, client)
         if per_second > 1:
@@ -547,15 +534,14 @@ FAILURES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("failure", FAILURES.values(), ids=FAILURES)
 def test_no_secret_is_in_a_repr_a_message_or_a_log(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, failure: dict[str, Any]
+    serve: Serve, caplog: pytest.LogCaptureFixture, failure: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr(m3ter_http, "PATIENCE_SECONDS", 0.0)
     caplog.set_level(logging.DEBUG)
     api = serve(**failure)
-    client = client_of(api)
+    client = client_of(api, IMPATIENT)
     with pytest.raises(M3terError) as failed:
         ids(client)
-    http = Http(api.base_url, Credentials(KEY, SECRET), per_second=1, stop=threading.Event())
+    http = Http(api.base_url, Credentials(KEY, SECRET), stop=threading.Event())
     said = [repr(client), repr(http), repr(http.__dict__), repr(Credentials(KEY, SECRET)), caplog.text]
     said += [str(failed.value), repr(failed.value), str(failed.getrepr(style="long", showlocals=False))]
     assert "urllib3" in caplog.text
@@ -629,7 +615,24 @@ def test_one_who_gives_up_waiting_leaves_the_row_to_the_others() -> None:
 
 def test_requests_are_sent_at_the_pace(serve: Serve) -> None:
     api = serve({"/meters": endless})
-    pages = client_of(api, per_second=40).pages(METERS)
+    pages = client_of(api, Limits(requests_per_second=40)).pages(METERS)
     for _ in range(20):
         next(pages)
     assert api.requests[-1].at - api.requests[0].at >= 20 / 40 - 0.05
+
+
+# Limits
+
+
+def test_the_limits_of_a_client_are_those_of_the_settings() -> None:
+    settings = M3terSettings(api_key=KEY, api_secret=SECRET, org_id=ORGANIZATION)
+    assert open_client(settings, stop=threading.Event()).limits == Limits()
+    wanted = {
+        "requests_per_second": 1.0,
+        "patience_seconds": 2.0,
+        "rate_limit_patience_seconds": 3.0,
+        "connect_timeout_seconds": 4.0,
+        "read_timeout_seconds": 5.0,
+    }
+    client = open_client(settings.model_copy(update=wanted), stop=threading.Event())
+    assert client.limits == Limits(**wanted)

@@ -17,7 +17,8 @@ from scripted_api import KEY, ORGANIZATION, SECRET, Answer, Request, ScriptedApi
 
 from m3ter_dagster.frames.schema import SchemaBreached, frame_schema
 from m3ter_dagster.m3ter.client import M3terClient
-from m3ter_dagster.m3ter.http import Credentials
+from m3ter_dagster.m3ter.limits import Limits
+from m3ter_dagster.m3ter.token import Credentials
 from m3ter_dagster.model.entities import entities, find_entity
 from m3ter_dagster.reading.reader import RESTARTS, EntityUnreadable, OrganizationReader
 from m3ter_dagster.reading.reading import Reading
@@ -53,7 +54,7 @@ def reader_of(tmp_path: Path) -> Iterator[ReaderOf]:
         scripted = isinstance(api, ScriptedApi)
         credentials = Credentials(KEY, SECRET) if scripted else Credentials(api.key, api.secret)
         org_id = ORGANIZATION if scripted else api.organization_id
-        client = M3terClient(api.base_url, org_id, credentials, per_second=10_000, stop=stop)
+        client = M3terClient(api.base_url, org_id, credentials, limits=Limits(requests_per_second=10_000), stop=stop)
         folder = tmp_path / f"reader-{len(readers)}"
         readers.append(OrganizationReader(client, folder, stop=stop, batches=batches))
         return readers[-1]

@@ -1,4 +1,4 @@
-"""m3ter's export service as it can be: slow, limited, with downloads that break. The end is right or named."""
+"""m3ter's export service as it can be: slow, limited, with answers in doubt. The end is right or named."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted_api import KEY, ORGANIZATION, SECRET, Answer, Request, Script, ScriptedApi, page, refusal
+from scripted_api import KEY, ORGANIZATION, SECRET, Answer, Request, Script, ScriptedApi, page, refusal, stored
 
 from m3ter_dagster.config import M3terSettings
-from m3ter_dagster.m3ter import downloads
 from m3ter_dagster.m3ter.errors import (
     DownloadFailed,
     ExportFileEmpty,
@@ -71,22 +70,6 @@ class Service(ScriptedApi):
             OTHER_FILE: stored(TEXT),
         }
         super().__init__({**usual, **scripts})
-
-
-def stored(content: bytes, *broken: Mapping[str, Any]) -> Callable[[Request], Answer]:
-    """A store that keeps one file and knows ranges; its first answers are `broken`."""
-    left = list(broken)
-
-    def get(request: Request) -> Answer:
-        assert "authorization" not in request.headers
-        start = int(request.headers.get("range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
-        headers = {"etag": '"v1"'}
-        if start:
-            headers["content-range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-        found = Answer(content[start:], 206 if start else 200, headers)
-        return Answer(**{**found.__dict__, **left.pop(0)}) if left else found
-
-    return get
 
 
 def export(api: ScriptedApi, tmp_path: Path, *, per_second: float = 50, clock: Clock | None = None) -> bytes:
@@ -241,59 +224,12 @@ def test_a_usage_query_without_a_readable_answer_is_sent_again(tmp_path: Path) -
         assert len(api.asked(QUERY)) == 3
 
 
-@pytest.mark.parametrize("resets", [True, False])
-def test_a_download_goes_on_where_it_broke(tmp_path: Path, resets: bool) -> None:
-    content = gzip.compress(TEXT, compresslevel=0)
-    with Service({FILE: stored(content, {"sent": 0.5, "resets": resets}, {"sent": 0.5, "resets": resets})}) as api:
-        assert export(api, tmp_path) == TEXT
-        ranges = [one.headers.get("range") for one in api.asked(FILE)]
-    assert ranges[0] is None
-    assert len(ranges) == 3
-
-
-def test_an_expired_address_is_asked_for_again_and_the_download_goes_on(tmp_path: Path) -> None:
-    expired = {"status": 403, "body": b"<Error>Request has expired</Error>", "headers": {}}
-    with Service({FILE: stored(TEXT, {"sent": 0.5}, expired)}) as api:
-        assert export(api, tmp_path) == TEXT
-        assert len(api.asked(ADDRESS)) == 2
-        (rest,) = api.asked(OTHER_FILE)
-    assert rest.headers["range"] != "bytes=0-"
-    assert rest.headers["if-range"] == '"v1"'
-
-
-def test_another_file_under_the_same_address_begins_anew(tmp_path: Path) -> None:
-    changed = {"headers": {"etag": '"v2"', "content-range": "bytes 9-10/11"}}
-    with Service({FILE: stored(TEXT, {"sent": 0.5}, changed)}) as api:
-        assert export(api, tmp_path) == TEXT
-
-
-def test_a_file_without_a_version_begins_anew(tmp_path: Path) -> None:
-    """What comes later may be of another file, of as many bytes."""
-    with Service({FILE: stored(TEXT, {"sent": 0.5, "headers": {}})}) as api:
-        assert export(api, tmp_path) == TEXT
-        assert [one.headers.get("range") for one in api.asked(FILE)] == [None, None]
-
-
-def test_what_an_earlier_download_has_left_is_not_taken_for_a_part_of_this(tmp_path: Path) -> None:
-    (tmp_path / "usage.csv.part").write_bytes(b"x" * 100)
-    with Service({}) as api:
-        assert export(api, tmp_path) == TEXT
-
-
-def test_damaged_gzip_is_fetched_again(tmp_path: Path) -> None:
-    content = gzip.compress(TEXT)
-    damaged = {"body": content[:-9], "headers": {"content-length": str(len(content) - 9)}}
-    with Service({FILE: stored(content, damaged)}) as api:
-        assert export(api, tmp_path) == TEXT
-
-
-def test_a_download_that_goes_nowhere_is_named_without_its_address(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_downloaded_is_named_by_its_job_and_without_its_address(tmp_path: Path) -> None:
     with Service({FILE: [refusal(403)], OTHER_FILE: [refusal(403)]}) as api, pytest.raises(DownloadFailed) as raised:
         export(api, tmp_path)
     assert "the file of m3ter's export job j1 could not be downloaded, 6 times" in str(raised.value)
-    assert "status 403: its address has expired" in str(raised.value)
     assert "hunter2" not in str(raised.value)
-    assert len(api.asked(FILE)) + len(api.asked(OTHER_FILE)) == downloads.TRIES
+    assert len(api.asked(FILE)) == 1
 
 
 def test_a_failed_job_is_named(tmp_path: Path) -> None:

@@ -6,15 +6,15 @@ import json
 import logging
 import re
 import time
-import urllib.request
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 import tenacity
 import urllib3
 from pydantic import SecretStr
+
+from m3ter_dagster.m3ter.connections import open_pool, retry_after
 
 TRIES = 4
 LAST_TRY_SECONDS = 22.0
@@ -71,10 +71,8 @@ class Webhook:
         url, headers = self.url.get_secret_value(), {"content-type": "application/json"}
         timeout = urllib3.Timeout(total=self.try_seconds)
         try:
-            with _no_address_in_the_log(), _pool(url) as pool:
-                answer = pool.request(
-                    "POST", url, body=body, headers=headers, timeout=timeout, retries=False, redirect=False
-                )
+            with _no_address_in_the_log(), open_pool(url, timeout=timeout) as pool:
+                answer = pool.request("POST", url, body=body, headers=headers, redirect=False)
         except urllib3.exceptions.HTTPError as error:
             # urllib3's own texts hold the address.
             raise _Later(f"no answer ({type(error).__name__})") from None
@@ -86,7 +84,7 @@ def _judge(answer: urllib3.BaseHTTPResponse) -> None:
         return
     reason = f"status {answer.status}{_code(answer.data)}"
     if answer.status in (408, 429) or answer.status >= 500:
-        raise _Later(reason, _seconds(answer.headers.get("retry-after")))
+        raise _Later(reason, retry_after(answer))
     raise NotTold(reason)
 
 
@@ -94,10 +92,6 @@ def _code(body: bytes) -> str:
     """Slack says why in one word, such as no_service; anything longer may repeat the address."""
     word = body[:100].decode("utf-8", "replace").strip()
     return f" {word}" if re.fullmatch(r"[a-z]+(_[a-z]+)+", word) else ""
-
-
-def _seconds(retry_after: str | None) -> float | None:
-    return float(retry_after) if retry_after and retry_after.isdecimal() else None
 
 
 def _pause(state: tenacity.RetryCallState) -> float:
@@ -109,15 +103,6 @@ def _pause(state: tenacity.RetryCallState) -> float:
 
 def _cut(text: str) -> str:
     return text if len(text) <= LONGEST_TEXT else f"{text[: LONGEST_TEXT - 3]}..."
-
-
-def _pool(url: str) -> urllib3.PoolManager:
-    """A connection through the proxy of the environment, as other HTTP tools do."""
-    address = urlsplit(url)
-    proxy = urllib.request.getproxies().get(address.scheme)
-    if proxy and not urllib.request.proxy_bypass(address.hostname or ""):
-        return urllib3.ProxyManager(proxy)
-    return urllib3.PoolManager()
 
 
 @contextmanager

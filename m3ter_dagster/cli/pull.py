@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import click
 
 from m3ter_dagster.cli.wrong_use import configured
@@ -13,12 +15,13 @@ def pull() -> None:
     """Print the Organization's existing destinations and schedules in m3ter as an exports.yaml."""
     from m3ter_dagster.cli.carried_over import carried_destinations, carried_schedules
     from m3ter_dagster.cli.exports_yaml import exports_yaml
+    from m3ter_dagster.m3ter.client import open_client
     from m3ter_dagster.m3ter.data_exports import read_data_exports
     from m3ter_dagster.m3ter.errors import M3terError
 
     settings = configured(load_m3ter_settings)
     try:
-        found = read_data_exports(settings)
+        found = read_data_exports(open_client(settings, stop=threading.Event()))
     except M3terError as error:
         click.echo(str(error), err=True)
         raise SystemExit(1) from None

@@ -14,7 +14,9 @@ import msgspec
 from m3ter_dagster.config import M3terSettings
 from m3ter_dagster.frames import raw_json
 from m3ter_dagster.m3ter.errors import CursorExpired, CursorStuck, Later, M3terError, Refused, quoted
-from m3ter_dagster.m3ter.http import Credentials, Http
+from m3ter_dagster.m3ter.http import Http
+from m3ter_dagster.m3ter.limits import Limits
+from m3ter_dagster.m3ter.token import Credentials
 from m3ter_dagster.model.entities import Listing
 
 T = TypeVar("T")
@@ -32,10 +34,18 @@ class M3terClient:
     """Requests below one Organization's path, by one token and at one pace. Thread-safe."""
 
     def __init__(
-        self, base_url: str, org_id: str, credentials: Credentials, *, per_second: float, stop: threading.Event
+        self,
+        base_url: str,
+        org_id: str,
+        credentials: Credentials,
+        *,
+        stop: threading.Event,
+        limits: Limits = Limits(),
     ) -> None:
+        self.org_id = org_id
+        self.limits = limits
         self._organization = f"/organizations/{quote(org_id, safe='')}"
-        self._http = Http(base_url, credentials, per_second=per_second, stop=stop)
+        self._http = Http(base_url, credentials, stop=stop, limits=limits)
         self._page_sizes: dict[str, int] = {}
 
     def get(self, path: str, check: Callable[[bytes], T]) -> T:
@@ -49,6 +59,10 @@ class M3terClient:
     def post(self, path: str, content: bytes, check: Callable[[bytes], T]) -> T:
         """See `Http.post`."""
         return self._http.post(self._organization + path, content, check)
+
+    def wait(self, seconds: float) -> None:
+        """Interrupted once the client's `stop` is set."""
+        self._http.wait(seconds)
 
     def pages(self, listing: Listing, **parameters: str) -> Iterator[Page]:
         """Every page of the list, empty ones included, until there is no nextToken.
@@ -74,15 +88,12 @@ class M3terClient:
             return self.get(self._path(listing, parameters, cursor, size), _list_answer)
         except Refused as refusal:
             if refusal.status == 413 and size > 1:
-                self._shrink(listing, size // 2)
+                # From now on for all of this list; another thread may have come further.
+                self._page_sizes[listing.path] = min(size // 2, self._page_sizes.get(listing.path, size))
                 return self._page(listing, parameters, cursor)
             if cursor and refusal.status in _CURSOR_REFUSALS:
                 raise CursorExpired(refusal) from None
             raise
-
-    def _shrink(self, listing: Listing, size: int) -> None:
-        """Ask for pages of at most `size` of this list from now on; another thread may have come further."""
-        self._page_sizes[listing.path] = min(size, self._page_sizes.get(listing.path, size))
 
     def _path(self, listing: Listing, parameters: dict[str, str], cursor: str | None, size: int) -> str:
         query = {"pageSize": str(size), **dict(listing.parameters), **parameters}
@@ -93,9 +104,15 @@ class M3terClient:
 
 def open_client(settings: M3terSettings, *, stop: threading.Event) -> M3terClient:
     """The client of the Organization that the environment names. `stop` ends every wait."""
+    limits = Limits(
+        requests_per_second=settings.requests_per_second,
+        connect_timeout_seconds=settings.connect_timeout_seconds,
+        read_timeout_seconds=settings.read_timeout_seconds,
+        patience_seconds=settings.patience_seconds,
+        rate_limit_patience_seconds=settings.rate_limit_patience_seconds,
+    )
     credentials = Credentials(settings.api_key.get_secret_value(), settings.api_secret.get_secret_value())
-    pace = settings.requests_per_second
-    return M3terClient(settings.base_url, settings.org_id, credentials, per_second=pace, stop=stop)
+    return M3terClient(settings.base_url, settings.org_id, credentials, stop=stop, limits=limits)
 
 
 class _ListAnswer(msgspec.Struct):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,13 +10,13 @@ from urllib.parse import quote
 
 import msgspec
 
-from m3ter_dagster.config import M3terSettings
-from m3ter_dagster.m3ter.client import open_client
+from m3ter_dagster.m3ter.client import M3terClient
 from m3ter_dagster.m3ter.errors import Later, M3terError, Refused, quoted
 from m3ter_dagster.model.entities import Listing
 
 DESTINATIONS = Listing("/dataexports/destinations", 200)
 SCHEDULES = Listing("/dataexports/schedules", 100)
+_OF_ONE_KIND = {"bucketName", "operationalDataTypes", "timePeriod"}
 Record = Mapping[str, Any]
 
 
@@ -37,34 +36,24 @@ class DataExports:
     schedules: list[Record]
 
 
-def read_data_exports(settings: M3terSettings) -> DataExports:
+def read_data_exports(client: M3terClient) -> DataExports:
     """All of both, whole. DataExportUnavailable where m3ter does not know the service or does not let us."""
-    reader = _Reader(settings)
     try:
-        return DataExports(reader.records(DESTINATIONS), reader.records(SCHEDULES))
+        return DataExports(_records(client, DESTINATIONS), _records(client, SCHEDULES))
     except Refused as refusal:
         if refusal.status in (403, 404):
-            raise DataExportUnavailable(settings.org_id, refusal) from None
+            raise DataExportUnavailable(client.org_id, refusal) from None
         raise
 
 
-class _Reader:
-    def __init__(self, settings: M3terSettings) -> None:
-        self._client = open_client(settings, stop=threading.Event())
-
-    def records(self, listing: Listing) -> list[Record]:
-        """The list documents only what all kinds have in common; what it leaves out is read record by record."""
-        listed = [record for page in self._client.pages(listing) for record in msgspec.json.decode(page.rows)]
-        return [self._whole(listing, record) if _is_short(record) else record for record in listed]
-
-    def _whole(self, listing: Listing, record: Record) -> Record:
-        path = f"{listing.path}/{quote(str(record['id']), safe='')}"
-        return {**record, **self._client.get(path, _record)}
-
-
-def _is_short(record: Record) -> bool:
-    """Is it without what only its kind has?"""
-    return not record.keys() & {"bucketName", "operationalDataTypes", "timePeriod"}
+def _records(client: M3terClient, listing: Listing) -> list[Record]:
+    """The list documents only what all kinds have in common; what it leaves out is read record by record."""
+    listed = [record for page in client.pages(listing) for record in msgspec.json.decode(page.rows)]
+    for number, record in enumerate(listed):
+        if not record.keys() & _OF_ONE_KIND:
+            path = f"{listing.path}/{quote(str(record['id']), safe='')}"
+            listed[number] = {**record, **client.get(path, _record)}
+    return listed
 
 
 def _record(body: bytes) -> dict[str, Any]:

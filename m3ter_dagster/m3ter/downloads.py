@@ -7,18 +7,17 @@ import re
 import shutil
 import zlib
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import urllib3
 
+from m3ter_dagster.m3ter.connections import open_pool
 from m3ter_dagster.m3ter.errors import DownloadFailed, Later
-from m3ter_dagster.m3ter.http import open_pool
+from m3ter_dagster.m3ter.limits import Limits
 
 CHUNK = 1 << 20
-TRIES = 6
-"""In a row, without a single new byte."""
-LONGEST_PAUSE = 15.0
 _GZIP = b"\x1f\x8b"
 
 
@@ -43,25 +42,27 @@ class _Expired(Later):
     """The address is not valid any more; there may be another."""
 
 
-def download(what: str, ask_for_url: Callable[[], str], to: Path, *, wait: Callable[[float], None]) -> None:
+def download(
+    what: str, ask_for_url: Callable[[], str], to: Path, *, wait: Callable[[float], None], limits: Limits = Limits()
+) -> None:
     """Fetch the file, decompressed if it is gzip. DownloadFailed if that goes nowhere; `what` names it then."""
     part, url, tries, furthest = _Part(to.with_name(f"{to.name}.part")), ask_for_url(), 0, 0
     part.restart()  # what an earlier download has left may be of another file
     while True:
         try:
-            _continue(part, url)
+            _continue(part, url, limits.timeout)
             _decompress(part.path, to)
             return
         except Later as later:
             tries = 1 if part.size > furthest else tries + 1
             furthest = max(furthest, part.size)
-            if tries == TRIES:
+            if tries == limits.download_tries:
                 raise DownloadFailed(what, tries=tries, reason=later.reason) from None
-            wait(min(0.5 * 2**tries, LONGEST_PAUSE))
+            wait(min(0.5 * 2**tries, limits.longest_pause_seconds))
             url = ask_for_url() if isinstance(later, _Expired) else url
 
 
-def _continue(part: _Part, url: str) -> None:
+def _continue(part: _Part, url: str, timeout: urllib3.Timeout) -> None:
     """To the end of the file, or Later with what is there kept. No header of m3ter's API goes to the store."""
     headers = {"accept-encoding": "identity"}
     if part.version is None:
@@ -69,11 +70,11 @@ def _continue(part: _Part, url: str) -> None:
     elif part.size:
         headers |= {"range": f"bytes={part.size}-", "if-range": part.version}
     try:
-        answer = open_pool(url).request("GET", url, headers=headers, preload_content=False, retries=False)
-        try:
+        with (
+            open_pool(url, timeout=timeout) as pool,
+            closing(pool.request("GET", url, headers=headers, preload_content=False, retries=False)) as answer,
+        ):
             _take(part, answer)
-        finally:
-            answer.close()
     except urllib3.exceptions.HTTPError as error:
         raise Later(f"of {type(error).__name__} after {part.size:,} bytes") from None
     if part.total is not None and part.size != part.total:

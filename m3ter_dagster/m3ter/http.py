@@ -3,45 +3,36 @@
 from __future__ import annotations
 
 import http.client
-import math
 import threading
-import time
-import urllib.request
 from collections.abc import Callable
-from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 import msgspec
 import tenacity
 import urllib3
 
+from m3ter_dagster.m3ter.connections import open_pool, retry_after
 from m3ter_dagster.m3ter.errors import CredentialsRefused, Interrupted, Later, Refused, Unavailable, quoted
-from m3ter_dagster.m3ter.pace import Pace
+from m3ter_dagster.m3ter.limits import Limits, Pace
 from m3ter_dagster.m3ter.token import Credentials, Token, token_in
 
 T = TypeVar("T")
 
 _QUOTING = (http.client.BadStatusLine, http.client.UnknownProtocol)
 
-CONNECTIONS = 64
-TIMEOUT = urllib3.Timeout(connect=10, read=60)
-PATIENCE_SECONDS = 60.0
-"""How long the waits between tries of one request may add up to."""
-RATE_LIMIT_PATIENCE_SECONDS = 360.0
-"""The same after 429: m3ter's limit per address is counted over five minutes (guide "Config API Limits")."""
-
 
 class Http:
     """Requests with a bearer token. Thread-safe; `stop` ends every wait."""
 
-    def __init__(self, base_url: str, credentials: Credentials, *, per_second: float, stop: threading.Event) -> None:
+    def __init__(
+        self, base_url: str, credentials: Credentials, *, stop: threading.Event, limits: Limits = Limits()
+    ) -> None:
         self._base_url = base_url.rstrip("/")
-        self._pool = open_pool(self._base_url)
-        self._pace = Pace(per_second)
+        self._limits = limits
+        self._pool = open_pool(self._base_url, timeout=limits.timeout, connections=limits.connections)
+        self._pace = Pace(limits.requests_per_second)
         self._stop = stop
-        self._token = Token(credentials, self._ask_for_token)
+        self._token = Token(credentials, self._ask_for_token, renew_before=limits.renew_before_seconds)
 
     def get(self, path: str, check: Callable[[bytes], T]) -> T:
         """The answer's body as `check` reads it; `check` raises Later for a body that is worth another try."""
@@ -77,14 +68,13 @@ class Http:
     def _authorized(self, request: str, path: str, content: bytes | None = None) -> bytes:
         """An expired token is answered with 403 like a missing permission: a refusal is believed with a new token."""
         method = "GET" if content is None else "POST"
-        self._pace.take_turn(self._wait)
-        token = self._token.value()
-        answer = self._send(method, path, _bearer(token), content)
-        is_new = False
+        self._pace.take_turn(self.wait)
+        token, is_new = self._token.value(), False
+        answer = self._send(method, path, {"authorization": f"Bearer {token}"}, content)
         while answer.status in (401, 403) and not is_new:
-            self._pace.take_turn(self._wait)
+            self._pace.take_turn(self.wait)
             token, is_new = self._token.renewed(instead_of=token)
-            answer = self._send(method, path, _bearer(token), content)
+            answer = self._send(method, path, {"authorization": f"Bearer {token}"}, content)
         return _body(request, answer)
 
     def _ask_for_token(self, credentials: Credentials) -> tuple[str, float]:
@@ -92,7 +82,7 @@ class Http:
         headers = urllib3.make_headers(basic_auth=f"{credentials.key}:{credentials.secret}")
 
         def ask() -> tuple[str, float]:
-            self._pace.take_turn(self._wait)
+            self._pace.take_turn(self.wait)
             answer = self._send("POST", "/oauth/token", headers, b'{"grant_type":"client_credentials"}')
             return token_in(_body(request, answer))
 
@@ -101,22 +91,23 @@ class Http:
         except Refused as refusal:
             raise CredentialsRefused(request, status=refusal.status, message=refusal.message) from None
 
-    def _send(self, method: str, path: str, headers: dict[str, str], body: bytes | None = None) -> _Answer:
+    def _send(
+        self, method: str, path: str, headers: dict[str, str], body: bytes | None = None
+    ) -> urllib3.BaseHTTPResponse:
         headers = {"accept": "application/json", "accept-encoding": "gzip", **headers}
         if body is not None:
             headers["content-type"] = "application/json"
         try:
-            answer = self._pool.request(method, self._base_url + path, headers=headers, body=body, redirect=False)
+            return self._pool.request(method, self._base_url + path, headers=headers, body=body, redirect=False)
         except urllib3.exceptions.HTTPError as error:
             raise Later(_reason(error)) from None
-        return _Answer(answer.status, answer.data, answer.headers.get("retry-after"))
 
     def _persist(self, request: str, once: Callable[[], T]) -> T:
         tries = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(Later),
-            wait=_pause,
-            stop=_out_of_patience,
-            sleep=self._wait,
+            wait=self._pause,
+            stop=self._is_out_of_patience,
+            sleep=self.wait,
             before_sleep=self._hold_everyone,
         )
         try:
@@ -125,64 +116,45 @@ class Http:
             last = error.last_attempt
             raise Unavailable(request, tries=last.attempt_number, reason=str(last.exception())) from None
 
+    def _pause(self, state: tenacity.RetryCallState) -> float:
+        """At least as long as asked for, and longer each time: "at once" for ever would be no pause."""
+        longest = self._limits.longest_pause_seconds
+        backoff = tenacity.wait_exponential(multiplier=0.5, max=longest) + tenacity.wait_random(0, 0.25)
+        return max(_later(state).retry_after or 0.0, backoff(state))
+
+    def _is_out_of_patience(self, state: tenacity.RetryCallState) -> bool:
+        is_limited = _later(state).status == 429
+        patience = self._limits.rate_limit_patience_seconds if is_limited else self._limits.patience_seconds
+        return state.idle_for + state.upcoming_sleep > patience
+
     def _hold_everyone(self, state: tenacity.RetryCallState) -> None:
         """A 429 is about the whole organization, so the other threads pause too."""
         later = _later(state)
         if later.status == 429 and later.retry_after is not None:
             self._pace.hold(later.retry_after)
 
-    def _wait(self, seconds: float) -> None:
+    def wait(self, seconds: float) -> None:
+        """Interrupted once `stop` is set."""
         if self._stop.wait(max(seconds, 0)):
             raise Interrupted
-
-
-def _bearer(token: str) -> dict[str, str]:
-    return {"authorization": f"Bearer {token}"}
-
-
-@dataclass(frozen=True)
-class _Answer:
-    status: int
-    body: bytes
-    retry_after: str | None
 
 
 class _ErrorAnswer(msgspec.Struct):
     message: str = ""
 
 
-def _body(request: str, answer: _Answer) -> bytes:
+def _body(request: str, answer: urllib3.BaseHTTPResponse) -> bytes:
     """The body of a success; 408, 429 and 5xx are Later, anything else is Refused."""
     if 200 <= answer.status < 300:
-        return answer.body
-    message = _message(answer.body)
+        return answer.data
+    try:
+        message = msgspec.json.decode(answer.data, type=_ErrorAnswer).message
+    except (msgspec.MsgspecError, UnicodeDecodeError):  # what stands before m3ter may answer otherwise
+        message = quoted(answer.data)
     if answer.status in (408, 429) or answer.status >= 500:
         reason = f"of status {answer.status}: {message or 'no message'}"
-        raise Later(reason, status=answer.status, retry_after=_seconds(answer.retry_after))
+        raise Later(reason, status=answer.status, retry_after=retry_after(answer))
     raise Refused(request, status=answer.status, message=message)
-
-
-def _message(body: bytes) -> str:
-    """The API's errors are {"message": ...}; what stands before m3ter may answer otherwise."""
-    try:
-        return msgspec.json.decode(body, type=_ErrorAnswer).message
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return quoted(body)
-
-
-def _seconds(retry_after: str | None) -> float | None:
-    """Retry-After is a number of seconds or a date (RFC 9110, 10.2.3); anything else is ignored."""
-    if not retry_after:
-        return None
-    try:
-        seconds = float(retry_after)
-        return max(seconds, 0.0) if math.isfinite(seconds) else None
-    except ValueError:
-        pass
-    try:
-        return max(parsedate_to_datetime(retry_after).timestamp() - time.time(), 0.0)
-    except ValueError:
-        return None
 
 
 def _reason(error: urllib3.exceptions.HTTPError) -> str:
@@ -202,23 +174,3 @@ def _later(state: tenacity.RetryCallState) -> Later:
     error = state.outcome.exception()
     assert isinstance(error, Later)
     return error
-
-
-def _pause(state: tenacity.RetryCallState) -> float:
-    """At least as long as asked for, and longer each time: "at once" for ever would be no pause."""
-    backoff = tenacity.wait_exponential(multiplier=0.5, max=15)(state) + tenacity.wait_random(0, 0.25)(state)
-    return max(_later(state).retry_after or 0.0, backoff)
-
-
-def _out_of_patience(state: tenacity.RetryCallState) -> bool:
-    patience = RATE_LIMIT_PATIENCE_SECONDS if _later(state).status == 429 else PATIENCE_SECONDS
-    return state.idle_for + state.upcoming_sleep > patience
-
-
-def open_pool(base_url: str) -> urllib3.PoolManager:
-    """Connections through the proxy of the environment, as other HTTP tools do."""
-    url = urlsplit(base_url)
-    proxy = urllib.request.getproxies().get(url.scheme)
-    if proxy and not urllib.request.proxy_bypass(url.hostname or ""):
-        return urllib3.ProxyManager(proxy, maxsize=CONNECTIONS, timeout=TIMEOUT, retries=False)
-    return urllib3.PoolManager(maxsize=CONNECTIONS, timeout=TIMEOUT, retries=False)

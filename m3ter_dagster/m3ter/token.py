@@ -11,8 +11,6 @@ import msgspec
 
 from m3ter_dagster.m3ter.errors import CredentialsRefused, Later, Unavailable
 
-RENEW_BEFORE_SECONDS = 300.0
-
 
 @dataclass(frozen=True)
 class Credentials:
@@ -23,9 +21,19 @@ class Credentials:
 class Token:
     """The bearer token: asked for once, renewed before it expires, by one thread for all."""
 
-    def __init__(self, credentials: Credentials, ask: Callable[[Credentials], tuple[str, float]]) -> None:
+    def __init__(
+        self,
+        credentials: Credentials,
+        ask: Callable[[Credentials], tuple[str, float]],
+        *,
+        renew_before: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`ask` gives a token and its lifetime; `renew_before` so many seconds, or a tenth of a shorter life."""
         self._credentials = credentials
         self._ask = ask
+        self._renew_before = renew_before
+        self._clock = clock
         self._lock = threading.Lock()
         self._value: str | None = None
         self._renew_at = 0.0
@@ -34,16 +42,16 @@ class Token:
         self._failed_at = 0.0
 
     def value(self) -> str:
-        wanted = time.monotonic()
+        wanted = self._clock()
         with self._lock:
-            if self._value is None or time.monotonic() >= self._renew_at:
+            if self._value is None or self._clock() >= self._renew_at:
                 self._renew(wanted)
             assert self._value is not None
             return self._value
 
     def renewed(self, *, instead_of: str) -> tuple[str, bool]:
         """Another token, and whether it was asked for just now and not by another thread before."""
-        wanted = time.monotonic()
+        wanted = self._clock()
         with self._lock:
             is_new = self._value is None or self._value == instead_of
             if is_new:
@@ -57,16 +65,16 @@ class Token:
             raise self._refusal
         if self._failure and self._failed_at >= wanted:
             raise self._failure
-        asked = time.monotonic()
+        asked = self._clock()
         try:
             self._value, lifetime = self._ask(self._credentials)
         except CredentialsRefused as refusal:
             self._refusal = refusal
             raise
         except Unavailable as failure:
-            self._failure, self._failed_at = failure, time.monotonic()
+            self._failure, self._failed_at = failure, self._clock()
             raise
-        self._renew_at = asked + lifetime - min(RENEW_BEFORE_SECONDS, lifetime / 10)
+        self._renew_at = asked + lifetime - min(self._renew_before, lifetime / 10)
 
 
 def token_in(body: bytes) -> tuple[str, float]:

@@ -18,7 +18,6 @@ from m3ter_dagster.m3ter.downloads import download
 from m3ter_dagster.m3ter.errors import (
     ExportFileEmpty,
     ExportJobFailed,
-    Interrupted,
     Later,
     M3terError,
     Refused,
@@ -97,8 +96,7 @@ class UsageExports:
         again_after: Sequence[float] = AGAIN_AFTER,
     ) -> None:
         self._client = open_client(settings, stop=stop)
-        self._stop = stop
-        self._wait = wait or self._wait_or_stop
+        self._wait = wait or self._client.wait
         self._clock = clock
         self._again_after = again_after
 
@@ -130,7 +128,8 @@ class UsageExports:
                 self._wait_for(jobs[-1], tell)
             job_id = jobs[-1]
             tell(f"m3ter's export job {job_id} has succeeded; downloading its file.")
-            download(f"the file of m3ter's export job {job_id}", partial(self._url, job_id), to, wait=self._wait)
+            what, limits = f"the file of m3ter's export job {job_id}", self._client.limits
+            download(what, partial(self._url, job_id), to, wait=self._wait, limits=limits)
             if not is_blank(to):
                 return job_id
             try:
@@ -179,10 +178,6 @@ class UsageExports:
         for page in self._client.pages(listing):
             for record in msgspec.json.decode(page.rows, type=list[msgspec.Raw]):
                 yield msgspec.json.decode(record, type=kind)
-
-    def _wait_or_stop(self, seconds: float) -> None:
-        if self._stop.wait(seconds):
-            raise Interrupted
 
 
 def _job_path(job_id: str) -> str:

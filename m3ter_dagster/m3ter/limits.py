@@ -1,0 +1,57 @@
+"""How fast, how broadly and how patiently m3ter is asked."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import urllib3
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of one client of m3ter. The defaults are those of an export."""
+
+    requests_per_second: float = 40.0
+    connections: int = 64
+    connect_timeout_seconds: float = 10.0
+    read_timeout_seconds: float = 60.0
+    """Without a single byte."""
+    patience_seconds: float = 60.0
+    """How long the waits between tries of one request may add up to."""
+    rate_limit_patience_seconds: float = 360.0
+    """The same after 429: m3ter's limit per address is counted over five minutes (guide "Config API Limits")."""
+    longest_pause_seconds: float = 15.0
+    """Between two tries, unless m3ter asks for more."""
+    download_tries: int = 6
+    """In a row, without a single new byte."""
+    renew_before_seconds: float = 300.0
+    """How long before a token expires the next one is asked for; a tenth of its life where that is shorter."""
+
+    @property
+    def timeout(self) -> urllib3.Timeout:
+        return urllib3.Timeout(connect=self.connect_timeout_seconds, read=self.read_timeout_seconds)
+
+
+class Pace:
+    """At most `per_second` requests, evenly spaced, over all threads."""
+
+    def __init__(self, per_second: float) -> None:
+        self._interval = 1 / per_second
+        self._next = 0.0
+        self._held_until = 0.0
+        self._row = threading.Lock()
+
+    def take_turn(self, wait: Callable[[float], None]) -> None:
+        """Returns when the caller may send. Those behind wait in the row, so a late one brings nobody closer."""
+        with self._row:
+            wait(0)
+            while (left := max(self._next, self._held_until) - time.monotonic()) > 0:
+                wait(left)
+            self._next = time.monotonic() + self._interval
+
+    def hold(self, seconds: float) -> None:
+        """Nobody sends for so long."""
+        self._held_until = max(self._held_until, time.monotonic() + seconds)

@@ -1,0 +1,123 @@
+"""A file from an address that expires, over connections that break: whole, or a named failure."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scripted_api import ORGANIZATION, Answer, Script, ScriptedApi, refusal, stored
+
+from m3ter_dagster.m3ter.downloads import download
+from m3ter_dagster.m3ter.errors import DownloadFailed
+from m3ter_dagster.m3ter.limits import Limits
+
+FILE, OTHER_FILE = "/file", "/other-file"
+TEXT = b"meter_id,timestamp\n" + b"".join(b"m%d,2024-02-29T00:00:00Z\n" % number for number in range(5000))
+WHOLE = stored(TEXT)
+
+
+class Store(ScriptedApi):
+    """Gives the address of the file once, and of the other whenever it is asked again."""
+
+    def __init__(self, file: Script, other_file: Script = WHOLE) -> None:
+        super().__init__({FILE: file, OTHER_FILE: other_file})
+        self.addresses = 0
+        self.waits: list[float] = []
+
+    def address(self) -> str:
+        self.addresses += 1
+        path = FILE if self.addresses == 1 else OTHER_FILE
+        return f"{self.base_url}/organizations/{ORGANIZATION}{path}?signature=hunter2"
+
+    def fetch(self, folder: Path, limits: Limits = Limits()) -> bytes:
+        file = folder / "usage.csv"
+        download("the file", self.address, file, wait=self.waits.append, limits=limits)
+        assert [one.name for one in folder.iterdir()] == ["usage.csv"]
+        return file.read_bytes()
+
+
+@pytest.mark.parametrize("content", [TEXT, gzip.compress(TEXT), b""])
+def test_a_file_is_decompressed_by_what_it_holds(tmp_path: Path, content: bytes) -> None:
+    with Store(stored(content)) as store:
+        assert store.fetch(tmp_path) == (TEXT if content else b"")
+        assert store.waits == []
+
+
+@pytest.mark.parametrize("resets", [True, False])
+def test_a_download_goes_on_where_it_broke(tmp_path: Path, resets: bool) -> None:
+    content = gzip.compress(TEXT, compresslevel=0)
+    half = {"sent": 0.5, "resets": resets}
+    with Store(stored(content, half, half)) as store:
+        assert store.fetch(tmp_path) == TEXT
+        ranges = [one.headers.get("range") for one in store.asked(FILE)]
+    assert ranges[0] is None
+    assert len(ranges) == 3
+
+
+def test_an_expired_address_is_asked_for_again_and_the_download_goes_on(tmp_path: Path) -> None:
+    expired = {"status": 403, "body": b"<Error>Request has expired</Error>", "headers": {}}
+    with Store(stored(TEXT, {"sent": 0.5}, expired)) as store:
+        assert store.fetch(tmp_path) == TEXT
+        assert store.addresses == 2
+        (rest,) = store.asked(OTHER_FILE)
+    assert rest.headers["range"] != "bytes=0-"
+    assert rest.headers["if-range"] == '"v1"'
+
+
+ANOTHER_FILE: Mapping[str, Mapping[str, Any]] = {
+    "of another version": {"headers": {"etag": '"v2"', "content-range": "bytes 9-10/11"}},
+    "of another place": {"headers": {"etag": '"v1"', "content-range": "bytes 9-10/11"}},
+    "without a range": {"headers": {"etag": '"v1"'}},
+    "whose range is not there": {"status": 416, "body": b"", "headers": {}},
+}
+
+
+@pytest.mark.parametrize("changed", ANOTHER_FILE.values(), ids=ANOTHER_FILE)
+def test_a_rest_that_does_not_fit_is_fetched_from_the_beginning(tmp_path: Path, changed: Mapping[str, Any]) -> None:
+    with Store(stored(TEXT, {"sent": 0.5}, changed)) as store:
+        assert store.fetch(tmp_path) == TEXT
+        assert [one.headers.get("range") is None for one in store.asked(FILE)] == [True, False, True]
+
+
+@pytest.mark.parametrize("headers", [{}, {"etag": 'W/"v1"'}])
+def test_a_file_without_a_version_is_fetched_from_the_beginning(tmp_path: Path, headers: Mapping[str, str]) -> None:
+    """What comes later may be of another file, of as many bytes."""
+    with Store(stored(TEXT, {"sent": 0.5, "headers": headers})) as store:
+        assert store.fetch(tmp_path) == TEXT
+        assert [one.headers.get("range") for one in store.asked(FILE)] == [None, None]
+
+
+def test_what_an_earlier_download_has_left_is_not_taken_for_a_part_of_this(tmp_path: Path) -> None:
+    (tmp_path / "usage.csv.part").write_bytes(b"x" * 100)
+    with Store(stored(TEXT)) as store:
+        assert store.fetch(tmp_path) == TEXT
+
+
+def test_damaged_gzip_is_fetched_again(tmp_path: Path) -> None:
+    content = gzip.compress(TEXT)
+    damaged = {"body": content[:-9], "headers": {"content-length": str(len(content) - 9)}}
+    with Store(stored(content, damaged)) as store:
+        assert store.fetch(tmp_path) == TEXT
+
+
+def test_a_file_that_is_not_there_is_named_without_its_address(tmp_path: Path) -> None:
+    with Store([refusal(403)], [refusal(403)]) as store, pytest.raises(DownloadFailed) as raised:
+        store.fetch(tmp_path)
+    assert str(raised.value) == (
+        "the file could not be downloaded, 6 times without getting any further, last because of status 403: its "
+        "address has expired, or there is no such file. Re-execute from failure, which asks m3ter for a new one."
+    )
+    assert (len(store.asked(FILE)), len(store.asked(OTHER_FILE))) == (1, 5)
+    assert store.waits == [1, 2, 4, 8, 15]
+
+
+def test_tries_count_anew_with_every_byte_that_is_won(tmp_path: Path) -> None:
+    busy, half = {"status": 503, "body": b"", "headers": {}}, {"sent": 0.5}
+    with Store(stored(TEXT, busy, half, busy, half, busy)) as store:
+        assert store.fetch(tmp_path, Limits(download_tries=3)) == TEXT
+    with Store([Answer(b"", 503)]) as store, pytest.raises(DownloadFailed, match="3 times"):
+        store.fetch(tmp_path, Limits(download_tries=3, longest_pause_seconds=1.5))
+    assert store.waits == [1, 1.5]
