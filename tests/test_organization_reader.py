@@ -17,11 +17,13 @@ from scripted_api import KEY, ORGANIZATION, SECRET, Answer, Request, ScriptedApi
 
 from m3ter_dagster.frames.schema import SchemaBreached, frame_schema
 from m3ter_dagster.m3ter.client import M3terClient
+from m3ter_dagster.m3ter.errors import Refused
 from m3ter_dagster.m3ter.limits import Limits
 from m3ter_dagster.m3ter.token import Credentials
-from m3ter_dagster.model.entities import entities, find_entity
-from m3ter_dagster.reading.reader import RESTARTS, EntityUnreadable, OrganizationReader
-from m3ter_dagster.reading.reading import Reading
+from m3ter_dagster.model.entities import Listing, entities, find_entity
+from m3ter_dagster.reading.collectors import RecordIds
+from m3ter_dagster.reading.reader import OrganizationReader, ReaderLimits
+from m3ter_dagster.reading.reading import EntityUnreadable, Reading
 from m3ter_dagster.reading.spool import Batches
 from m3ter_sandbox import SampleOrganization, SandboxApi
 
@@ -30,7 +32,7 @@ LONG = 10.0
 
 
 class ReaderOf(Protocol):
-    def __call__(self, api: ScriptedApi | SandboxApi, *, batches: Batches = ...) -> OrganizationReader: ...
+    def __call__(self, api: ScriptedApi | SandboxApi, **options: Any) -> OrganizationReader: ...
 
 
 Serve = Callable[..., ScriptedApi]
@@ -49,14 +51,14 @@ def reader_of(tmp_path: Path) -> Iterator[ReaderOf]:
     """A reader of an API; closed at the end."""
     readers: list[OrganizationReader] = []
 
-    def make(api: ScriptedApi | SandboxApi, *, batches: Batches = Batches()) -> OrganizationReader:
+    def make(api: ScriptedApi | SandboxApi, **options: Any) -> OrganizationReader:
         stop = threading.Event()
         scripted = isinstance(api, ScriptedApi)
         credentials = Credentials(KEY, SECRET) if scripted else Credentials(api.key, api.secret)
         org_id = ORGANIZATION if scripted else api.organization_id
         client = M3terClient(api.base_url, org_id, credentials, limits=Limits(requests_per_second=10_000), stop=stop)
         folder = tmp_path / f"reader-{len(readers)}"
-        readers.append(OrganizationReader(client, folder, stop=stop, batches=batches))
+        readers.append(OrganizationReader(client, folder, stop=stop, **options))
         return readers[-1]
 
     yield make
@@ -119,7 +121,7 @@ def test_ended_account_plans_come_too(reader_of: ReaderOf, sandbox_api: SandboxA
     assert reading.requests == len({plan["accountId"] for plan in plans})
 
 
-def test_an_entity_that_was_not_begun_is_read_when_it_is_asked_for(reader_of: ReaderOf, serve: Serve) -> None:
+def test_an_entity_that_was_not_started_is_read_when_it_is_asked_for(reader_of: ReaderOf, serve: Serve) -> None:
     api = serve({"/meters": [page({"id": "m"})], "/products": [page({"id": "p"})]})
     reader = reader_of(api)
     reader.start([find_entity("meter")])
@@ -284,6 +286,159 @@ def test_a_band_id_in_both_arrays_of_a_pricing_is_a_breach(reader_of: ReaderOf, 
         read(reader, "pricing_band")
 
 
+# Collectors
+
+
+METERS, ACCOUNTS = find_entity("meter").listing, find_entity("account").listing
+PLANS = find_entity("account_plan").listing
+
+
+class Pages:
+    """Collects the pages themselves."""
+
+    def __init__(self) -> None:
+        self.seen: list[Any] = []
+
+    def add(self, page: bytes) -> None:
+        self.seen.append(json.loads(page))
+
+
+class Names:
+    """Cannot take a row without a name."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def add(self, page: bytes) -> None:
+        self.seen += [row["name"] for row in json.loads(page)]
+
+
+@pytest.mark.parametrize("is_entity_first", [True, False])
+def test_an_entity_and_collectors_share_one_reading_of_their_list(
+    reader_of: ReaderOf, serve: Serve, is_entity_first: bool
+) -> None:
+    api = serve({"/meters": list_of([{"id": "a", "name": "A"}], [{"id": "b", "name": "B"}])})
+    reader = reader_of(api)
+    reader.start([find_entity("meter")], [(METERS, RecordIds), (METERS, Pages)])
+    if is_entity_first:
+        assert rows(read(reader, "meter")) == [("a",), ("b",)]
+    for _ in range(2):
+        assert reader.collected(METERS, RecordIds).unique() == ["a", "b"]
+        assert reader.collected(METERS, Pages).seen == [[{"id": "a", "name": "A"}], [{"id": "b", "name": "B"}]]
+    assert rows(read(reader, "meter")) == [("a",), ("b",)]
+    assert len(api.asked("/meters")) == 2
+
+
+def test_a_collector_that_was_not_started_reads_its_list_when_it_is_asked_for(
+    reader_of: ReaderOf, serve: Serve
+) -> None:
+    api = serve({"/meters": [page({"id": "a"})]})
+    reader = reader_of(api)
+    assert reader.collected(METERS, RecordIds).unique() == ["a"]
+    assert reader.collected(METERS, RecordIds).unique() == ["a"]
+    assert reader.collected(METERS, Pages).seen == [[{"id": "a"}]]
+    assert len(api.asked("/meters")) == 2
+
+
+def test_the_ids_of_a_fan_out_are_those_that_others_collect(reader_of: ReaderOf, serve: Serve) -> None:
+    api = serve({"/accounts": [page(account("a"), account("b"))], "/accountplans": [page({"id": "p"})]})
+    reader = reader_of(api)
+    reader.start([find_entity("account_plan"), find_entity("account")], [(ACCOUNTS, RecordIds), (PLANS, RecordIds)])
+    assert reader.collected(ACCOUNTS, RecordIds).unique() == ["a", "b"]
+    assert reader.collected(PLANS, RecordIds).unique() == ["p"]
+    assert (read(reader, "account").rows, read(reader, "account_plan").rows) == (2, 1)
+    assert (len(api.asked("/accounts")), len(api.asked("/accountplans"))) == (1, 2)
+
+
+def test_a_collector_of_a_fan_out_alone_reads_the_parents_too(reader_of: ReaderOf, serve: Serve) -> None:
+    lists = {"/accounts": [page(account("a"))], "/accountplans": [page({"id": "p"})]}
+    assert reader_of(serve(lists)).collected(PLANS, RecordIds).unique() == ["p"]
+
+
+def test_a_collector_survives_rows_that_break_the_schema_of_the_entity(reader_of: ReaderOf, serve: Serve) -> None:
+    api = serve({"/meters": [page({"id": "a", "name": 5}), page()]})
+    reader = reader_of(api)
+    reader.start([find_entity("meter")], [(METERS, RecordIds)])
+    with pytest.raises(SchemaBreached):
+        read(reader, "meter")
+    assert reader.collected(METERS, RecordIds).unique() == ["a"]
+    assert len(api.asked("/meters")) == 1
+
+
+def test_a_list_that_fails_fails_for_its_collector_and_is_read_anew(reader_of: ReaderOf, serve: Serve) -> None:
+    api = serve({"/meters": [refusal(404, "gone"), page({"id": "a"})]})
+    reader = reader_of(api)
+    reader.start([find_entity("meter")], [(METERS, RecordIds)])
+    with pytest.raises(Refused, match="status 404: gone"):
+        reader.collected(METERS, RecordIds)
+    assert reader.collected(METERS, RecordIds).unique() == ["a"]
+    with pytest.raises(EntityUnreadable, match="status 404: gone"):
+        read(reader, "meter")
+    assert rows(read(reader, "meter")) == [("a",)]
+
+
+def test_the_parents_of_a_collector_that_failed_are_read_anew(reader_of: ReaderOf, serve: Serve) -> None:
+    lists = {"/accounts": [refusal(404), page(account("a"))], "/accountplans": [page({"id": "p"})]}
+    reader = reader_of(serve(lists))
+    with pytest.raises(Refused):
+        reader.collected(PLANS, RecordIds)
+    assert reader.collected(PLANS, RecordIds).unique() == ["p"]
+
+
+def test_what_a_collector_cannot_take_is_its_own_failure(reader_of: ReaderOf, serve: Serve) -> None:
+    named = page({"id": "a", "name": "A"})
+    api = serve({"/meters": [page({"id": "a"}, next_token="1"), named, named]})
+    reader = reader_of(api)
+    reader.start([find_entity("meter")], [(METERS, Names), (METERS, RecordIds)])
+    with pytest.raises(KeyError, match="name"):
+        reader.collected(METERS, Names)
+    assert reader.collected(METERS, RecordIds).unique() == ["a"]
+    assert read(reader, "meter").rows == 1
+    assert reader.collected(METERS, Names).seen == ["A"]
+
+
+def test_a_list_whose_cursor_expires_is_collected_anew(reader_of: ReaderOf, serve: Serve) -> None:
+    first, second = list_of([{"id": "a"}], [{"id": "b"}])
+    api = serve({"/meters": [first, refusal(410), first, second]})
+    assert reader_of(api).collected(METERS, Pages).seen == [[{"id": "a"}], [{"id": "b"}]]
+
+
+# Side by side
+
+
+def test_one_list_at_a_time_is_enough(reader_of: ReaderOf, sandbox_api: SandboxApi) -> None:
+    """A list that waits for the ids of another does not keep it from being read."""
+    reader = reader_of(sandbox_api, limits=ReaderLimits(lists_at_once=1, requests_at_once=1))
+    reader.start([find_entity("account_plan"), find_entity("account")])
+    assert read(reader, "account_plan").rows == sum(name == "account_plan" for name, _ in SAMPLE.records())
+
+
+@pytest.mark.parametrize("requests_at_once", [1, 3])
+def test_a_fan_out_does_not_run_ahead_of_what_takes_its_pages(
+    reader_of: ReaderOf, serve: Serve, requests_at_once: int
+) -> None:
+    has_begun, may_go_on = threading.Event(), threading.Event()
+
+    class Slow(RecordIds):
+        def add(self, page: bytes) -> None:
+            has_begun.set()
+            assert may_go_on.wait(LONG)
+            super().add(page)
+
+    accounts = [account(f"a{number}") for number in range(50)]
+    api = serve({"/accounts": [page(*accounts)], "/accountplans": [page({"id": "p"})], "/behind": [page()]})
+    reader = reader_of(api, limits=ReaderLimits(requests_at_once=requests_at_once))
+    reader.start((), [(PLANS, Slow)])
+    assert has_begun.wait(LONG)
+    # Its requests stand in the same row behind those that were sent ahead, so these have been answered by then.
+    reader.collected(Listing("/behind", 100, for_each=("account", "account")), RecordIds)
+    assert len(api.asked("/behind")) == 50
+    assert len(api.asked("/accountplans")) == 2 * requests_at_once + 1
+    may_go_on.set()
+    assert reader.collected(PLANS, Slow).unique() == ["p"]
+    assert len(api.asked("/accountplans")) == 50
+
+
 # Failures
 
 
@@ -316,7 +471,7 @@ def test_a_cursor_that_always_expires_ends_the_reading(reader_of: ReaderOf, serv
         f"{entity} is not exported because its list could not be read: The list cannot be continued: GET "
     )
     path = "/accounts" if entity == "account" else "/accountplans"
-    assert len(api.asked(path)) == 2 * (RESTARTS + 1)
+    assert len(api.asked(path)) == 2 * (ReaderLimits().restarts + 1)
 
 
 def test_the_failure_of_one_entity_leaves_the_others(reader_of: ReaderOf, serve: Serve) -> None:
@@ -444,7 +599,7 @@ def test_whoever_waits_is_told_how_far_it_is(reader_of: ReaderOf, serve: Serve) 
     assert reader.read(find_entity("meter"), waiting=waiting, every=0.01).rows == 2
     assert "0 rows in 1 requests so far" in told
     assert set(told) <= {
-        "not begun yet",
+        "not started",
         *(f"{rows} rows in {pages} requests so far" for rows in (0, 2) for pages in (0, 1, 2)),
     }
 

@@ -14,7 +14,7 @@ from m3ter_dagster.config import ConfigError
 from m3ter_dagster.frames.schema import SchemaBreached
 from m3ter_dagster.history.reading_metadata import reading_metadata
 from m3ter_dagster.model.entities import Entity, entities
-from m3ter_dagster.reading.reader import EntityUnreadable
+from m3ter_dagster.reading.reading import EntityUnreadable
 from m3ter_dagster.resources.organization import Organization
 
 GROUP = "operational_exports"

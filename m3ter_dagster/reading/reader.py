@@ -1,69 +1,83 @@
-"""Reads entities of an organization side by side, each list once, however many entities come from its pages."""
+"""Reads entities of an organization side by side, each list once, however much is made of its pages."""
 
 from __future__ import annotations
 
 import itertools
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 from m3ter_dagster.m3ter.client import M3terClient, Page
 from m3ter_dagster.m3ter.errors import CursorExpired, M3terError
 from m3ter_dagster.model.entities import Entity, Listing, entities
-from m3ter_dagster.reading.reading import Reading
-from m3ter_dagster.reading.record_ids import RecordIds
+from m3ter_dagster.reading.collectors import Collector, RecordIds
+from m3ter_dagster.reading.reading import EntityUnreadable, Reading
 from m3ter_dagster.reading.spool import Batches, Spool
 
-LISTS_AT_ONCE = 16
-REQUESTS_AT_ONCE = 16
-"""For lists that are asked for once per record of another; the pace is common to all."""
-RESTARTS = 3
-"""How often a list whose cursor expired is read anew."""
+C = TypeVar("C", bound=Collector)
 
 
-class EntityUnreadable(Exception):
-    """The list of an entity could not be read to its end."""
+@dataclass(frozen=True)
+class ReaderLimits:
+    """How much is read side by side, and how often anew."""
 
-    def __init__(self, entity: str, cause: Exception) -> None:
-        super().__init__(f"{entity} is not exported because its list could not be read: {cause}")
+    lists_at_once: int = 16
+    requests_at_once: int = 16
+    """For lists that are asked for once per record of another; the pace is common to all."""
+    restarts: int = 3
+    """How often a list whose cursor expired is read anew."""
 
 
 class OrganizationReader:
-    """Gives each entity's Reading. Rows are kept under `folder`, which the caller owns.
+    """Gives each entity's Reading, and what others collect from the same pages. Rows are kept under `folder`, which
+    the caller owns.
 
-    `start` and `read` are for one thread; the reading itself happens in others.
+    `start`, `read` and `collected` are for one thread; the reading itself happens in others.
     """
 
     def __init__(
-        self, client: M3terClient, folder: Path, *, stop: threading.Event, batches: Batches = Batches()
+        self,
+        client: M3terClient,
+        folder: Path,
+        *,
+        stop: threading.Event,
+        limits: ReaderLimits = ReaderLimits(),
+        batches: Batches = Batches(),
     ) -> None:
         self._client = client
         self._folder = folder
         self._stop = stop
+        self._limits = limits
         self._batches = batches
-        self._lists = ThreadPoolExecutor(LISTS_AT_ONCE, thread_name_prefix="list")
-        self._requests = ThreadPoolExecutor(REQUESTS_AT_ONCE, thread_name_prefix="request")
+        self._lists = ThreadPoolExecutor(limits.lists_at_once, thread_name_prefix="list")
+        self._requests = ThreadPoolExecutor(limits.requests_at_once, thread_name_prefix="request")
         self._readings: dict[str, Future[Reading]] = {}
-        self._ids: dict[str, Future[RecordIds]] = {}
+        self._collected: dict[tuple[Listing, type[Collector]], Future[Any]] = {}
         self._spools: dict[str, Spool] = {}
         self._numbers = itertools.count(1)
 
-    def start(self, chosen: Iterable[Entity]) -> None:
-        """Begin to read these entities; what has begun already goes on."""
-        lists: dict[Listing, list[Entity]] = {}
+    def start(self, chosen: Iterable[Entity], collectors: Iterable[tuple[Listing, type[Collector]]] = ()) -> None:
+        """Start to read these entities, and to collect from these lists; what was started before goes on.
+
+        A list from which both come is read once.
+        """
+        lists: dict[Listing, _Wanted] = defaultdict(_Wanted)
         for entity in chosen:
             if entity.name not in self._readings:
-                self._readings[entity.name] = Future()
-                lists.setdefault(entity.listing, []).append(entity)
-        parents = {listing.for_each[0] for listing in lists if listing.for_each} - self._ids.keys()
-        for parent in parents:
-            self._ids[parent] = Future()
-            lists.setdefault(entities()[parent].listing, [])
-        for listing, members in lists.items():
-            wanted = [parent for parent in parents if entities()[parent].listing == listing]
-            self._lists.submit(self._read_list, listing, members, wanted)
+                self._readings[entity.name] = lists[entity.listing].readings[entity] = Future()
+        for key in collectors:
+            self._start_to_collect(key, lists)
+        for listing in list(lists):
+            if listing.for_each:
+                self._start_to_collect(_ids_for(listing), lists)
+        # A list that waits for the ids of another stands behind it: it must not occupy the thread that would read them.
+        for listing in sorted(lists, key=lambda one: one.for_each is not None):
+            ids = self._collected[_ids_for(listing)] if listing.for_each else None
+            self._lists.submit(self._read_list, listing, lists[listing], ids)
 
     def read(self, entity: Entity, *, waiting: Callable[[str], None], every: float = 5.0) -> Reading:
         """The entity's Reading, once it is whole; `waiting` is told how far it is every few seconds.
@@ -76,13 +90,27 @@ class OrganizationReader:
             try:
                 future.exception(timeout=every)
             except TimeoutError:
-                waiting(self._progress(entity))
+                spool = self._spools.get(entity.name)
+                waiting(f"{spool.rows:,} rows in {spool.requests:,} requests so far" if spool else "not started")
         if future.exception():
-            self._forget(entity)
+            del self._readings[entity.name]
+            self._forget_ids_for(entity.listing)
+        return future.result()
+
+    def collected(self, listing: Listing, kind: type[C]) -> C:
+        """The collector, once it has seen the whole list.
+
+        M3terError, or what the collector raised: after one of them the next call reads anew.
+        """
+        self.start((), [(listing, kind)])
+        future = self._collected[listing, kind]
+        if future.exception():
+            del self._collected[listing, kind]
+            self._forget_ids_for(listing)
         return future.result()
 
     def already_read(self, entity: Entity) -> Reading | None:
-        """The entity's Reading if it is whole by now; begins none."""
+        """The entity's Reading if it is whole by now; starts none."""
         future = self._readings.get(entity.name)
         return future.result() if future and future.done() and not future.exception() else None
 
@@ -92,82 +120,111 @@ class OrganizationReader:
         self._lists.shutdown(wait=True, cancel_futures=True)
         self._requests.shutdown(wait=True, cancel_futures=True)
 
-    def _forget(self, entity: Entity) -> None:
-        del self._readings[entity.name]
-        if entity.listing.for_each:
-            self._ids.pop(entity.listing.for_each[0], None)
+    def _start_to_collect(self, key: tuple[Listing, type[Collector]], lists: Mapping[Listing, _Wanted]) -> None:
+        if key not in self._collected:
+            listing, kind = key
+            self._collected[key] = lists[listing].collected[kind] = Future()
 
-    def _progress(self, entity: Entity) -> str:
-        spool = self._spools.get(entity.name)
-        return f"{spool.rows:,} rows in {spool.requests:,} requests so far" if spool else "not begun yet"
+    def _forget_ids_for(self, listing: Listing) -> None:
+        """A failure may be due to a record that is gone by now."""
+        if listing.for_each:
+            self._collected.pop(_ids_for(listing), None)
 
-    def _read_list(self, listing: Listing, members: Sequence[Entity], wanted_ids: Sequence[str]) -> None:
-        """Settles the future of everything that comes from this list."""
+    def _read_list(self, listing: Listing, wanted: _Wanted, ids: Future[RecordIds] | None) -> None:
+        """Settles everything that is wanted of this list."""
         try:
-            spools, ids = self._read_to_the_end(listing, members, wants_ids=bool(wanted_ids))
+            spools, collectors = self._read_to_the_end(listing, wanted, ids)
         except Exception as error:
-            for entity in members:
-                self._readings[entity.name].set_exception(_unreadable(entity, error))
-            for name in wanted_ids:
-                self._ids[name].set_exception(error)
+            for entity, reading in wanted.readings.items():
+                reading.set_exception(_unreadable(entity.name, error))
+            for collected in wanted.collected.values():
+                collected.set_exception(error)
             return
-        for name in wanted_ids:
-            self._ids[name].set_result(ids)
+        for kind, collected in wanted.collected.items():
+            collectors[kind].settle(collected)
         for spool in spools:
-            _settle(self._readings[spool.entity.name], spool)
+            _settle(wanted.readings[spool.entity], spool)
 
     def _read_to_the_end(
-        self, listing: Listing, members: Sequence[Entity], *, wants_ids: bool
-    ) -> tuple[list[Spool], RecordIds]:
+        self, listing: Listing, wanted: _Wanted, ids: Future[RecordIds] | None
+    ) -> tuple[list[Spool], dict[type[Collector], _Collecting]]:
         for restarts in itertools.count():
-            spools, ids = [self._spool(entity) for entity in members], RecordIds()
+            spools = [self._spool(entity) for entity in wanted.readings]
+            collectors = {kind: _Collecting(kind()) for kind in wanted.collected}
             try:
-                for page in self._pages(listing):
-                    if wants_ids:
-                        ids.add(page.rows)
-                    for spool in spools:
-                        spool.add(page.rows)
+                for page in self._pages(listing, ids):
+                    for taker in (*collectors.values(), *spools):
+                        taker.add(page.rows)
             except Exception as error:
                 for spool in spools:
                     spool.discard()
-                if not isinstance(error, CursorExpired) or restarts == RESTARTS:
+                if not isinstance(error, CursorExpired) or restarts == self._limits.restarts:
                     raise
             else:
                 break
-        return spools, ids
+        return spools, collectors
 
     def _spool(self, entity: Entity) -> Spool:
         spool = Spool(entity, self._folder / f"{entity.name}-{next(self._numbers)}", batches=self._batches)
         self._spools[entity.name] = spool
         return spool
 
-    def _pages(self, listing: Listing) -> Iterator[Page]:
-        if not listing.for_each:
+    def _pages(self, listing: Listing, ids: Future[RecordIds] | None) -> Iterator[Page]:
+        """Those of a list that is asked for once per record come in the order of the records."""
+        if not listing.for_each or not ids:
             yield from self._client.pages(listing)
             return
         parent, parameter = listing.for_each
-        waiting: deque[Future[list[Page]]] = deque()
-        for record_id in self._ids_of(parent):
+        records = ids.result()
+        if records.missing and parent not in self._readings:  # where the parents are read too, they report it
+            raise M3terError(
+                f"{records.missing} of the {parent} records have no id, so what belongs to them is unknown."
+            )
+        waiting: deque[Future[Sequence[Page]]] = deque()
+        for record_id in records.unique():
             waiting.append(self._requests.submit(self._list_of_one, listing, {parameter: record_id}))
-            if len(waiting) > 2 * REQUESTS_AT_ONCE:
+            if len(waiting) > 2 * self._limits.requests_at_once:  # more would only fill the memory
                 yield from waiting.popleft().result()
         for future in waiting:
             yield from future.result()
 
-    def _ids_of(self, parent: str) -> Sequence[str]:
-        ids = self._ids[parent].result()
-        if ids.missing and parent not in self._readings:
-            raise M3terError(f"{ids.missing} of the {parent} records have no id, so what belongs to them is unknown.")
-        return ids.unique()
-
-    def _list_of_one(self, listing: Listing, parameters: dict[str, str]) -> list[Page]:
+    def _list_of_one(self, listing: Listing, parameters: dict[str, str]) -> Sequence[Page]:
         for restarts in itertools.count():
             try:
                 return list(self._client.pages(listing, **parameters))
             except CursorExpired as expired:
-                if restarts == RESTARTS:
+                if restarts == self._limits.restarts:
                     raise M3terError(str(expired)) from None
         raise AssertionError
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What is to be made of the pages of one list."""
+
+    readings: dict[Entity, Future[Reading]] = field(default_factory=dict)
+    collected: dict[type[Collector], Future[Any]] = field(default_factory=dict)
+
+
+class _Collecting:
+    """A collector that may fail without the list."""
+
+    def __init__(self, collector: Collector) -> None:
+        self._collector = collector
+        self._failure: Exception | None = None
+
+    def add(self, page: bytes) -> None:
+        try:
+            if not self._failure:
+                self._collector.add(page)
+        except Exception as failure:
+            self._failure = failure
+
+    def settle(self, future: Future[Any]) -> None:
+        if self._failure:
+            future.set_exception(self._failure)
+        else:
+            future.set_result(self._collector)
 
 
 def _settle(future: Future[Reading], spool: Spool) -> None:
@@ -175,9 +232,15 @@ def _settle(future: Future[Reading], spool: Spool) -> None:
         future.set_result(spool.finish())
     except Exception as error:
         spool.discard()
-        future.set_exception(_unreadable(spool.entity, error))
+        future.set_exception(_unreadable(spool.entity.name, error))
 
 
-def _unreadable(entity: Entity, error: Exception) -> Exception:
+def _unreadable(entity: str, error: Exception) -> Exception:
     """What a person can act on is worded; anything else is a fault of this project and stays as it is."""
-    return EntityUnreadable(entity.name, error) if isinstance(error, M3terError | OSError) else error
+    return EntityUnreadable(entity, error) if isinstance(error, M3terError | OSError) else error
+
+
+def _ids_for(listing: Listing) -> tuple[Listing, type[Collector]]:
+    """What a list waits for that is asked for once per record of another."""
+    assert listing.for_each
+    return entities()[listing.for_each[0]].listing, RecordIds

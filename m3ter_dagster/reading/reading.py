@@ -1,4 +1,4 @@
-"""What reading one entity gave."""
+"""What reading one entity gave, or why there is nothing of it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,13 @@ from datetime import datetime
 import polars as pl
 
 from m3ter_dagster.model.entities import Entity
+
+
+class EntityUnreadable(Exception):
+    """The list of an entity could not be read to its end."""
+
+    def __init__(self, entity: str, cause: Exception) -> None:
+        super().__init__(f"{entity} is not exported because its list could not be read: {cause}")
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,24 @@
-"""The ids of a list's records, for lists that are asked for once per record of another."""
+"""What is taken from the pages of a list while it is read."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Protocol
 
 import msgspec
 
 from m3ter_dagster.frames import raw_json
 
 
-class _Record(msgspec.Struct):
-    id: object = None
+class Collector(Protocol):
+    """Made anew, without arguments, for each reading of a list; sees every page of it once, in the list's order.
+
+    What `add` raises is raised to whoever asks for the collector, and to nobody else who reads the list.
+    """
+
+    def add(self, page: bytes) -> None:
+        """Takes a JSON array of records, byte for byte as m3ter sent it: nothing of it has been validated."""
 
 
 class RecordIds:
@@ -33,9 +40,13 @@ class RecordIds:
         return list(self._ids)
 
 
+class _Record(msgspec.Struct):
+    id: object = None
+
+
 def _records(page: bytes) -> list[_Record]:
     try:
         return msgspec.json.decode(page, type=list[_Record])
-    except msgspec.MsgspecError:
+    except msgspec.MsgspecError:  # rows that are no objects, and half surrogate pairs
         rows = [json.loads(row) for row in raw_json.elements(page)]
         return [_Record(row.get("id") if isinstance(row, dict) else None) for row in rows]
