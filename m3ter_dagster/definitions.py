@@ -7,22 +7,28 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from m3ter_dagster.alarms import alarm_sensors, freshness_policies
-from m3ter_dagster.assets.checks import cross_entity_checks
+from m3ter_dagster.assets.cross_entity_checks import cross_entity_checks
+from m3ter_dagster.assets.lineage import source_assets
 from m3ter_dagster.assets.manifest import export_manifest, usage_manifest
-from m3ter_dagster.assets.operational import IO_MANAGER, operational_assets
-from m3ter_dagster.assets.source import source_assets
+from m3ter_dagster.assets.operational import operational_assets
 from m3ter_dagster.assets.usage import usage_asset_checks, usage_assets
-from m3ter_dagster.config import executor, load_exports
+from m3ter_dagster.config import Exports, Settings, load_exports, load_settings
 from m3ter_dagster.history.log import EXPORT_JOB
-from m3ter_dagster.resources.io_manager import S3CsvIOManager
-from m3ter_dagster.resources.organization import organization_resource
+from m3ter_dagster.resources import export_resources
 from m3ter_dagster.schedules import export_jobs, export_schedules, first_exports
-from m3ter_dagster.usage.source import usage_resource
 
 
 @dg.definitions
 def definitions() -> dg.Definitions:
-    exports = load_exports()
+    """The exports of exports.yaml and the environment, which are read here and nowhere behind it."""
+    return build_definitions(load_exports(), load_settings())
+
+
+def build_definitions(exports: Exports, settings: Settings) -> dg.Definitions:
+    """Assets, checks, jobs, schedules, sensors and resources of these exports, for this project or another's.
+
+    Settings without credentials are enough to load them; what reads m3ter then says which variables are missing.
+    """
     freshness = freshness_policies(exports)
     jobs = export_jobs(exports.schedules)
     whole = [*operational_assets(exports.owners, freshness), export_manifest(exports.owners)]
@@ -37,10 +43,6 @@ def definitions() -> dg.Definitions:
             *([first_exports(exports.schedules, jobs)] if exports.schedules else []),
             *alarm_sensors(exports),
         ],
-        executor=dg.in_process_executor if executor() == "in_process" else dg.multiprocess_executor,
-        resources={
-            "organization": organization_resource,
-            "usage": usage_resource,
-            IO_MANAGER: S3CsvIOManager(destinations=list(exports.default_destinations)),
-        },
+        executor=dg.in_process_executor if settings.executor == "in_process" else dg.multiprocess_executor,
+        resources=export_resources(exports, settings),
     )

@@ -11,10 +11,11 @@ from typing import Any
 
 import dagster as dg
 
-from m3ter_dagster.assets.operational import IO_MANAGER
+from m3ter_dagster.assets.usage_config import usage_ops
 from m3ter_dagster.config import UsageSchedule
 from m3ter_dagster.dagster_internals import ReconstructableJob, reconstructable_job, report_abandoned
 from m3ter_dagster.history.log import (
+    DESTINATIONS_TAG,
     EXPORT_JOB,
     MANIFEST,
     ROOT_TAG,
@@ -24,7 +25,7 @@ from m3ter_dagster.history.log import (
     runs_of,
 )
 from m3ter_dagster.history.progress import EntityResult, RunResult, follow
-from m3ter_dagster.schedules import job_name, usage_ops
+from m3ter_dagster.resources import IO_MANAGER
 
 Changed = Callable[[RunResult, str], None]
 """Is told each entity that did something."""
@@ -61,7 +62,7 @@ def export_now(
             job_named(usage.job if usage else EXPORT_JOB),
             instance,
             run_config={**_run_config(destinations, verbose=verbose), **({"ops": usage.ops} if usage else {})},
-            tags={**(tags or {}), **request, "m3ter/destinations": ",".join(destinations)},
+            tags={**(tags or {}), **request, DESTINATIONS_TAG: ",".join(destinations)},
             asset_selection=[dg.AssetKey(name) for name in (*entities, USAGE_MANIFEST if usage else MANIFEST)],
         )
     return result
@@ -69,7 +70,7 @@ def export_now(
 
 def usage_run(schedule: UsageSchedule, window: Mapping[str, str]) -> UsageRun:
     """`window` is startDate and endDate, as far as they are not those of the schedule's time period."""
-    return UsageRun(job_name(schedule), usage_ops(schedule, **window))
+    return UsageRun(schedule.job_name, usage_ops(schedule, **window))
 
 
 def resume(instance: dg.DagsterInstance, run_id: str, *, abandoned: bool, changed: Changed) -> RunResult:

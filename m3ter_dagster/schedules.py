@@ -9,13 +9,13 @@ from typing import Any
 
 import dagster as dg
 
-from m3ter_dagster.assets.operational import IO_MANAGER
+from m3ter_dagster.assets.usage_config import usage_ops
 from m3ter_dagster.config import AnySchedule, UsageSchedule
 from m3ter_dagster.config.names import FIRST_EXPORTS
 from m3ter_dagster.dagster_internals import AssetJob, switched_off_schedules
-from m3ter_dagster.history.log import DUE_TAG, MANIFEST, SCHEDULE_TAG, USAGE_MANIFEST
-from m3ter_dagster.model.cadence import Cadence
+from m3ter_dagster.history.log import DESTINATIONS_TAG, DUE_TAG, MANIFEST, SCHEDULE_TAG, USAGE_MANIFEST
 from m3ter_dagster.model.entities import entities
+from m3ter_dagster.resources import IO_MANAGER
 
 PUNCTUAL = timedelta(minutes=10)
 """A first export that is launched this soon after its moment was waited for: it is due at that moment."""
@@ -29,7 +29,7 @@ def export_jobs(schedules: Sequence[AnySchedule]) -> Jobs:
     """A job per schedule. Launched by hand it delivers to the schedule's destinations, too."""
     return {
         schedule.code: dg.define_asset_job(
-            job_name(schedule),
+            schedule.job_name,
             selection=export_selection(schedule),
             config=_run_config(schedule),
             tags=_tags(schedule),
@@ -37,10 +37,6 @@ def export_jobs(schedules: Sequence[AnySchedule]) -> Jobs:
         )
         for schedule in schedules
     }
-
-
-def job_name(schedule: AnySchedule) -> str:
-    return f"export_{schedule.dagster_name}"
 
 
 def export_selection(schedule: AnySchedule) -> dg.AssetSelection:
@@ -66,7 +62,7 @@ def first_exports(schedules: Sequence[AnySchedule], jobs: Jobs, *, clock: Clock 
         off = switched_off_schedules(context.instance)
         on = [schedule for schedule in schedules if schedule.dagster_name not in off]
         new = [schedule for schedule in on if first_run_key(schedule) not in launched]
-        ripe = [schedule for schedule in new if cadence_of(schedule).anchor <= now]
+        ripe = [schedule for schedule in new if schedule.cadence.anchor <= now]
         return dg.SensorResult(
             run_requests=[_first_request(schedule, jobs, now) for schedule in ripe],
             skip_reason=None if ripe else _waiting(new),
@@ -82,17 +78,13 @@ def first_exports(schedules: Sequence[AnySchedule], jobs: Jobs, *, clock: Clock 
     )
 
 
-def cadence_of(schedule: AnySchedule) -> Cadence:
-    return Cadence(schedule.schedule_type, schedule.period, schedule.dt_created)
-
-
 def first_run_key(schedule: AnySchedule) -> str:
     """What makes a first export the first: Dagster launches one run for it, ever."""
-    return f"{schedule.code}:{cadence_of(schedule).anchor.isoformat()}"
+    return f"{schedule.code}:{schedule.cadence.anchor.isoformat()}"
 
 
 def _schedule(schedule: AnySchedule, job: AssetJob, now: datetime) -> dg.ScheduleDefinition:
-    lines = cadence_of(schedule).cron_lines(_window_start(now))
+    lines = schedule.cadence.cron_lines(_window_start(now))
 
     def evaluate(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         tick = context.scheduled_execution_time
@@ -118,7 +110,7 @@ def _window_start(now: datetime) -> datetime:
 
 def _reason_to_skip(schedule: AnySchedule, tick: datetime) -> str | None:
     """Why nothing is launched at this tick of the cron lines, which know no year and no beginning."""
-    cadence = cadence_of(schedule)
+    cadence = schedule.cadence
     if tick == cadence.anchor:
         return f"the first export of schedule {schedule.code!r} is launched by the sensor {FIRST_EXPORTS}."
     if cadence.is_due(tick):
@@ -129,7 +121,7 @@ def _reason_to_skip(schedule: AnySchedule, tick: datetime) -> str | None:
 
 def _first_request(schedule: AnySchedule, jobs: Jobs, now: datetime) -> dg.RunRequest:
     """The export holds the data of now, so it is due now, unless its own moment has only just come."""
-    anchor = cadence_of(schedule).anchor
+    anchor = schedule.cadence.anchor
     due = anchor if now - anchor < PUNCTUAL else now.replace(microsecond=0)
     return _request(schedule, due, run_key=first_run_key(schedule), job_name=jobs[schedule.code].name)
 
@@ -149,7 +141,7 @@ def _waiting(new: Sequence[AnySchedule]) -> str:
     if not new:
         return "the first export of every schedule has been launched."
     first = min(new, key=lambda schedule: schedule.dt_created)
-    return f"the first export of schedule {first.code!r} is due at {cadence_of(first).anchor:%Y-%m-%d %H:%M} UTC."
+    return f"the first export of schedule {first.code!r} is due at {first.cadence.anchor:%Y-%m-%d %H:%M} UTC."
 
 
 def _run_config(schedule: AnySchedule) -> dict[str, Any]:
@@ -157,23 +149,14 @@ def _run_config(schedule: AnySchedule) -> dict[str, Any]:
     return destinations | ({"ops": usage_ops(schedule)} if isinstance(schedule, UsageSchedule) else {})
 
 
-def usage_ops(schedule: UsageSchedule, **window: str) -> dict[str, Any]:
-    """The config of the schedule's asset; its window is relative to the run's due time unless it is given."""
-    (asset,) = schedule.asset_names
-    chosen = schedule.selection
-    if schedule.is_raw:
-        del chosen["aggregationFrequency"]
-    return {asset: {"config": {**chosen, **window}}}
-
-
 def _tags(schedule: AnySchedule) -> dict[str, str]:
-    return {SCHEDULE_TAG: schedule.code, "m3ter/destinations": ",".join(schedule.destinations)}
+    return {SCHEDULE_TAG: schedule.code, DESTINATIONS_TAG: ",".join(schedule.destinations)}
 
 
 def _description(schedule: AnySchedule) -> str:
     """Such as "Finance: every 5 days since 2024-06-01 10:00 UTC, account, bill to warehouse"."""
     what = _what(schedule)
-    return f"{schedule.name}: {cadence_of(schedule).words()}, {what} to {', '.join(schedule.destinations)}"
+    return f"{schedule.name}: {schedule.cadence.words()}, {what} to {', '.join(schedule.destinations)}"
 
 
 def _what(schedule: AnySchedule) -> str:

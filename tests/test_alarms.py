@@ -13,6 +13,7 @@ from toggles import switch
 from m3ter_dagster.alarms import alarm_sensors, freshness_policies, messages
 from m3ter_dagster.config import AnySchedule, Destination, Exports, ExportSchedule, Notifications, grace
 from m3ter_dagster.config.usage import UsageSchedule
+from m3ter_dagster.history.record import Delivery, Reading, StoredObject, as_metadata
 
 JUNE_1 = datetime(2024, 6, 1, 10, tzinfo=UTC)
 JUNE_6, JUNE_11 = JUNE_1 + timedelta(days=5), JUNE_1 + timedelta(days=10)
@@ -78,9 +79,15 @@ def entity_asset(name: str, *, fails: bool = False) -> dg.AssetsDefinition:
     def entity(context: dg.AssetExecutionContext) -> None:
         if fails:
             raise dg.Failure(f"row 'b-1' of {name} has\nthe total 'x'", allow_retries=False)
-        context.add_output_metadata({"dagster/row_count": 1000})
+        context.add_output_metadata(as_metadata(delivery_of(name)))
 
     return entity
+
+
+def delivery_of(asset: str) -> Delivery:
+    there = StoredObject("warehouse", f"s3://acme/{asset}.csv", bytes=1, sha256="", etag="")
+    read = Reading(started=LATE, finished=LATE)
+    return Delivery(asset, "export-1", "org-1", rows=1000, objects=(there,), reading=read, seconds_to_deliver=0.0)
 
 
 def run(instance: dg.DagsterInstance, *failing: str, **tags: str) -> dg.ExecuteInProcessResult:

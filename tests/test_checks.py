@@ -10,10 +10,10 @@ from typing import Any
 
 import dagster as dg
 import pytest
-
 from m3ter_dagster.assets.checks import STEP
-from m3ter_dagster.history.delivery_metadata import delivered_objects
+
 from m3ter_dagster.history.log import EXPORT_JOB, MANIFEST
+from m3ter_dagster.history.record import delivery_in
 from m3ter_dagster.model.entities import entities
 from m3ter_dagster.runs import job_named
 from m3ter_sandbox import SampleOrganization, SandboxApi, SandboxS3
@@ -236,7 +236,9 @@ def bucket_of(instance: dg.DagsterInstance) -> str:
     event = instance.get_latest_materialization_event(dg.AssetKey("account"))
     assert event
     assert event.asset_materialization
-    return delivered_objects(event.asset_materialization.metadata)[0]["uri"].split("/")[2]
+    delivery = delivery_in(event.asset_materialization)
+    assert delivery
+    return delivery.objects[0].uri.split("/")[2]
 
 
 def off_by_one(record: dict[str, Any]) -> dict[str, Any]:

@@ -21,16 +21,16 @@ import pytest
 from dagster._core.events import EngineEventData, JobFailureData
 
 from m3ter_dagster.assets.manifest import export_manifest
-from m3ter_dagster.assets.operational import IO_MANAGER, operational_assets
+from m3ter_dagster.assets.operational import operational_assets
+from m3ter_dagster.config import load_exports, load_settings
 from m3ter_dagster.config.usage import USAGE_ASSETS
 from m3ter_dagster.definitions import definitions
 from m3ter_dagster.frames.schema import frame_schema
-from m3ter_dagster.history.delivery_metadata import delivered_objects
-from m3ter_dagster.history.last_delivery import NotExported
+from m3ter_dagster.history.delivered_frames import NotExported
 from m3ter_dagster.history.log import EXPORT_JOB, MANIFEST, USAGE_MANIFEST
+from m3ter_dagster.history.record import delivery_in
 from m3ter_dagster.model.entities import entities
-from m3ter_dagster.resources.io_manager import S3CsvIOManager
-from m3ter_dagster.resources.organization import organization_resource
+from m3ter_dagster.resources import IO_MANAGER, export_resources
 from m3ter_sandbox import SampleOrganization, Sandbox, SandboxApi, SandboxS3
 
 ORGANIZATION = SampleOrganization(6)
@@ -119,7 +119,7 @@ def type_of(key: str) -> str:
 
 
 def resources(destinations: Sequence[str] = BOTH) -> dict[str, Any]:
-    return {"organization": organization_resource, IO_MANAGER: S3CsvIOManager(destinations=list(destinations))}
+    return dict(export_resources(load_exports(), load_settings(), destinations=destinations))
 
 
 def materialize(
@@ -203,7 +203,10 @@ def test_a_materialisation_says_what_was_delivered(house: House, instance: dg.Da
     assert metadata["API fields not in the schema"] == {"colour": 1}
     assert metadata["rows dropped as older copies"] == 0
     assert metadata["requests"] == 1
-    assert [one["destination"] for one in delivered_objects(materialization.metadata)] == BOTH
+    delivery = delivery_in(materialization)
+    assert delivery
+    assert [one.destination for one in delivery.objects] == BOTH
+    assert (delivery.rows, delivery.objects[0].bytes) == (len(rows_of(content)), len(content))
     assert str(metadata["dagster/uri"]).startswith(f"s3://{house.warehouse}/m3ter/orgId=")
 
 
@@ -341,7 +344,7 @@ def test_an_asset_of_the_users_own_reads_the_delivered_file_as_a_typed_frame(
 
 def test_an_entity_that_was_never_delivered_cannot_be_read(house: House) -> None:
     house.use(ORGANIZATION.records())
-    message = r"^meter was never delivered, so there is no CSV to read; materialise meter first\.$"
+    message = r"^meter was never delivered, so there is no file to read; materialise meter first\.$"
     assets = [*operational_assets(), downstream([])]
     with dg.instance_for_test() as unused, pytest.raises(NotExported, match=message):
         dg.materialize(assets, selection=["report"], instance=unused, resources=resources())

@@ -12,13 +12,13 @@ import pytest
 from receiver import Receiver
 
 from m3ter_dagster.alarms import alarm_sensors
-from m3ter_dagster.assets.operational import IO_MANAGER, operational_assets
-from m3ter_dagster.config import Destination, Exports, Notifications
+from m3ter_dagster.assets.operational import operational_assets
+from m3ter_dagster.config import Destination, Exports, Notifications, load_exports, load_settings
 from m3ter_dagster.frames.schema import shown, shown_json
 from m3ter_dagster.model.entities import entities
-from m3ter_dagster.resources.io_manager import S3CsvIOManager
-from m3ter_dagster.resources.organization import organization_resource
-from m3ter_dagster.usage.columns import Meter, MeterField, aggregated_table, raw_table, table_in
+from m3ter_dagster.resources import export_resources
+from m3ter_dagster.usage.columns import aggregated_table, raw_table, table_in
+from m3ter_dagster.usage.meters import Meter, MeterField
 from m3ter_sandbox import SandboxApi, SandboxS3
 
 PERSONAL = """
@@ -104,10 +104,7 @@ def export(s3: SandboxS3, home: dg.DagsterInstance, tmp_path: Path, monkeypatch:
                 operational_assets(),
                 selection=["account"],
                 instance=home,
-                resources={
-                    "organization": organization_resource,
-                    IO_MANAGER: S3CsvIOManager(destinations=["warehouse"]),
-                },
+                resources=export_resources(load_exports(), load_settings(), destinations=["warehouse"]),
                 raise_on_error=False,
             )
 

@@ -10,13 +10,13 @@ import pytest
 from dagster._core.scheduler.instigation import InstigatorStatus
 from toggles import switch
 
-from m3ter_dagster.assets.operational import IO_MANAGER
 from m3ter_dagster.assets.usage import usage_asset_checks, usage_assets
-from m3ter_dagster.config import ExportSchedule, UsageSchedule
+from m3ter_dagster.config import ConfigError, ExportSchedule, Settings, UsageSchedule
 from m3ter_dagster.history.log import MANIFEST, USAGE_MANIFEST
 from m3ter_dagster.model.entities import entities
+from m3ter_dagster.resources import IO_MANAGER
+from m3ter_dagster.resources.organization import Organization
 from m3ter_dagster.schedules import export_jobs, export_schedules, first_exports, first_run_key
-from m3ter_dagster.usage.source import usage_resource
 
 JUNE_1 = datetime(2024, 6, 1, 10, tzinfo=UTC)
 NOW = datetime(2024, 7, 15, 8, 30, tzinfo=UTC)
@@ -266,12 +266,16 @@ def test_a_usage_schedule_has_a_job_of_its_asset_and_its_choice(instance: dg.Dag
     )
     jobs = export_jobs([raw, weekly])
     schedules = export_schedules([raw, weekly], jobs, now=NOW)
+    organization = Organization(settings=Settings(ConfigError("no credentials")))
     definitions = dg.Definitions(
         assets=[*usage_assets(), entity_asset(USAGE_MANIFEST)],
         asset_checks=usage_asset_checks(),
         jobs=list(jobs.values()),
         schedules=schedules,
-        resources={IO_MANAGER: Destinations(destinations=["default"]), "usage": usage_resource},
+        resources={
+            IO_MANAGER: Destinations(destinations=["default"]),
+            "organization": organization,
+        },
     )
     (request,) = tick_of(schedules[0], JUNE_1 + timedelta(days=1), instance).run_requests
     assert request.run_config == {

@@ -16,7 +16,7 @@ from processes import PROJECT, poll
 
 from m3ter_dagster.config.usage import RAW
 from m3ter_dagster.history.log import DUE_TAG, SCHEDULE_TAG
-from m3ter_dagster.history.reading_metadata import WINDOW
+from m3ter_dagster.history.record import delivery_in
 from m3ter_sandbox import Sandbox
 from m3ter_sandbox.usage import SampleUsage
 
@@ -289,7 +289,10 @@ def _run(record: dg.RunRecord) -> Run:
 
 
 def _measured(materialization: dg.AssetMaterialization) -> tuple[Any, Any]:
-    return materialization.metadata[WINDOW].value, materialization.metadata["dagster/row_count"].value
+    delivery = delivery_in(materialization)
+    assert delivery
+    assert delivery.reading.window
+    return [moment.isoformat() for moment in delivery.reading.window], delivery.rows
 
 
 def _moment(timestamp: float | None) -> datetime | None:

@@ -8,7 +8,6 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,16 +19,13 @@ import pytest
 from click.testing import CliRunner, Result
 
 from m3ter_dagster.assets.manifest import export_manifest, usage_manifest
-from m3ter_dagster.assets.operational import IO_MANAGER, operational_assets
+from m3ter_dagster.assets.operational import operational_assets
 from m3ter_dagster.assets.usage import usage_asset_checks, usage_assets
 from m3ter_dagster.assets.usage_config import RawConfig, UnusableConfig, selection_of
 from m3ter_dagster.cli import main
-from m3ter_dagster.resources.io_manager import S3CsvIOManager
-from m3ter_dagster.resources.organization import organization_resource
+from m3ter_dagster.config import load_exports, load_settings
+from m3ter_dagster.resources import IO_MANAGER, export_resources
 from m3ter_dagster.runs import job_named
-from m3ter_dagster.usage import jobs as usage_exports
-from m3ter_dagster.usage.jobs import UsageExports
-from m3ter_dagster.usage.source import UsageSource
 from m3ter_sandbox import Sandbox
 from m3ter_sandbox.usage import FUNCTIONS, SampleUsage, aggregated_rows, fields_of, raw_rows
 from m3ter_sandbox.usage_exports import Behaviour
@@ -109,20 +105,15 @@ class House:
             usage_manifest(),
             *more,
         ]
-        with closing(UsageSource(wait=lambda _: None)) as usage:
-            return dg.materialize(
-                assets,
-                selection=[dg.AssetKey(name) for name in names],
-                instance=self.instance,
-                resources={
-                    "organization": organization_resource,
-                    "usage": usage,
-                    IO_MANAGER: S3CsvIOManager(destinations=["warehouse"]),
-                },
-                run_config={"ops": {name: {"config": dict(config)} for name, config in configs.items()}},
-                partition_key=partition,
-                raise_on_error=False,
-            )
+        return dg.materialize(
+            assets,
+            selection=[dg.AssetKey(name) for name in names],
+            instance=self.instance,
+            resources=export_resources(load_exports(), load_settings(), destinations=["warehouse"]),
+            run_config={"ops": {name: {"config": dict(config)} for name, config in configs.items()}},
+            partition_key=partition,
+            raise_on_error=False,
+        )
 
     def files(self) -> dict[str, bytes]:
         return {
@@ -141,7 +132,7 @@ def house(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     for name, value in sandbox.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("M3TER_REQUESTS_PER_SECOND", "50")
-    monkeypatch.setattr(usage_exports, "FIRST_PAUSE", 0.01)
+    monkeypatch.setenv("M3TER_JOB_PAUSE_SECONDS", "0.01")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "dagster").mkdir()
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
@@ -471,9 +462,8 @@ def test_a_usage_schedule_runs_from_the_terminal(house: House) -> None:
     assert resource["m3ter:reading"]["window"] == ["2024-03-31T00:00:00+00:00", "2024-04-02T00:00:00+00:00"]
 
 
-def test_an_empty_file_from_the_terminal(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_file_from_the_terminal(house: House) -> None:
     """Exit code 1 and nothing delivered where there are measurements, or else 0 and a header."""
-    monkeypatch.setitem(UsageExports.__init__.__kwdefaults__, "again_after", (0.0, 0.0, 0.0))
     house.sandbox.usage.behaviour.empty_files = ALWAYS
     before = house.sandbox.s3.objects(WAREHOUSE).keys()
     failed = run("--schedule", "daily", "--from", "2024-03-28", "--to", "2024-03-29")

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted_api import KEY, ORGANIZATION, SECRET, Answer, Request, Script, ScriptedApi, page, refusal, stored
+from scripted_api import KEY, ORGANIZATION, SECRET, Answer, Request, Script, ScriptedApi, refusal, stored
 
-from m3ter_dagster.config import M3terSettings
+from m3ter_dagster.m3ter.client import M3terClient
 from m3ter_dagster.m3ter.errors import (
     DownloadFailed,
     ExportFileEmpty,
@@ -23,8 +23,10 @@ from m3ter_dagster.m3ter.errors import (
     UsageExportInvalid,
     UsageExportRefused,
 )
-from m3ter_dagster.usage.columns import Meter, MeterField
+from m3ter_dagster.m3ter.limits import Limits
+from m3ter_dagster.m3ter.token import Credentials
 from m3ter_dagster.usage.jobs import UsageExports
+from m3ter_dagster.usage.meters import Meter, MeterField, MeterRecords
 from m3ter_sandbox.access import RequestLimit
 
 ADHOC, JOB, ADDRESS = "/dataexports/adhoc", "/dataexports/jobs/j1", "/dataexports/jobs/j1/getdownloadurl"
@@ -74,7 +76,7 @@ class Service(ScriptedApi):
 
 def export(api: ScriptedApi, tmp_path: Path, *, per_second: float = 50, clock: Clock | None = None) -> bytes:
     file, clock = tmp_path / "usage.csv", clock or Clock()
-    exports = UsageExports(settings(api, per_second), stop=threading.Event(), wait=clock.wait, clock=clock)
+    exports = UsageExports(client_of(api, requests_per_second=per_second), wait=clock.wait, clock=clock)
     told: list[str] = []
     assert exports.export(BODY, file, tell=told.append) == "j1"
     assert told[-1] == "m3ter's export job j1 has succeeded; downloading its file."
@@ -82,10 +84,9 @@ def export(api: ScriptedApi, tmp_path: Path, *, per_second: float = 50, clock: C
     return file.read_bytes()
 
 
-def settings(api: ScriptedApi, per_second: float = 50) -> M3terSettings:
-    return M3terSettings(
-        api_key=KEY, api_secret=SECRET, org_id=ORGANIZATION, base_url=api.base_url, requests_per_second=per_second
-    )
+def client_of(api: ScriptedApi, **limits: Any) -> M3terClient:
+    credentials, chosen = Credentials(KEY, SECRET), Limits(**{"requests_per_second": 50, **limits})
+    return M3terClient(api.base_url, ORGANIZATION, credentials, limits=chosen, stop=threading.Event())
 
 
 @pytest.mark.parametrize("content", [TEXT, gzip.compress(TEXT)])
@@ -127,7 +128,7 @@ def export_empty(
 ) -> tuple[str, bytes, list[str], float]:
     """The job, its file, what was told, and the seconds that passed."""
     clock, told, file = Clock(), list[str](), tmp_path / "usage.csv"
-    exports = UsageExports(settings(api), stop=threading.Event(), wait=clock.wait, clock=clock, again_after=again_after)
+    exports = UsageExports(client_of(api, again_after=again_after), wait=clock.wait, clock=clock)
     return exports.export(body, file, tell=told.append), file.read_bytes(), told, clock.now
 
 
@@ -297,10 +298,10 @@ def test_the_meters_and_their_fields_in_a_stable_order() -> None:
     field = {"code": "gb", "name": "GB", "category": "MEASURE", "unit": "GBy"}
     derived = {"code": "x", "name": "X", "category": "OTHER", "calculation": "1"}
     old = {"id": "a", "dtCreated": "2024-01-01T00:00:00Z", "dataFields": [field], "derivedFields": [derived]}
-    with ScriptedApi({"/meters": [page(new, next_token="t"), page(old)], "/accounts": [page({"id": "1"})]}) as api:
-        exports = UsageExports(settings(api), stop=threading.Event())
-        assert exports.meters() == [
-            Meter("a", (MeterField("gb", "GB", "MEASURE"), MeterField("x", "X", "OTHER"))),
-            Meter("b", ()),
-        ]
-        assert exports.account_ids() == {"1"}
+    collected = MeterRecords()
+    collected.add(json.dumps([new]).encode())
+    collected.add(json.dumps([old, new]).encode())
+    assert collected.meters() == [
+        Meter("a", (MeterField("gb", "GB", "MEASURE"), MeterField("x", "X", "OTHER"))),
+        Meter("b", ()),
+    ]

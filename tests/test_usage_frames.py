@@ -12,7 +12,8 @@ import pytest
 from m3ter_dagster.frames.csv import write_csv
 from m3ter_dagster.model.time_periods import Window
 from m3ter_dagster.usage import rows as usage_frames
-from m3ter_dagster.usage.columns import Meter, MeterField, UsageTable, aggregated_table, raw_table
+from m3ter_dagster.usage.columns import UsageTable, aggregated_table, raw_table
+from m3ter_dagster.usage.meters import Meter, MeterField
 from m3ter_dagster.usage.rows import Usage, UsageBreached, read_usage
 
 WINDOW = Window(datetime(2024, 2, 29, tzinfo=UTC), datetime(2024, 3, 1, tzinfo=UTC))
@@ -188,7 +189,7 @@ def test_what_is_no_usage_file_is_not_taken_for_one_without_rows(tmp_path: Path,
 
 
 def test_rows_below_an_empty_line_are_not_an_empty_file(tmp_path: Path) -> None:
-    assert "must be a column of m3ter's file; what came begins with ''" in breach_in(tmp_path, f"\n{ROW}\n")
+    assert "instead came text of 0 characters: must be a column of m3ter's file" in breach_in(tmp_path, f"\n{ROW}\n")
 
 
 def test_a_file_in_utf_16_is_refused(tmp_path: Path) -> None:

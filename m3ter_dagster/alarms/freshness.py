@@ -8,14 +8,13 @@ from datetime import timedelta
 import dagster as dg
 
 from m3ter_dagster.config import Exports, grace
-from m3ter_dagster.schedules import cadence_of
 
 
 def freshness_policies(exports: Exports) -> Mapping[str, dg.FreshnessPolicy]:
     """By asset: the period of its most frequent schedule, and the grace. An asset without a schedule has none."""
     periods: dict[str, timedelta] = {}
     for schedule in exports.schedules:
-        period = cadence_of(schedule).interval
+        period = schedule.cadence.interval
         for name in schedule.asset_names:
             periods[name] = min(period, periods.get(name, period))
     return {name: _fresh_within(period + grace(period, exports.notifications)) for name, period in periods.items()}

@@ -16,7 +16,6 @@ from m3ter_dagster.config import AnySchedule, Notifications, grace
 from m3ter_dagster.config.names import LATE_EXPORTS
 from m3ter_dagster.dagster_internals import switched_off_schedules
 from m3ter_dagster.history.log import SCHEDULE_TAG, export_of, root_id, runs_of
-from m3ter_dagster.schedules import cadence_of
 
 LOOK_EVERY_SECONDS = 60
 _CLOCKS_DIFFER = timedelta(minutes=1)
@@ -46,7 +45,7 @@ def late_exports(
         failure: str | None = None
         for one in schedules:
             is_on = one.dagster_name not in off
-            watch = watched(before.get(one.code), cadence_of(one), is_on=is_on, now=now)
+            watch = watched(before.get(one.code), one.cadence, is_on=is_on, now=now)
             news = _news(context.instance, one, watch, wanted, now) if is_on and not failure else None
             failure = tell(context.log, news.text) if news else failure
             after[one.code] = news.watch if news and not failure else watch
@@ -64,7 +63,7 @@ def late_exports(
 def _news(
     instance: dg.DagsterInstance, schedule: AnySchedule, watch: Watch, wanted: Notifications, now: datetime
 ) -> News | None:
-    cadence, code, url = cadence_of(schedule), schedule.code, wanted.dagster_url
+    cadence, code, url = schedule.cadence, schedule.code, wanted.dagster_url
     due = owed(watch, cadence, now=now, grace=grace(cadence.interval, wanted))
     if watch.told:
         success = _delivered(runs_due(instance, code, watch.told))

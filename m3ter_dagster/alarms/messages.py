@@ -9,6 +9,7 @@ import dagster as dg
 
 from m3ter_dagster.history.failures import notification_text
 from m3ter_dagster.history.log import DUE_TAG, SCHEDULE_TAG, root_id
+from m3ter_dagster.history.record import Delivery
 
 LONGEST_REASON = 300
 
@@ -18,9 +19,8 @@ def failed(run: dg.DagsterRun, events: Sequence[dg.DagsterEvent], dagster_url: s
     return "\n".join([f"m3ter export failed: {_export(run)}", *_places(run, dagster_url), *map(_reason, events)])
 
 
-def delivered(run: dg.DagsterRun, deliveries: Mapping[str, dg.AssetMaterialization], dagster_url: str | None) -> str:
-    counts = [one.metadata.get("dagster/row_count") for one in deliveries.values()]
-    rows = sum(int(str(count.value)) for count in counts if count)
+def delivered(run: dg.DagsterRun, deliveries: Mapping[str, Delivery], dagster_url: str | None) -> str:
+    rows = sum(one.rows for one in deliveries.values())
     what = f"{len(deliveries)} files, {rows} rows: {', '.join(deliveries)}"
     return "\n".join([f"m3ter export delivered: {_export(run)}", *_places(run, dagster_url), what])
 

@@ -1,16 +1,13 @@
 """The last asset of an export: what was delivered, written only when everything was."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 
 import dagster as dg
 
 from m3ter_dagster.assets import operational, usage
-from m3ter_dagster.assets.operational import IO_MANAGER
-from m3ter_dagster.config import load_m3ter_settings
 from m3ter_dagster.config.usage import AGGREGATED, RAW, RAW_BY_DAY
-from m3ter_dagster.history.delivery_metadata import delivered_objects, recorded_comparison, recorded_rows
 from m3ter_dagster.history.log import (
     MANIFEST,
     SCHEDULE_TAG,
@@ -21,10 +18,11 @@ from m3ter_dagster.history.log import (
     previous_export,
     runs_of,
 )
-from m3ter_dagster.history.reading_metadata import recorded_reading
-from m3ter_dagster.history.usage_metadata import recorded_table
+from m3ter_dagster.history.record import exported_entity
 from m3ter_dagster.model.entities import entities
-from m3ter_dagster.model.manifest import ExportedEntity, Manifest
+from m3ter_dagster.model.manifest import Manifest
+from m3ter_dagster.resources import IO_MANAGER
+from m3ter_dagster.resources.organization import Organization
 
 _PACKAGES = ("m3ter-dagster", "dagster", "polars")
 
@@ -69,46 +67,36 @@ def _manifest(
         description="The Data Package of an export: every object with its size, rows, checksum and schema. "
         + description,
     )
-    def manifest(context: dg.AssetExecutionContext) -> Manifest:
-        return whole_export(context.run, context.instance, name, parts)
+    def manifest(context: dg.AssetExecutionContext, organization: Organization) -> Manifest:
+        return whole_export(context.run, context.instance, organization.id, name, parts)
 
     return manifest
 
 
-def whole_export(run: dg.DagsterRun, instance: dg.DagsterInstance, manifest: str, parts: Sequence[str]) -> Manifest:
+def whole_export(
+    run: dg.DagsterRun, instance: dg.DagsterInstance, org_id: str, manifest: str, parts: Sequence[str]
+) -> Manifest:
     """What `run` completes of these parts of an export. NotWhole if one of them is missing anywhere."""
-    export = export_of(run, instance, load_m3ter_settings().org_id)
+    export = export_of(run, instance, org_id)
     root = runs_of(instance, export.id)[0]
     expected = [name for name in chosen_entities(instance, root.dagster_run) if name in parts]
     if not expected:
         raise NothingToList(manifest)
     delivered = deliveries_of(instance, export.id, run)
-    exported = [_exported(name, delivered[name].metadata) for name in expected if name in delivered]
+    exported = [exported_entity(delivered[name]) for name in expected if name in delivered]
     destinations = sorted({code for one in exported for code in one.objects})
     everywhere = {one.entity.name for one in exported if sorted(one.objects) == destinations}
     if everywhere != set(expected):
         raise NotWhole(export.id, [name for name in expected if name not in everywhere])
     schedule = run.tags.get(SCHEDULE_TAG)
-    previous = previous_export(instance, schedule=schedule, export_id=export.id, manifest=manifest)
+    previous = previous_export(instance, org_id=org_id, schedule=schedule, export_id=export.id, manifest=manifest)
     return Manifest(
         export=export,
         schedule=schedule,
         destinations=destinations,
         started=datetime.fromtimestamp(root.start_time or 0, UTC),
         finished=datetime.now(UTC),
-        previous=previous["id"] if previous else None,
+        previous=previous.export if previous else None,
         versions={package: version(package) for package in _PACKAGES},
         entities=exported,
-    )
-
-
-def _exported(name: str, metadata: Mapping[str, dg.MetadataValue]) -> ExportedEntity:
-    comparison = recorded_comparison(metadata)
-    return ExportedEntity(
-        entity=recorded_table(name, metadata),
-        rows=recorded_rows(metadata),
-        objects={one["destination"]: one for one in delivered_objects(metadata)},
-        reading=recorded_reading(metadata),
-        difference=comparison["difference"],
-        keys=comparison["keys"],
     )

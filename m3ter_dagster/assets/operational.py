@@ -6,19 +6,18 @@ from typing import Any
 
 import dagster as dg
 
-from m3ter_dagster.assets.breaches import breach_metadata
-from m3ter_dagster.assets.column_schema import column_schema
-from m3ter_dagster.assets.own_checks import failed_checks, own_check_specs, passed_checks
-from m3ter_dagster.assets.source import source_key
+from m3ter_dagster.assets.entity_checks import breach_metadata, check_specs, failed_checks, passed_checks
+from m3ter_dagster.assets.lineage import column_schema, source_key
 from m3ter_dagster.config import ConfigError
+from m3ter_dagster.dagster_internals import steps_of_this_process
 from m3ter_dagster.frames.schema import SchemaBreached
-from m3ter_dagster.history.reading_metadata import reading_metadata
+from m3ter_dagster.history.log import SCHEDULE_TAG, previous_export, root_id
 from m3ter_dagster.model.entities import Entity, entities
 from m3ter_dagster.reading.reading import EntityUnreadable
+from m3ter_dagster.resources import IO_MANAGER
 from m3ter_dagster.resources.organization import Organization
 
 GROUP = "operational_exports"
-IO_MANAGER = "csv_io_manager"
 
 
 def operational_assets(
@@ -39,22 +38,33 @@ def operational_asset(
         description=f"{entity.description} One CSV of all rows, as m3ter's Data Export Entity Schema defines it.",
         metadata={"dagster/column_schema": column_schema(entity)},
         tags={"m3ter/operational_data_type": entity.operational_data_type},
-        check_specs=own_check_specs(entity),
+        check_specs=check_specs(entity),
         io_manager_key=IO_MANAGER,
         freshness_policy=freshness,
     )
-    def export(context: dg.AssetExecutionContext, organization: dg.ResourceParam[Organization]) -> Iterator[Any]:
+    def export(context: dg.AssetExecutionContext, organization: Organization) -> Iterator[Any]:
         def waiting(progress: str) -> None:
             context.log.info(f"{entity.name}: {progress}")
 
         try:
-            reading = organization.read(entity, waiting=waiting)
+            reading = organization.read(entity, steps=steps_of_this_process(context), waiting=waiting)
         except SchemaBreached as breached:
             yield from failed_checks(entity, breached)
             raise dg.Failure(str(breached), metadata=breach_metadata(breached), allow_retries=False) from None
         except (EntityUnreadable, ConfigError) as error:
             raise dg.Failure(str(error), allow_retries=False) from None
-        yield from passed_checks(entity, reading.rows, context.run, context.instance)
-        yield dg.Output(reading.frame, metadata=reading_metadata(reading))
+        yield from passed_checks(reading.rows, rows_before=_rows_before(entity, organization, context))
+        yield dg.Output(reading)
 
     return export
+
+
+def _rows_before(entity: Entity, organization: Organization, context: dg.AssetExecutionContext) -> int | None:
+    """In the previous whole export by the same schedule."""
+    previous = previous_export(
+        context.instance,
+        org_id=organization.id,
+        schedule=context.run.tags.get(SCHEDULE_TAG),
+        export_id=root_id(context.run),
+    )
+    return previous.entities[entity.name].rows if previous and entity.name in previous.entities else None

@@ -7,16 +7,14 @@ from typing import Any
 
 import dagster as dg
 
-from m3ter_dagster.assets.breaches import breach_metadata
-from m3ter_dagster.assets.column_schema import column_schema
-from m3ter_dagster.assets.operational import IO_MANAGER
-from m3ter_dagster.assets.source import source_key
+from m3ter_dagster.assets.entity_checks import breach_metadata
+from m3ter_dagster.assets.lineage import column_schema, source_key
 from m3ter_dagster.assets.usage_checks import failed_usage_checks, sums_equal_raw, usage_check_specs, usage_checks
 from m3ter_dagster.assets.usage_config import AggregatedConfig, MeasurementsConfig, RawConfig, selection_of, window_in
 from m3ter_dagster.config import ConfigError, UsageSelection
 from m3ter_dagster.config.usage import AGGREGATED, RAW, RAW_BY_DAY
+from m3ter_dagster.dagster_internals import steps_of_this_process
 from m3ter_dagster.history.log import export_of
-from m3ter_dagster.history.usage_metadata import usage_metadata
 from m3ter_dagster.m3ter.errors import (
     CredentialsRefused,
     M3terError,
@@ -26,16 +24,16 @@ from m3ter_dagster.m3ter.errors import (
     UsageExportRefused,
 )
 from m3ter_dagster.model.time_periods import Window
+from m3ter_dagster.resources import IO_MANAGER
+from m3ter_dagster.resources.organization import Organization
 from m3ter_dagster.usage.rows import UsageBreached
-from m3ter_dagster.usage.source import UsageSource
 
 GROUP = "usage"
 FIRST_DAY = "2020-01-01"
 """Of the partitions; m3ter has no measurements of most Organizations from before."""
+Context = dg.AssetExecutionContext
 DAYS = dg.DailyPartitionsDefinition(start_date=FIRST_DAY, timezone="UTC")
 PERMANENT = (CredentialsRefused, Refused, UnknownMeters, UsageExportInvalid, UsageExportRefused)
-
-Source = dg.ResourceParam[UsageSource]
 
 
 def usage_assets(
@@ -53,8 +51,8 @@ def _raw(owners: Sequence[str], freshness: dg.FreshnessPolicy | None) -> dg.Asse
     about = _about(RAW, owners, "Measurements as they were sent, with all fields of their meters.")
 
     @dg.asset(**about, freshness_policy=freshness)
-    def usage_raw(context: dg.AssetExecutionContext, config: RawConfig, usage: Source) -> Iterator[Any]:
-        yield from _export(context, RAW, usage, selection_of(config), window_in(config, _due(context)))
+    def usage_raw(context: Context, config: RawConfig, organization: Organization) -> Iterator[Any]:
+        yield from _export(context, RAW, organization, selection_of(config), window_in(config, _due(context)))
 
     return usage_raw
 
@@ -63,8 +61,8 @@ def _aggregated(owners: Sequence[str], freshness: dg.FreshnessPolicy | None) -> 
     about = _about(AGGREGATED, owners, "Measurements aggregated by m3ter over hours, days, weeks or months.")
 
     @dg.asset(**about, freshness_policy=freshness)
-    def usage_aggregated(context: dg.AssetExecutionContext, config: AggregatedConfig, usage: Source) -> Iterator[Any]:
-        yield from _export(context, AGGREGATED, usage, selection_of(config), window_in(config, _due(context)))
+    def usage_aggregated(context: Context, config: AggregatedConfig, organization: Organization) -> Iterator[Any]:
+        yield from _export(context, AGGREGATED, organization, selection_of(config), window_in(config, _due(context)))
 
     return usage_aggregated
 
@@ -76,9 +74,11 @@ def _raw_by_day(owners: Sequence[str]) -> dg.AssetsDefinition:
     )
 
     @dg.asset(**about, partitions_def=DAYS)
-    def usage_raw_by_day(context: dg.AssetExecutionContext, config: MeasurementsConfig, usage: Source) -> Iterator[Any]:
+    def usage_raw_by_day(context: Context, config: MeasurementsConfig, organization: Organization) -> Iterator[Any]:
         start = datetime.fromisoformat(context.partition_key).replace(tzinfo=UTC)
-        yield from _export(context, RAW_BY_DAY, usage, selection_of(config), Window(start, start + timedelta(days=1)))
+        yield from _export(
+            context, RAW_BY_DAY, organization, selection_of(config), Window(start, start + timedelta(days=1))
+        )
 
     return usage_raw_by_day
 
@@ -96,16 +96,22 @@ def _about(name: str, owners: Sequence[str], description: str) -> dict[str, Any]
     }
 
 
-def _due(context: dg.AssetExecutionContext) -> datetime:
+def _due(context: Context) -> datetime:
     return export_of(context.run, context.instance, org_id="").due
 
 
 def _export(
-    context: dg.AssetExecutionContext, name: str, usage: UsageSource, selection: UsageSelection, window: Window
+    context: Context, name: str, organization: Organization, selection: UsageSelection, window: Window
 ) -> Iterator[Any]:
     context.log.info(f"{name}: measurements of {window}.")
     try:
-        reading = usage.read(name, selection, window, tell=lambda progress: context.log.info(f"{name}: {progress}"))
+        reading = organization.measure(
+            name,
+            selection,
+            window,
+            steps=steps_of_this_process(context),
+            tell=lambda progress: context.log.info(f"{name}: {progress}"),
+        )
     except UsageBreached as breached:
         yield from failed_usage_checks(name, breached)
         raise dg.Failure(str(breached), metadata=breach_metadata(breached), allow_retries=False) from None
@@ -113,5 +119,4 @@ def _export(
         is_permanent = isinstance(error, (ConfigError, *PERMANENT))
         raise dg.Failure(f"{name} could not be read: {error}", allow_retries=not is_permanent) from None
     yield from usage_checks(name, reading)
-    schema = {"dagster/column_schema": column_schema(reading.table)}
-    yield dg.Output(reading, metadata={**usage_metadata(reading), **schema})
+    yield dg.Output(reading, metadata={"dagster/column_schema": column_schema(reading.table)})

@@ -5,12 +5,13 @@ from typing import Any
 
 import dagster as dg
 
-from m3ter_dagster.assets.breaches import breach_metadata
+from m3ter_dagster.assets.entity_checks import breach_metadata
 from m3ter_dagster.config.usage import AGGREGATED, RAW
-from m3ter_dagster.history.usage_metadata import recorded_sums
+from m3ter_dagster.history.log import last_deliveries
+from m3ter_dagster.history.progress import CHECKED
 from m3ter_dagster.usage.columns import TIME, UID
+from m3ter_dagster.usage.reader import UsageReading
 from m3ter_dagster.usage.rows import UsageBreached
-from m3ter_dagster.usage.source import UsageReading
 
 SCHEMA, UNIQUE, WINDOW, SUMS = "schema", "uid", "window", "sums_equal_raw"
 METERS, ACCOUNTS, COLUMNS = "meters", "accounts", "columns"
@@ -66,8 +67,8 @@ def failed_usage_checks(asset: str, breached: UsageBreached) -> Iterator[dg.Asse
     description="The sums are those of the raw measurements, where both are exported for one window.",
 )
 def sums_equal_raw(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
-    aggregated = next(_recorded(context.instance, AGGREGATED), {})
-    raw = next((one for one in _recorded(context.instance, RAW) if _is_comparable(one, aggregated)), None)
+    aggregated = next(_recorded_sums(context.instance, AGGREGATED), {})
+    raw = next((one for one in _recorded_sums(context.instance, RAW) if _is_comparable(one, aggregated)), None)
     if raw is None:
         return _not_checked(SUMS, "the raw measurements of this window are not exported")
     differences = list(_differences(aggregated["sums"], raw["sums"]))
@@ -98,15 +99,18 @@ def _known(check: str, unknown: Sequence[str] | None) -> dg.AssetCheckResult:
 
 def _not_checked(check: str, reason: str) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
-        passed=True, check_name=check, severity=dg.AssetCheckSeverity.WARN, description=f"Not checked: {reason}."
+        passed=True,
+        check_name=check,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"Not checked: {reason}.",
+        metadata={CHECKED: False},
     )
 
 
-def _recorded(instance: dg.DagsterInstance, asset: str) -> Iterator[dict[str, Any]]:
-    """What the last exports recorded, the newest first."""
-    for record in instance.fetch_materializations(dg.AssetKey(asset), limit=_RAW_EXPORTS_LOOKED_AT).records:
-        if record.asset_materialization and (sums := recorded_sums(record.asset_materialization.metadata)):
-            yield sums
+def _recorded_sums(instance: dg.DagsterInstance, asset: str) -> Iterator[dict[str, Any]]:
+    """Of the last exports, the newest first."""
+    deliveries = last_deliveries(instance, asset, _RAW_EXPORTS_LOOKED_AT)
+    return (one.reading.sums for one in deliveries if one.reading.sums)
 
 
 def _is_comparable(raw: Mapping[str, Any], aggregated: Mapping[str, Any]) -> bool:

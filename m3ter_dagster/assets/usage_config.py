@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 from pydantic import Field, ValidationError
 
-from m3ter_dagster.config import UsageSelection
+from m3ter_dagster.config import UsageSchedule, UsageSelection
 from m3ter_dagster.config.file_model import mistakes_of
 from m3ter_dagster.config.usage_items import FREQUENCIES
 from m3ter_dagster.model.time_periods import Window, window_of
@@ -41,6 +41,15 @@ class UnusableConfig(dg.Failure):
     def __init__(self, reason: str) -> None:
         sentence = f"the config of the run {reason}"
         super().__init__(sentence if sentence.endswith((".", "?")) else f"{sentence}.", allow_retries=False)
+
+
+def usage_ops(schedule: UsageSchedule, **window: str) -> dict[str, Any]:
+    """The config of the schedule's asset; its window is relative to the run's due time unless it is given."""
+    (asset,) = schedule.asset_names
+    chosen = schedule.selection
+    if schedule.is_raw:
+        del chosen["aggregationFrequency"]
+    return {asset: {"config": {**chosen, **window}}}
 
 
 def selection_of(config: MeasurementsConfig) -> UsageSelection:

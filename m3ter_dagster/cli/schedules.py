@@ -10,7 +10,6 @@ import click
 from m3ter_dagster.cli.tables import moment_text, print_table
 from m3ter_dagster.cli.wrong_use import configured
 from m3ter_dagster.config import AnySchedule, load_exports
-from m3ter_dagster.model.cadence import Cadence
 from m3ter_dagster.model.entities import entities
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ def schedules() -> None:
 
 
 def _row(schedule: AnySchedule, last: ExportJob | None, *, is_on: bool, now: datetime) -> tuple[str, ...]:
-    cadence = Cadence(schedule.schedule_type, schedule.period, schedule.dt_created)
+    cadence = schedule.cadence
     return (
         schedule.code,
         _entities_text(schedule),

@@ -3,10 +3,12 @@
 from m3ter_dagster.config.environment import (
     EXAMPLE,
     M3terSettings,
+    Settings,
     executor,
     exports_path,
     load_exports,
     load_m3ter_settings,
+    load_settings,
 )
 from m3ter_dagster.config.exports_file import ConfigError, parse_exports
 from m3ter_dagster.config.json_schema import exports_json_schema
@@ -23,6 +25,7 @@ __all__ = [
     "Exports",
     "M3terSettings",
     "Notifications",
+    "Settings",
     "UsageSchedule",
     "UsageSelection",
     "executor",
@@ -31,5 +34,6 @@ __all__ = [
     "grace",
     "load_exports",
     "load_m3ter_settings",
+    "load_settings",
     "parse_exports",
 ]

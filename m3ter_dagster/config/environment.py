@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +25,10 @@ _CREDENTIALS = {
     "M3TER_API_SECRET": "the API secret that belongs to the access key id",
     "M3TER_ORG_ID": "the id of your m3ter Organization",
 }
-_SECONDS = ("patience_seconds", "rate_limit_patience_seconds", "connect_timeout_seconds", "read_timeout_seconds")
+_SECONDS = (
+    *("patience_seconds", "rate_limit_patience_seconds"),
+    *("connect_timeout_seconds", "read_timeout_seconds", "job_pause_seconds"),
+)
 _WHERE = "all three are shown in the m3ter Console under Settings > Access > Service Users, Generate Access Key"
 
 EXAMPLE = """\
@@ -55,6 +59,7 @@ class M3terSettings(BaseModel):
     rate_limit_patience_seconds: float = 360.0
     connect_timeout_seconds: float = 10.0
     read_timeout_seconds: float = 60.0
+    job_pause_seconds: float = 1.0
 
 
 def load_m3ter_settings(environ: Mapping[str, str] = os.environ) -> M3terSettings:
@@ -164,3 +169,25 @@ def _requests_per_second(environ: Mapping[str, str]) -> float:
             "which is what m3ter answers per Organization"
         )
     return pace
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the environment says: handed to definitions and commands, and read nowhere else."""
+
+    organization: M3terSettings | ConfigError
+    """Definitions load without credentials, so what is missing is kept until something is to be read."""
+    executor: Executor = "in_process"
+
+    def connection(self) -> M3terSettings:
+        """ConfigError says which variables are missing or wrong."""
+        if isinstance(self.organization, ConfigError):
+            raise self.organization
+        return self.organization
+
+
+def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
+    try:
+        return Settings(load_m3ter_settings(environ), executor(environ))
+    except ConfigError as error:
+        return Settings(error, executor(environ))

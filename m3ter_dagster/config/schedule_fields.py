@@ -11,6 +11,7 @@ from pydantic_core.core_schema import ValidationInfo
 from m3ter_dagster.config.file_model import FileModel
 from m3ter_dagster.config.names import dagster_name
 from m3ter_dagster.config.values import Code, Moment, Name, Period, a_kind_of, one_of
+from m3ter_dagster.model.cadence import Cadence
 
 LISTED: dict[str, Any] = {"minItems": 1, "uniqueItems": True}
 
@@ -59,3 +60,11 @@ class ScheduleFields(FileModel):
     @property
     def dagster_name(self) -> str:
         return dagster_name(self.code)
+
+    @property
+    def job_name(self) -> str:
+        return f"export_{self.dagster_name}"
+
+    @property
+    def cadence(self) -> Cadence:
+        return Cadence(self.schedule_type, self.period, self.dt_created)

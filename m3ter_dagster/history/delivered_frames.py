@@ -1,24 +1,34 @@
-"""What the runs of an export have delivered, read back: only the columns that checks across entities look at."""
+"""Delivered files, read back as frames: for checks across entities, and for assets of a user's own."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
+import msgspec
 import polars as pl
 
+from m3ter_dagster.dagster_internals import materialized_partitions
 from m3ter_dagster.delivery.destinations import Destinations
 from m3ter_dagster.frames.bill_totals import AMOUNTS
 from m3ter_dagster.frames.csv import read_csv
 from m3ter_dagster.frames.references import TIMES, ExportedRows
-from m3ter_dagster.history.delivery_metadata import delivered_objects
 from m3ter_dagster.history.log import deliveries_of
-from m3ter_dagster.history.reading_metadata import recorded_reading
+from m3ter_dagster.history.record import Delivery, delivery_in
 from m3ter_dagster.model.entities import Entity
+
+ALLOW_MISSING = "allow_missing_partitions"
+"""Dagster's own name for it, in the metadata of an input."""
+
+
+class NotExported(LookupError):
+    def __init__(self, asset: str, partition: str | None = None) -> None:
+        of_day = f" of {partition}" if partition else ""
+        super().__init__(
+            f"{asset}{of_day} was never delivered, so there is no file to read; materialise {asset}{of_day} first."
+        )
 
 
 class DeliveredFrames:
@@ -33,33 +43,62 @@ class DeliveredFrames:
         self._folder = folder
 
     def find(self, entity: Entity) -> ExportedRows | None:
-        """FetchFailed when no destination gives the CSV back."""
-        materialization = self._deliveries.get(entity.name)
-        if materialization is None:
-            return None
-        started = datetime.fromisoformat(recorded_reading(materialization.metadata)["from"])
-        return ExportedRows(self._frame(entity, materialization.metadata), started)
+        """FetchFailed when no destination gives the file back."""
+        delivery = self._deliveries.get(entity.name)
+        return ExportedRows(self._frame(entity, delivery), delivery.reading.started) if delivery else None
 
     @cached_property
-    def _deliveries(self) -> Mapping[str, dg.AssetMaterialization]:
+    def _deliveries(self) -> Mapping[str, Delivery]:
         return deliveries_of(self._instance, self._export_id)
 
-    def _frame(self, entity: Entity, metadata: Mapping[str, dg.MetadataValue[Any]]) -> pl.LazyFrame:
-        """Downloaded once, however many checks ask."""
-        objects = delivered_objects(metadata)
-        kept = self._folder / f"{entity.name}-{objects[0]['sha256']}.parquet"
+    def _frame(self, entity: Entity, delivery: Delivery) -> pl.LazyFrame:
+        """Downloaded once, however many checks ask, and then only the columns that checks look at."""
+        kept = self._folder / f"{entity.name}-{delivery.objects[0].sha256}.parquet"
         if not kept.exists():
-            csv, part = (kept.with_suffix(suffix) for suffix in (".csv", ".part"))
+            keys = {entity.primary_key, *(key.column for key in entity.foreign_keys)}
+            looked_at = keys | {*TIMES, *AMOUNTS}
+            columns = [column.name for column in entity.columns if column.name in looked_at]
+            file, part = (kept.with_suffix(suffix) for suffix in (".csv", ".part"))
             try:
-                self._destinations.fetch_any(objects, csv)
-                read_csv(csv, entity).select(_checked_columns(entity)).sink_parquet(part)
+                _fetch(delivery, self._destinations, file)
+                read_csv(file, entity).select(columns).sink_parquet(part)
                 part.rename(kept)
             finally:
-                csv.unlink(missing_ok=True)
+                file.unlink(missing_ok=True)
                 part.unlink(missing_ok=True)
         return pl.scan_parquet(kept)
 
 
-def _checked_columns(entity: Entity) -> list[str]:
-    keys = {entity.primary_key, *(key.column for key in entity.foreign_keys)}
-    return [column.name for column in entity.columns if column.name in keys or column.name in (*TIMES, *AMOUNTS)]
+def last_delivery(context: dg.InputContext, destinations: Destinations, folder: Path) -> pl.LazyFrame:
+    """Of a partitioned asset the partitions that are asked for, one below the other.
+
+    NotExported where one was never delivered, unless the input's metadata has `allow_missing_partitions: true`.
+    FetchFailed when no destination gives a file back. The frame is scanned from `folder`.
+    """
+    name = context.asset_key.path[-1]
+    if not context.has_asset_partitions:
+        return _read(context, None, destinations, folder)
+    there = materialized_partitions(context.instance, context.asset_key)
+    missing = [day for day in context.asset_partition_keys if day not in there]
+    if missing and not context.definition_metadata.get(ALLOW_MISSING):
+        raise NotExported(name, missing[0])
+    days = [_read(context, day, destinations, folder) for day in context.asset_partition_keys if day in there]
+    if not days:
+        raise NotExported(name)
+    return pl.concat(days, how="diagonal_relaxed")
+
+
+def _read(context: dg.InputContext, partition: str | None, destinations: Destinations, folder: Path) -> pl.LazyFrame:
+    name = context.asset_key.path[-1]
+    chosen = dg.AssetRecordsFilter(context.asset_key, asset_partitions=[partition] if partition else None)
+    found = [one.asset_materialization for one in context.instance.fetch_materializations(chosen, limit=1).records]
+    delivery = delivery_in(found[0]) if found and found[0] else None
+    if delivery is None:
+        raise NotExported(name, partition)
+    file = folder / f"{name}-{partition or 'last'}-input.csv"
+    _fetch(delivery, destinations, file)
+    return read_csv(file, delivery.table)
+
+
+def _fetch(delivery: Delivery, destinations: Destinations, to: Path) -> None:
+    destinations.fetch_any([msgspec.structs.asdict(one) for one in delivery.objects], to)

@@ -1,15 +1,15 @@
-"""What Dagster's records say of exports: which runs make one up, what they delivered, which one came before."""
+"""What Dagster's log says of exports: which runs make one up, what they delivered, which one came before."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 import dagster as dg
 
 from m3ter_dagster.config.usage import USAGE_ASSETS
 from m3ter_dagster.dagster_internals import events_of_run, planned_steps
+from m3ter_dagster.history.record import Delivery, WholeExport, delivery_in, whole_export_in
 from m3ter_dagster.model.entities import entities
 from m3ter_dagster.model.exports import Export
 
@@ -20,8 +20,8 @@ EXPORT_JOB = "export"
 SCHEDULE_TAG = "m3ter/schedule"
 DUE_TAG = "m3ter/due"
 """Run tag of a scheduled export: when it was due, ISO 8601."""
-SUMMARY = "m3ter/manifest"
-"""Metadata of a manifest's materialisation: what the next export of the same schedule compares itself with."""
+DESTINATIONS_TAG = "m3ter/destinations"
+"""Run tag for people who search; the run's config has the destinations."""
 
 ROOT_TAG = "dagster/root_run_id"
 """Dagster's tag of re-executions: the run that was executed first."""
@@ -79,25 +79,32 @@ def chosen_entities(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[st
 
 def deliveries_of(
     instance: dg.DagsterInstance, export_id: str, last: dg.DagsterRun | None = None
-) -> dict[str, dg.AssetMaterialization]:
-    """The last materialisation of each entity in the runs of an export."""
-    found: dict[str, dg.AssetMaterialization] = {}
+) -> dict[str, Delivery]:
+    """What the runs of an export delivered last of each asset."""
+    found: dict[str, Delivery] = {}
     for record in runs_of(instance, export_id, last):
-        events = events_of_run(instance, record.dagster_run.run_id, {dg.DagsterEventType.ASSET_MATERIALIZATION})
-        for event, _ in events:
-            materialization = event.step_materialization_data.materialization
-            found[materialization.asset_key.path[-1]] = materialization
+        run_id = record.dagster_run.run_id
+        for event, _ in events_of_run(instance, run_id, {dg.DagsterEventType.ASSET_MATERIALIZATION}):
+            delivery = delivery_in(event.step_materialization_data.materialization)
+            if delivery:
+                found[delivery.asset] = delivery
     return {name: found[name] for name in exported() if name in found}
 
 
+def last_deliveries(instance: dg.DagsterInstance, asset: str, limit: int) -> Iterator[Delivery]:
+    """Of one asset, the newest first."""
+    for record in instance.fetch_materializations(dg.AssetKey(asset), limit).records:
+        delivery = delivery_in(record.asset_materialization) if record.asset_materialization else None
+        if delivery:
+            yield delivery
+
+
 def previous_export(
-    instance: dg.DagsterInstance, *, schedule: str | None, export_id: str, manifest: str = MANIFEST
-) -> Mapping[str, Any] | None:
-    """The summary of the last whole export of the same schedule (None: of those that people started)."""
-    events = instance.fetch_materializations(dg.AssetKey(manifest), limit=_LOOK_BACK)
-    for record in events.records:
-        if record.asset_materialization and SUMMARY in record.asset_materialization.metadata:
-            summary = record.asset_materialization.metadata[SUMMARY].value
-            if isinstance(summary, dict) and summary["schedule"] == schedule and summary["id"] != export_id:
-                return summary
+    instance: dg.DagsterInstance, *, org_id: str, schedule: str | None, export_id: str, manifest: str = MANIFEST
+) -> WholeExport | None:
+    """The last whole export of the Organization by the same schedule (None: of those that people started)."""
+    for record in instance.fetch_materializations(dg.AssetKey(manifest), limit=_LOOK_BACK).records:
+        whole = whole_export_in(record.asset_materialization) if record.asset_materialization else None
+        if whole and (whole.org_id, whole.schedule) == (org_id, schedule) and whole.export != export_id:
+            return whole
     return None

@@ -1,19 +1,21 @@
-"""What becomes of a run, read from Dagster's own event log while it goes on."""
+"""What becomes of a run, read from Dagster's log while it goes on."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import dagster as dg
 from dagster import DagsterEventType as Type
 
-from m3ter_dagster.assets.verdicts import was_checked
-from m3ter_dagster.history.delivery_metadata import delivered_objects
+from m3ter_dagster.dagster_internals import events_of_run
 from m3ter_dagster.history.failures import failure_text
 from m3ter_dagster.history.log import MANIFEST, USAGE_MANIFEST
+from m3ter_dagster.history.record import delivery_in, whole_export_in
 
+CHECKED = "m3ter/checked"
+"""Metadata of a check: false where it had nothing to look at. Dagster knows passed and failed only, so it passed."""
 _FOLLOWED = {
     Type.STEP_START,
     Type.STEP_RESTARTED,
@@ -67,15 +69,16 @@ def follow(
     changed: Callable[[RunResult, str], None],
     ended: threading.Event,
 ) -> None:
+    """Until `ended` is set and everything that the run with the tags `request` did is in `result`."""
     cursor: str | None = None
     is_last = False
     while not is_last:
         is_last = ended.wait(_LOOK_EVERY_SECONDS)
         result.run_id = result.run_id or _run_id(instance, request)
         if result.run_id:
-            log = instance.get_records_for_run(result.run_id, cursor, _FOLLOWED)
-            cursor = log.cursor
-            for name in _apply([record.event_log_entry.dagster_event for record in log.records], result):
+            found = list(events_of_run(instance, result.run_id, _FOLLOWED, cursor))
+            cursor = found[-1][1] if found else cursor
+            for name in _apply((event for event, _ in found), result):
                 changed(result, name)
 
 
@@ -84,17 +87,16 @@ def _run_id(instance: dg.DagsterInstance, request: Mapping[str, str]) -> str:
     return runs[0].dagster_run.run_id if runs else ""
 
 
-def _apply(events: Sequence[dg.DagsterEvent | None], result: RunResult) -> Iterator[str]:
+def _apply(events: Iterable[dg.DagsterEvent], result: RunResult) -> Iterator[str]:
     """Take over what the events say; the names of the entities that changed."""
     for event in events:
-        if event is None:
-            continue
         entity = result.entities.get(_entity_of(event))
         if entity is not None:
             _apply_to_entity(event, entity)
             yield entity.entity
         elif event.step_key in (MANIFEST, USAGE_MANIFEST) and event.event_type == Type.ASSET_MATERIALIZATION:
-            result.manifest += _uris(event.step_materialization_data.materialization)
+            whole = whole_export_in(event.step_materialization_data.materialization)
+            result.manifest += [one.uri for one in whole.objects] if whole else []
         elif event.event_type == Type.RUN_SUCCESS:
             result.has_succeeded = True
         elif event.is_failure and not any(one.error for one in result.entities.values()):
@@ -115,21 +117,12 @@ def _apply_to_entity(event: dg.DagsterEvent, entity: EntityResult) -> None:
         case Type.STEP_FAILURE:
             entity.status, entity.error = "failed", failure_text(event)
         case Type.ASSET_CHECK_EVALUATION:
-            if was_checked(event.asset_check_evaluation_data.description):
+            checked = event.asset_check_evaluation_data.metadata.get(CHECKED)
+            if checked is None or checked.value:
                 entity.checks.append(event.asset_check_evaluation_data.passed)
         case Type.ASSET_MATERIALIZATION:
-            _apply_materialization(event.step_materialization_data.materialization, entity)
-
-
-def _apply_materialization(materialization: dg.AssetMaterialization, entity: EntityResult) -> None:
-    metadata = materialization.metadata
-    objects = delivered_objects(metadata)
-    entity.status = "delivered"
-    entity.rows = int(str(metadata["dagster/row_count"].value))
-    entity.bytes = objects[0]["bytes"]
-    entity.seconds = sum(float(str(metadata[name].value)) for name in metadata if name.startswith("seconds"))
-    entity.uris = _uris(materialization)
-
-
-def _uris(materialization: dg.AssetMaterialization) -> list[str]:
-    return [one["uri"] for one in delivered_objects(materialization.metadata)]
+            delivery = delivery_in(event.step_materialization_data.materialization)
+            if delivery:
+                entity.status, entity.rows, entity.bytes = "delivered", delivery.rows, delivery.objects[0].bytes
+                entity.seconds = delivery.reading.seconds + delivery.seconds_to_deliver
+                entity.uris = [one.uri for one in delivery.objects]

@@ -110,6 +110,7 @@ def open_client(settings: M3terSettings, *, stop: threading.Event) -> M3terClien
         read_timeout_seconds=settings.read_timeout_seconds,
         patience_seconds=settings.patience_seconds,
         rate_limit_patience_seconds=settings.rate_limit_patience_seconds,
+        job_pause_seconds=settings.job_pause_seconds,
     )
     credentials = Credentials(settings.api_key.get_secret_value(), settings.api_secret.get_secret_value())
     return M3terClient(settings.base_url, settings.org_id, credentials, stop=stop, limits=limits)

@@ -27,6 +27,13 @@ class Limits:
     """Between two tries, unless m3ter asks for more."""
     download_tries: int = 6
     """In a row, without a single new byte."""
+    job_pause_seconds: float = 1.0
+    """Before an export job is asked about for the first time; later pauses grow up to `longest_job_pause_seconds`."""
+    longest_job_pause_seconds: float = 20.0
+    again_after: tuple[float, ...] = (2.0, 10.0, 30.0)
+    """The pauses, in job pauses, before an empty file is asked for again: at a new address, of a new job, and so on."""
+    job_patience_seconds: float = 6 * 3600.0
+    """m3ter says nothing about how long a job takes; its file can be had for 24 hours."""
     renew_before_seconds: float = 300.0
     """How long before a token expires the next one is asked for; a tenth of its life where that is shorter."""
 

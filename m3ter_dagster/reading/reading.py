@@ -38,3 +38,7 @@ class Reading:
     @property
     def seconds(self) -> float:
         return (self.finished - self.started).total_seconds()
+
+    @property
+    def table(self) -> Entity:
+        return self.entity

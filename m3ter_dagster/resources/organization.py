@@ -1,63 +1,80 @@
-"""The Dagster resource that reads entities of the Organization."""
-
-from __future__ import annotations
+"""The Dagster resource that reads the m3ter Organization: entities and measurements, by one client."""
 
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Set
+from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
+from pydantic import PrivateAttr
 
-from m3ter_dagster.config import M3terSettings, executor, load_m3ter_settings
-from m3ter_dagster.dagster_internals import planned_steps
+from m3ter_dagster.config import Settings, UsageSelection
+from m3ter_dagster.config.usage import USAGE_ASSETS
 from m3ter_dagster.m3ter.client import open_client
 from m3ter_dagster.model.entities import Entity, entities
+from m3ter_dagster.model.time_periods import Window
 from m3ter_dagster.reading.reader import OrganizationReader
 from m3ter_dagster.reading.reading import Reading
+from m3ter_dagster.usage.reader import UsageReader, UsageReading
 
 
-class Organization:
-    """Reads the m3ter Organization of the M3TER_* environment variables, `chosen` ahead of being asked for."""
+@dataclass(frozen=True)
+class _Session:
+    """What is open from the first request of a process to its last."""
 
-    def __init__(self, chosen: Sequence[Entity] = ()) -> None:
-        self._chosen = chosen
-        self._reader: OrganizationReader | None = None
-        self._folder: Path | None = None
+    folder: Path
+    reader: OrganizationReader
+    usage: UsageReader
 
-    def read(self, entity: Entity, *, waiting: Callable[[str], None]) -> Reading:
+    def close(self) -> None:
+        self.reader.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Organization(dg.ConfigurableResource):
+    """Reads one m3ter Organization with one token and at one pace, whatever is asked.
+
+    `steps` are those that run in this process (`steps_of_this_process`). The first call begins to read what they all
+    need, side by side, so each list is read once per process; under an executor with a process per step that is one
+    step's.
+    """
+
+    settings: dg.ResourceDependency[Settings]
+    _session: _Session | None = PrivateAttr(None)
+
+    @property
+    def id(self) -> str:
+        return self.settings.connection().org_id
+
+    def read(self, entity: Entity, *, steps: Set[str], waiting: Callable[[str], None]) -> Reading:
         """The whole entity. ConfigError, SchemaBreached, EntityUnreadable say why there is none."""
-        if self._reader is None:
-            settings = load_m3ter_settings()
-            self._folder = Path(tempfile.mkdtemp(prefix="m3ter-"))
-            self._reader = _reader(settings, self._folder)
-            self._reader.start(self._chosen)
-        return self._reader.read(entity, waiting=waiting)
+        return self._open(steps).reader.read(entity, waiting=waiting)
 
     def already_read(self, entity: Entity) -> Reading | None:
         """The entity as this process has read it; starts no reading."""
-        return self._reader.already_read(entity) if self._reader else None
+        return self._session.reader.already_read(entity) if self._session else None
 
-    def close(self) -> None:
-        if self._reader:
-            self._reader.close()
-        if self._folder:
-            shutil.rmtree(self._folder, ignore_errors=True)
+    def measure(
+        self, asset: str, selection: UsageSelection, window: Window, *, steps: Set[str], tell: Callable[[str], None]
+    ) -> UsageReading:
+        """The measurements of a window. ConfigError, M3terError and UsageBreached say why there are none."""
+        return self._open(steps).usage.read(asset, selection, window, tell=tell)
 
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
+        if self._session:
+            self._session.close()
 
-@dg.resource(description="Reads the m3ter Organization. Where all steps share a process, all entities are read ahead.")
-def organization_resource(context: dg.InitResourceContext) -> Generator[Organization]:
-    """Nothing is read before the first entity is asked for: another resource may refuse the run."""
-    reads_ahead = executor() == "in_process" and context.run and context.instance
-    steps = planned_steps(context.instance, context.run) if reads_ahead else set()
-    organization = Organization([entity for name, entity in entities().items() if name in steps])
-    try:
-        yield organization
-    finally:
-        organization.close()
-
-
-def _reader(settings: M3terSettings, folder: Path) -> OrganizationReader:
-    stop = threading.Event()
-    return OrganizationReader(open_client(settings, stop=stop), folder, stop=stop)
+    def _open(self, steps: Set[str]) -> _Session:
+        """Nothing is asked before the first entity is: another resource may refuse the run."""
+        if self._session is None:
+            stop = threading.Event()
+            client = open_client(self.settings.connection(), stop=stop)
+            folder = Path(tempfile.mkdtemp(prefix="m3ter-"))
+            reader = OrganizationReader(client, folder, stop=stop)
+            self._session = _Session(folder, reader, UsageReader(client, reader, folder))
+            chosen = [entity for name, entity in entities().items() if name in steps]
+            measured = bool(steps & {*USAGE_ASSETS})
+            reader.start(chosen, UsageReader.needs(chosen) if measured else ())
+        return self._session

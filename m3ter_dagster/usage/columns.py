@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from m3ter_dagster.model.entities import Column, ForeignKey
+from m3ter_dagster.usage.meters import Meter
 
-NUMERIC = ("MEASURE", "INCOME", "COST")
-"""Categories of meter fields that hold numbers."""
 TIME_PARTS = {"MONTH": 1, "WEEK": 2, "DAY": 3, "HOUR": 4}
 """How many of month, week, day and hour an aggregated export has."""
 TYPE = "measurements"
@@ -26,26 +25,6 @@ FIXED_COLUMNS = {
     **{part: f"The {part} of the timestamp, as m3ter gives it." for part in (YEAR, "month", "week", "day", "hour")},
 }
 """All that the document names, raw or aggregated, and what they are; the others are fields of meters."""
-
-
-@dataclass(frozen=True)
-class MeterField:
-    code: str
-    name: str
-    category: str
-
-    @property
-    def is_number(self) -> bool:
-        return self.category in NUMERIC
-
-
-@dataclass(frozen=True)
-class Meter:
-    id: str
-    fields: tuple[MeterField, ...]
-
-    def field(self, code: str) -> MeterField | None:
-        return next((one for one in self.fields if one.code == code), None)
 
 
 @dataclass(frozen=True)

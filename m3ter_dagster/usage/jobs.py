@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,8 +11,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from m3ter_dagster.config import M3terSettings
-from m3ter_dagster.m3ter.client import open_client
+from m3ter_dagster.m3ter.client import M3terClient
 from m3ter_dagster.m3ter.downloads import download
 from m3ter_dagster.m3ter.errors import (
     ExportFileEmpty,
@@ -24,15 +22,8 @@ from m3ter_dagster.m3ter.errors import (
     UsageExportInvalid,
     UsageExportRefused,
 )
-from m3ter_dagster.model.entities import Listing, entities
-from m3ter_dagster.usage.columns import Meter, MeterField
 from m3ter_dagster.usage.files import is_blank
 
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 20.0
-PATIENCE_SECONDS = 6 * 3600.0
-"""m3ter says nothing about how long a job takes; its file can be had for 24 hours."""
-AGAIN_AFTER = (2.0, 10.0, 30.0)
-"""The pauses before an empty file is asked for again: at a new address, of a new job, at a new address of that."""
 _QUERIED = ("startDate", "endDate", "meterIds", "accountIds", "dimensionFilters", "aggregations", "groups")
 """What an export asks for and a usage query takes as well."""
 
@@ -66,50 +57,19 @@ class _Found(msgspec.Struct):
     hasMoreData: bool = False
 
 
-class _Field(msgspec.Struct):
-    code: str
-    name: str
-    category: str = "MEASURE"
-
-
-class _Meter(msgspec.Struct):
-    id: str
-    dtCreated: str | None = None
-    dataFields: list[_Field] | None = None
-    derivedFields: list[_Field] | None = None
-
-
-class _Account(msgspec.Struct):
-    id: str
-
-
 class UsageExports:
-    """The measurements of one Organization. `stop` ends every wait."""
+    """The measurements of one Organization. The client's `wait` ends when the run does."""
 
     def __init__(
         self,
-        settings: M3terSettings,
+        client: M3terClient,
         *,
-        stop: threading.Event,
         wait: Callable[[float], None] | None = None,
         clock: Clock = time.monotonic,
-        again_after: Sequence[float] = AGAIN_AFTER,
     ) -> None:
-        self._client = open_client(settings, stop=stop)
-        self._wait = wait or self._client.wait
+        self._client = client
+        self._wait = wait or client.wait
         self._clock = clock
-        self._again_after = again_after
-
-    def meters(self) -> list[Meter]:
-        """All meters, the oldest first: a new one adds its columns at the end."""
-        found = {one.id: one for one in self._records(entities()["meter"].listing, _Meter)}
-        in_order = sorted(found.values(), key=lambda one: (one.dtCreated or "", one.id))
-        return [
-            Meter(one.id, tuple(map(_field, (*(one.dataFields or ()), *(one.derivedFields or ()))))) for one in in_order
-        ]
-
-    def account_ids(self) -> set[str]:
-        return {one.id for one in self._records(entities()["account"].listing, _Account)}
 
     def export(self, body: Mapping[str, Any], to: Path, *, tell: Tell) -> str:
         """Have the measurements written to `to` as m3ter writes them, not compressed; the id of m3ter's job.
@@ -117,18 +77,19 @@ class UsageExports:
         It is empty only if m3ter's usage query finds nothing either: a row that is missing is a wrong invoice.
         Otherwise it is asked for again, by turns at a new address and of a new job.
         """
+        limits = self._client.limits
         jobs: list[str] = []
         refusal: Refused | None = None
-        for number, pause in enumerate((0.0, *self._again_after)):
+        for number, pause in enumerate((0.0, *limits.again_after)):
             if number:
                 tell(f"The file of m3ter's export job {jobs[-1]} is empty, which is not believed; asking for it again.")
-                self._wait(pause)
+                self._wait(pause * limits.job_pause_seconds)
             if number % 2 == 0:
                 jobs.append(self._create(body))
                 self._wait_for(jobs[-1], tell)
             job_id = jobs[-1]
             tell(f"m3ter's export job {job_id} has succeeded; downloading its file.")
-            what, limits = f"the file of m3ter's export job {job_id}", self._client.limits
+            what = f"the file of m3ter's export job {job_id}"
             download(what, partial(self._url, job_id), to, wait=self._wait, limits=limits)
             if not is_blank(to):
                 return job_id
@@ -139,7 +100,7 @@ class UsageExports:
                 refusal = None
             except Refused as refused:
                 refusal = refused
-        raise ExportFileEmpty(jobs, downloads=1 + len(self._again_after), refusal=refusal)
+        raise ExportFileEmpty(jobs, downloads=1 + len(limits.again_after), refusal=refusal)
 
     def _has_measurements(self, body: Mapping[str, Any]) -> bool:
         """The question of the export in full: measurements without the aggregated fields are nothing to either."""
@@ -159,33 +120,25 @@ class UsageExports:
             raise _REFUSALS.get(refusal.status, lambda same: same)(refusal) from None
 
     def _wait_for(self, job_id: str, tell: Tell) -> None:
-        started, pause = self._clock(), FIRST_PAUSE
+        limits = self._client.limits
+        started, pause = self._clock(), limits.job_pause_seconds
         path = _job_path(job_id)
         while (status := self._client.get(path, lambda answer: _read(answer, _Job)).status) != "SUCCEEDED":
             seconds = self._clock() - started
             if status == "FAILED":
                 raise ExportJobFailed(job_id, f"has failed after {seconds:.0f} s")
-            if seconds > PATIENCE_SECONDS:
+            if seconds > limits.job_patience_seconds:
                 raise ExportJobFailed(job_id, f"is still {status} after {seconds:.0f} s")
             tell(f"m3ter's export job {job_id} is {status.lower()}, for {seconds:.0f} s now.")
             self._wait(pause)
-            pause = min(pause * 1.5, LONGEST_PAUSE)
+            pause = min(pause * 1.5, limits.longest_job_pause_seconds)
 
     def _url(self, job_id: str) -> str:
         return self._client.get(f"{_job_path(job_id)}/getdownloadurl", lambda answer: _read(answer, _Address)).url
 
-    def _records(self, listing: Listing, kind: type[T]) -> Iterator[T]:
-        for page in self._client.pages(listing):
-            for record in msgspec.json.decode(page.rows, type=list[msgspec.Raw]):
-                yield msgspec.json.decode(record, type=kind)
-
 
 def _job_path(job_id: str) -> str:
     return f"/dataexports/jobs/{quote(job_id, safe='')}"
-
-
-def _field(field: _Field) -> MeterField:
-    return MeterField(field.code, field.name, field.category)
 
 
 def _read(answer: bytes, kind: type[T]) -> T:

@@ -10,7 +10,8 @@ from m3ter_dagster.config import UsageSelection
 from m3ter_dagster.config.usage_items import UsageAggregation
 from m3ter_dagster.m3ter.errors import UnknownMeters
 from m3ter_dagster.model.time_periods import Window
-from m3ter_dagster.usage.columns import Meter, UsageTable, aggregated_table, raw_table
+from m3ter_dagster.usage.columns import UsageTable, aggregated_table, raw_table
+from m3ter_dagster.usage.meters import Meter
 
 
 def chosen_meters(selection: UsageSelection, meters: Sequence[Meter]) -> list[Meter]:

@@ -2,36 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import dagster as dg
 import polars as pl
 
 from m3ter_dagster.frames.bill_totals import LEAST_TOLERANCE, BillTotals, compare_totals
 from m3ter_dagster.frames.references import Dangling, ExportedRows, Reference, dangling
+from m3ter_dagster.history import captions
+from m3ter_dagster.history.progress import CHECKED
 from m3ter_dagster.model.entities import Entity, entities
 
 FindRows = Callable[[str], ExportedRows | None]
 """An entity's rows in this export, by its name; None when it is not in it."""
 
-_NOT_CHECKED = "Not checked"
-
 
 @dataclass(frozen=True)
-class Verdict:
+class Outcome:
     passed: bool
     text: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
-def was_checked(description: str | None) -> bool:
-    """Dagster knows passed and failed only, so a check that had nothing to look at counts as passed and says so."""
-    return not (description or "").startswith(_NOT_CHECKED)
-
-
-def reference_verdict(entity: Entity, reference: Reference, find: FindRows) -> Verdict:
+def reference_outcome(entity: Entity, reference: Reference, find: FindRows) -> Outcome:
     if not reference.is_exported:
         return _not_checked(f"m3ter exports no {reference.to}")
     children, parents = find(entity.name), find(reference.to)
@@ -39,31 +33,32 @@ def reference_verdict(entity: Entity, reference: Reference, find: FindRows) -> V
         return _absent(entity.name if children is None else reference.to)
     parent_key = entities()[reference.to].primary_key
     found = dangling(children.frame, reference.column, parents, row_id=entity.primary_key, key=parent_key)
-    return _reference_verdict(found, entity, reference)
+    return _reference_outcome(found, entity, reference)
 
 
-def bill_total_verdict(find: FindRows, *, bill: str, line_item: str) -> Verdict:
+def bill_total_outcome(find: FindRows, *, bill: str, line_item: str) -> Outcome:
     bills, line_items = find(bill), find(line_item)
     if bills is None or line_items is None:
         return _absent(bill if bills is None else line_item)
-    return _bill_total_verdict(compare_totals(bills, line_items))
+    return _bill_total_outcome(compare_totals(bills, line_items))
 
 
-def error_verdict(error: Exception) -> Verdict:
+def error_outcome(error: Exception) -> Outcome:
     """Polars may quote a cell that it cannot read."""
     is_silent = isinstance(error, pl.exceptions.PolarsError)
-    return Verdict(False, f"Could not be checked: {type(error).__name__ if is_silent else error}")
+    return Outcome(False, f"Could not be checked: {type(error).__name__ if is_silent else error}")
 
 
-def _absent(name: str) -> Verdict:
+def _absent(name: str) -> Outcome:
     return _not_checked(f"{name} is not in this export")
 
 
-def _not_checked(why: str) -> Verdict:
-    return Verdict(True, f"{_NOT_CHECKED}: {why}.")
+def _not_checked(why: str) -> Outcome:
+    """It counts as passed, since Dagster knows passed and failed only."""
+    return Outcome(True, f"Not checked: {why}.", {CHECKED: False})
 
 
-def _reference_verdict(found: Dangling, entity: Entity, reference: Reference) -> Verdict:
+def _reference_outcome(found: Dangling, entity: Entity, reference: Reference) -> Outcome:
     lost = f"{_count(found.rows, 'row')} of {entity.name} refer to {found.parents:,} of {reference.to} not there"
     text = lost if found.rows else f"{_count(found.references, 'row')} looked at"
     metadata: dict[str, Any] = {
@@ -74,11 +69,11 @@ def _reference_verdict(found: Dangling, entity: Entity, reference: Reference) ->
     }
     if found.examples:
         names = (entity.primary_key, reference.column)
-        metadata["first rows"] = _table(names, (dict(zip(names, one, strict=True)) for one in found.examples))
-    return Verdict(not found.rows, f"{text}{_recent(found.recent, 'row')}.", metadata)
+        metadata["first rows"] = captions.table(names, (dict(zip(names, one, strict=True)) for one in found.examples))
+    return Outcome(not found.rows, f"{text}{_recent(found.recent, 'row')}.", metadata)
 
 
-def _bill_total_verdict(found: BillTotals) -> Verdict:
+def _bill_total_outcome(found: BillTotals) -> Outcome:
     wrong = f"{found.wrong:,} of {_count(found.compared, 'bill')} do not have the sum of their line items as total"
     text = wrong if found.wrong else f"{_count(found.compared, 'bill')} looked at"
     skipped = f"; {_count(found.without_total, 'bill')} without a total skipped" if found.without_total else ""
@@ -90,8 +85,8 @@ def _bill_total_verdict(found: BillTotals) -> Verdict:
         "tolerance": f"half a minor unit of the bill's currency per line item, at least {LEAST_TOLERANCE}",
     }
     if found.examples:
-        metadata["first bills"] = _table(list(found.examples[0]), found.examples)
-    return Verdict(not found.wrong, f"{text}{skipped}{_recent(found.recent, 'bill')}.", metadata)
+        metadata["first bills"] = captions.table(list(found.examples[0]), found.examples)
+    return Outcome(not found.wrong, f"{text}{skipped}{_recent(found.recent, 'bill')}.", metadata)
 
 
 def _recent(count: int, what: str) -> str:
@@ -103,8 +98,3 @@ def _recent(count: int, what: str) -> str:
 
 def _count(count: int, what: str) -> str:
     return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
-
-
-def _table(names: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> dg.TableMetadataValue:
-    schema = dg.TableSchema(columns=[dg.TableColumn(name) for name in names])
-    return dg.MetadataValue.table([dg.TableRecord(dict(row)) for row in rows], schema=schema)

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from m3ter_dagster.assets.column_schema import column_schema
-from m3ter_dagster.model.entities import Entity, entities
+from m3ter_dagster.model.entities import Column, Entity, Table, entities
 
 GROUP = "m3ter_organization"
 
@@ -18,6 +17,11 @@ def source_key(entity: str) -> dg.AssetKey:
 
 def source_assets() -> Sequence[dg.AssetSpec]:
     return [_source(entity) for entity in entities().values()]
+
+
+def column_schema(table: Table) -> dg.TableSchema:
+    """The columns as Dagster shows them, before the first run too."""
+    return dg.TableSchema(columns=[_column(table, column) for column in table.columns])
 
 
 def _source(entity: Entity) -> dg.AssetSpec:
@@ -31,3 +35,12 @@ def _source(entity: Entity) -> dg.AssetSpec:
         kinds={"m3ter"},
         metadata={"dagster/column_schema": column_schema(entity), "API list": entity.listing.path},
     )
+
+
+def _column(table: Table, column: Column) -> dg.TableColumn:
+    keys = [f"→ {key.entity}" for key in table.foreign_keys if key.column == column.name]
+    is_key = column.name == table.primary_key
+    constraints = dg.TableColumnConstraints(
+        nullable=not column.required, unique=is_key, other=["primary key", *keys] if is_key else keys
+    )
+    return dg.TableColumn(column.name, column.type, description=column.description, constraints=constraints)

@@ -5,20 +5,20 @@ from functools import cache, partial
 
 import dagster as dg
 
-from m3ter_dagster.assets.operational import IO_MANAGER
-from m3ter_dagster.assets.verdicts import FindRows, Verdict, bill_total_verdict, error_verdict, reference_verdict
+from m3ter_dagster.assets.outcomes import FindRows, Outcome, bill_total_outcome, error_outcome, reference_outcome
 from m3ter_dagster.frames.bill_totals import RULE
 from m3ter_dagster.frames.references import ExportedRows, Reference, references_of
 from m3ter_dagster.history.log import checked_export
 from m3ter_dagster.model.entities import Entity, entities
-from m3ter_dagster.resources.io_manager import S3CsvIOManager
+from m3ter_dagster.resources import IO_MANAGER
+from m3ter_dagster.resources.io_manager import ExportIOManager
 from m3ter_dagster.resources.organization import Organization
 
 STEP = "checks_across_entities"
 BILL_TOTAL = "bill_total"
 _BILL, _LINE_ITEM = "bill", "bill_line_item"
 
-Judge = Callable[[FindRows], Verdict]
+Judge = Callable[[FindRows], Outcome]
 
 
 def cross_entity_checks() -> list[dg.AssetChecksDefinition]:
@@ -38,7 +38,7 @@ def cross_entity_checks() -> list[dg.AssetChecksDefinition]:
         export_of_asset = cache(partial(checked_export, context.instance, context.run))
         for key in sorted(context.selected_asset_check_keys):
             export_id = export_of_asset(key.asset_key.path[-1])
-            yield _result(key, _verdict(judges[key], find_in(export_id), context), export_id)
+            yield _result(key, _outcome(judges[key], find_in(export_id), context), export_id)
 
     return [across_entities]
 
@@ -67,7 +67,7 @@ def _spec(entity: Entity, reference: Reference) -> dg.AssetCheckSpec:
 
 def _judges() -> Mapping[dg.AssetCheckKey, Judge]:
     def of(entity: Entity, reference: Reference) -> Judge:
-        return lambda find: reference_verdict(entity, reference, find)
+        return lambda find: reference_outcome(entity, reference, find)
 
     judges = {
         foreign_key_check(entity.name, reference.column): of(entity, reference)
@@ -75,20 +75,20 @@ def _judges() -> Mapping[dg.AssetCheckKey, Judge]:
         for reference in references_of(entity)
     }
     total = dg.AssetCheckKey(dg.AssetKey(_BILL), BILL_TOTAL)
-    return {**judges, total: lambda find: bill_total_verdict(find, bill=_BILL, line_item=_LINE_ITEM)}
+    return {**judges, total: lambda find: bill_total_outcome(find, bill=_BILL, line_item=_LINE_ITEM)}
 
 
-def _verdict(judge: Judge, find: FindRows, context: dg.AssetCheckExecutionContext) -> Verdict:
+def _outcome(judge: Judge, find: FindRows, context: dg.AssetCheckExecutionContext) -> Outcome:
     """An export is as good as before when it could not be checked, so nothing may be raised from here."""
     try:
         return judge(find)
     except Exception as error:
-        verdict = error_verdict(error)
-        context.log.warning(f"A check across entities could not be made. {verdict.text}")
-        return verdict
+        outcome = error_outcome(error)
+        context.log.warning(f"A check across entities could not be made. {outcome.text}")
+        return outcome
 
 
-def _finder(organization: Organization, io_manager: S3CsvIOManager, export_id: str) -> FindRows:
+def _finder(organization: Organization, io_manager: ExportIOManager, export_id: str) -> FindRows:
     """What this process has read, or else what the runs of the export have delivered; nothing older."""
     delivered = io_manager.delivered_frames(export_id)
 
@@ -100,12 +100,12 @@ def _finder(organization: Organization, io_manager: S3CsvIOManager, export_id: s
     return find
 
 
-def _result(key: dg.AssetCheckKey, verdict: Verdict, export_id: str) -> dg.AssetCheckResult:
+def _result(key: dg.AssetCheckKey, outcome: Outcome, export_id: str) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
-        passed=verdict.passed,
+        passed=outcome.passed,
         asset_key=key.asset_key,
         check_name=key.name,
         severity=dg.AssetCheckSeverity.WARN,
-        description=verdict.text,
-        metadata={"result": verdict.text, "export": export_id, **verdict.metadata},
+        description=outcome.text,
+        metadata={"result": outcome.text, "export": export_id, **outcome.metadata},
     )

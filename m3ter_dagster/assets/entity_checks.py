@@ -1,15 +1,18 @@
-"""What each export is checked for by itself, before it is delivered."""
+"""What an entity is checked for by itself, before it is delivered, and the report of the rows that fail."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import dagster as dg
 
-from m3ter_dagster.assets.breaches import breach_metadata
-from m3ter_dagster.frames.schema import SchemaBreached
-from m3ter_dagster.history.log import SCHEDULE_TAG, previous_export, root_id
+from m3ter_dagster.frames.schema import Breach, SchemaBreached
+from m3ter_dagster.history import captions
+from m3ter_dagster.history.failures import NOTIFICATION
+from m3ter_dagster.history.progress import CHECKED
 from m3ter_dagster.model.entities import Entity
+from m3ter_dagster.usage.rows import UsageBreached
 
 SCHEMA, PRIMARY_KEY, ROW_COUNT = "schema", "primary_key", "row_count"
 _DESCRIPTIONS = {
@@ -19,7 +22,7 @@ _DESCRIPTIONS = {
 }
 
 
-def own_check_specs(entity: Entity) -> list[dg.AssetCheckSpec]:
+def check_specs(entity: Entity) -> list[dg.AssetCheckSpec]:
     """Those that stop the delivery are blocking; a person decides about the other."""
     return [
         dg.AssetCheckSpec(name, asset=entity.name, description=text, blocking=name != ROW_COUNT)
@@ -27,12 +30,10 @@ def own_check_specs(entity: Entity) -> list[dg.AssetCheckSpec]:
     ]
 
 
-def passed_checks(
-    entity: Entity, rows: int, run: dg.DagsterRun, instance: dg.DagsterInstance
-) -> Iterator[dg.AssetCheckResult]:
+def passed_checks(rows: int, *, rows_before: int | None) -> Iterator[dg.AssetCheckResult]:
     yield dg.AssetCheckResult(passed=True, check_name=SCHEMA, metadata={"rows": rows})
     yield dg.AssetCheckResult(passed=True, check_name=PRIMARY_KEY, metadata={"rows": rows})
-    yield _row_count(rows, _previous_rows(entity, run, instance))
+    yield _row_count(rows, rows_before)
 
 
 def failed_checks(entity: Entity, breached: SchemaBreached) -> Iterator[dg.AssetCheckResult]:
@@ -46,13 +47,16 @@ def failed_checks(entity: Entity, breached: SchemaBreached) -> Iterator[dg.Asset
         check_name=ROW_COUNT,
         severity=dg.AssetCheckSeverity.WARN,
         description="Not checked: the export breaks its schema.",
+        metadata={CHECKED: False},
     )
 
 
 def _row_count(rows: int, before: int | None) -> dg.AssetCheckResult:
     if before is None:
         description = "Not checked: there is no previous export by the same schedule."
-        return dg.AssetCheckResult(passed=True, check_name=ROW_COUNT, description=description, metadata={"rows": rows})
+        return dg.AssetCheckResult(
+            passed=True, check_name=ROW_COUNT, description=description, metadata={"rows": rows, CHECKED: False}
+        )
     return dg.AssetCheckResult(
         passed=2 * rows >= before,
         check_name=ROW_COUNT,
@@ -62,7 +66,15 @@ def _row_count(rows: int, before: int | None) -> dg.AssetCheckResult:
     )
 
 
-def _previous_rows(entity: Entity, run: dg.DagsterRun, instance: dg.DagsterInstance) -> int | None:
-    schedule = run.tags.get(SCHEDULE_TAG)
-    previous = previous_export(instance, schedule=schedule, export_id=root_id(run))
-    return previous["entities"].get(entity.name, {}).get("rows") if previous else None
+def breach_metadata(
+    breached: SchemaBreached | UsageBreached, breaches: Sequence[Breach] | None = None
+) -> dict[str, Any]:
+    """The report of the rows that break a schema: these, or all that are kept."""
+    shown = breached.breaches if breaches is None else breaches
+    rows = [{"row id": one.row_id or "", "column": one.column, "value": one.value, "rule": one.rule} for one in shown]
+    report = captions.table(("row id", "column", "value", "rule"), rows)
+    return {
+        NOTIFICATION: breached.notification,
+        "cells that break the schema": breached.total,
+        "report": report,
+    }

@@ -1,0 +1,80 @@
+"""What Dagster's pages show of a delivery, for people. Nothing reads it back: `history/record.py` has the facts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import dagster as dg
+import msgspec
+import polars as pl
+
+from m3ter_dagster.history.record import Delivery, StoredObject, WholeExport
+from m3ter_dagster.model.entities import Table
+from m3ter_dagster.model.time_periods import Window
+
+PREVIEW_ROWS = 5
+PREVIEW_COLUMNS = 8
+PREVIEW_CHARACTERS = 60
+
+
+def delivery_captions(delivery: Delivery) -> dict[str, Any]:
+    """Findings are there only where there are any."""
+    reading, counted = delivery.reading, delivery.difference.items()
+    findings = {
+        "API fields not in the schema": reading.unknown_fields,
+        "documented fields without any value": list(reading.empty_fields),
+    }
+    return {
+        "dagster/row_count": delivery.rows,
+        "dagster/uri": delivery.objects[0].uri,
+        "bytes": delivery.objects[0].bytes,
+        "objects": _objects(delivery.objects),
+        "seconds to read": round(reading.seconds, 3),
+        "seconds to write and deliver": round(delivery.seconds_to_deliver, 3),
+        "read from": dg.MetadataValue.timestamp(reading.started),
+        "read until": dg.MetadataValue.timestamp(reading.finished),
+        "rows dropped as older copies": reading.duplicates_dropped,
+        **({"requests": reading.requests} if reading.requests is not None else {}),
+        **(_of_measurements(delivery) if reading.window else {}),
+        **{name: dg.MetadataValue.json(found) for name, found in findings.items() if found},
+        **{f"rows {what}": count for what, count in counted if isinstance(count, int)},
+    }
+
+
+def manifest_captions(whole: WholeExport) -> dict[str, Any]:
+    return {
+        "dagster/uri": whole.objects[0].uri,
+        "entities": len(whole.entities),
+        "rows": sum(part.rows for part in whole.entities.values()),
+        "compared with export": whole.previous or "none",
+        "objects": _objects(whole.objects),
+    }
+
+
+def preview(frame: pl.LazyFrame, of: Table) -> dg.TableMetadataValue:
+    """The first rows, as far as they are not personal: Dagster keeps in its database what it shows."""
+    names = [column.name for column in of.columns if not column.is_personal][:PREVIEW_COLUMNS]
+    rows = frame.select(names).head(PREVIEW_ROWS).collect()
+    return table(names, [dict(zip(names, map(_cell, row), strict=True)) for row in rows.iter_rows()])
+
+
+def table(names: Sequence[str], rows: Iterable[dict[str, Any]]) -> dg.TableMetadataValue:
+    schema = dg.TableSchema(columns=[dg.TableColumn(name) for name in names])
+    return dg.MetadataValue.table([dg.TableRecord(row) for row in rows], schema=schema)
+
+
+def _of_measurements(delivery: Delivery) -> dict[str, Any]:
+    assert delivery.reading.window
+    job = delivery.reading.job or "none: there can be nothing in this window"
+    return {"window": str(Window(*delivery.reading.window)), "m3ter's export job": job}
+
+
+def _objects(objects: Sequence[StoredObject]) -> dg.TableMetadataValue:
+    return dg.MetadataValue.table([dg.TableRecord(msgspec.structs.asdict(one)) for one in objects])
+
+
+def _cell(value: Any) -> str:
+    text = "" if value is None else str(value)
+    cut = text if len(text) <= PREVIEW_CHARACTERS else f"{text[:PREVIEW_CHARACTERS]}..."
+    return "".join(character if character.isprintable() else " " for character in cut)

@@ -1,0 +1,159 @@
+"""What an asset delivered, as one JSON value of its materialisation: written and read by the same classes.
+
+The captions that people see beside it (`history/captions.py`) are read by nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import dagster as dg
+import msgspec
+
+from m3ter_dagster.history import older
+from m3ter_dagster.model.entities import Table, entities
+from m3ter_dagster.model.manifest import ExportedEntity
+from m3ter_dagster.usage.columns import table_in
+
+KEY = "m3ter/record"
+"""The name of the metadata value."""
+VERSION = 1
+"""Of the record. A field that is added needs none, if it has a default; a field that changes its meaning does."""
+
+Metadata = Mapping[str, dg.MetadataValue[Any]]
+
+
+class RecordFromTheFuture(Exception):
+    """A DAGSTER_HOME that a later version of this project has written to."""
+
+    def __init__(self, version: int) -> None:
+        super().__init__(
+            f"DAGSTER_HOME has records of version {version}, which a later version of m3ter-dagster has written; this "
+            f"one reads versions up to {VERSION}. Install the later version again, or use another DAGSTER_HOME."
+        )
+
+
+class StoredObject(msgspec.Struct, frozen=True):
+    """One file that stands whole in a destination."""
+
+    destination: str
+    uri: str
+    bytes: int
+    sha256: str
+    etag: str
+
+
+class Reading(msgspec.Struct, frozen=True, rename="camel"):
+    """How its rows were read from m3ter, and what was found on the way."""
+
+    started: datetime
+    finished: datetime
+    duplicates_dropped: int = 0
+    unknown_fields: dict[str, int] = {}
+    empty_fields: tuple[str, ...] = ()
+    requests: int | None = None
+    """Of an entity."""
+    job: str | None = None
+    """Of measurements: m3ter's export job; None where m3ter was not asked, since there can be nothing."""
+    window: tuple[datetime, datetime] | None = None
+    """Of measurements: from the first moment up to the second, which is not in it."""
+    sums: dict[str, Any] = {}
+    """Of measurements: which were asked for, and the sum of each column of numbers by meter."""
+
+    @property
+    def seconds(self) -> float:
+        return (self.finished - self.started).total_seconds()
+
+
+class Delivery(msgspec.Struct, frozen=True, rename="camel", tag_field="kind", tag="rows"):
+    """A file of rows: an entity, or measurements."""
+
+    asset: str
+    export: str
+    """The export's id, which the names of its objects begin with."""
+    org_id: str
+    rows: int
+    objects: tuple[StoredObject, ...]
+    reading: Reading
+    seconds_to_deliver: float
+    """To write its file and bring it to all destinations."""
+    difference: dict[str, Any] = {}
+    """Rows added, removed and changed since `previous`, or `notCompared` with the reason."""
+    keys: tuple[StoredObject, ...] = ()
+    """The files of hashes that the next export compares itself with."""
+    table_schema: dict[str, Any] | None = None
+    """Of measurements, whose columns follow from the meters of that time."""
+    version: int = VERSION
+
+    @property
+    def table(self) -> Table:
+        """The entity, or the columns that the measurements had."""
+        return table_in(self.asset, self.table_schema) if self.table_schema else entities()[self.asset]
+
+
+class Part(msgspec.Struct, frozen=True):
+    """What the next export of the same schedule needs of an entity."""
+
+    rows: int
+    keys: tuple[StoredObject, ...] = ()
+
+
+class WholeExport(msgspec.Struct, frozen=True, rename="camel", tag_field="kind", tag="manifest"):
+    """A manifest: everything of an export was delivered."""
+
+    asset: str
+    export: str
+    org_id: str
+    schedule: str | None
+    objects: tuple[StoredObject, ...]
+    entities: dict[str, Part]
+    previous: str | None = None
+    """The export that it was compared with."""
+    version: int = VERSION
+
+
+def as_metadata(record: Delivery | WholeExport) -> dict[str, dg.MetadataValue[Any]]:
+    return {KEY: dg.MetadataValue.json(msgspec.to_builtins(record))}
+
+
+def record_in(asset: str, metadata: Metadata) -> Delivery | WholeExport | None:
+    """What a materialisation of `asset` records; None where it is not of this project's making."""
+    recorded = metadata[KEY].value if KEY in metadata else older.record_in(asset, metadata)
+    if not isinstance(recorded, dict):
+        return None
+    if recorded.get("version", VERSION) > VERSION:
+        raise RecordFromTheFuture(recorded["version"])
+    return msgspec.convert(recorded, Delivery | WholeExport)
+
+
+def delivery_in(materialization: dg.AssetMaterialization) -> Delivery | None:
+    found = record_in(materialization.asset_key.path[-1], materialization.metadata)
+    return found if isinstance(found, Delivery) else None
+
+
+def whole_export_in(materialization: dg.AssetMaterialization) -> WholeExport | None:
+    found = record_in(materialization.asset_key.path[-1], materialization.metadata)
+    return found if isinstance(found, WholeExport) else None
+
+
+def exported_entity(delivery: Delivery) -> ExportedEntity:
+    """The record as the manifest lists it."""
+    reading = delivery.reading
+    window = {"window": [moment.isoformat() for moment in reading.window]} if reading.window else {}
+    return ExportedEntity(
+        entity=delivery.table,
+        rows=delivery.rows,
+        objects={one.destination: msgspec.structs.asdict(one) for one in delivery.objects},
+        reading={
+            "from": reading.started.isoformat(),
+            "until": reading.finished.isoformat(),
+            "duplicatesDropped": reading.duplicates_dropped,
+            "unknownFields": reading.unknown_fields,
+            "emptyFields": list(reading.empty_fields),
+            **window,
+        },
+        difference=delivery.difference,
+        keys=[msgspec.structs.asdict(one) for one in delivery.keys],
+    )
