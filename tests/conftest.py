@@ -76,6 +76,12 @@ def moto_bucket(moto_store: Store, aws_key: Callable[[Key], None]) -> str:
     return moto_store.new_bucket()
 
 
+@pytest.fixture(scope="module")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For tests that hypothesis runs many times."""
+    return tmp_path_factory.mktemp("shared")
+
+
 @pytest.fixture
 def bill_file(tmp_path: Path) -> Path:
     path = tmp_path / "bill.csv"

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import polars as pl
 
+from m3ter_dagster.frames.format import RowsLost
 from m3ter_dagster.frames.schema import frame_schema
 from m3ter_dagster.model.entities import Column, Table
 
@@ -15,35 +18,36 @@ _FORMULA = r"^[=+\-@\t\r]"
 """What spreadsheets take for the start of a formula (OWASP, CSV injection)."""
 
 
-class RowsLost(Exception):
-    """The finished file does not hold the rows of its frame."""
+@dataclass(frozen=True)
+class Csv:
+    """Cells are data, also those that a spreadsheet would take for a formula, unless `escape_formulas`."""
 
-    def __init__(self, entity: str, *, expected: int, found: int) -> None:
-        super().__init__(f"the CSV of {entity} holds {found:,} rows instead of {expected:,}; it is not delivered.")
+    name: ClassVar[str] = "CSV"
+    suffix: ClassVar[str] = "csv"
+    content_type: ClassVar[str] = "text/csv; charset=utf-8"
 
+    escape_formulas: bool = False
 
-def write_csv(frame: pl.LazyFrame, table: Table, path: Path, *, escape_formulas: bool = False) -> int:
-    """Write the whole frame to `path`, read it back, and return its number of rows.
+    def write(self, frame: pl.LazyFrame, table: Table, path: Path) -> int:
+        """The names are quoted: DuckDB takes the first rows to say whether a file quotes at all."""
+        header = ",".join('"' + column.name.replace('"', '""') + '"' for column in table.columns)
+        with path.open("wb") as file:
+            file.write(f"{header}\n".encode())
+            file.flush()
+            written = [_written(column, escape_formulas=self.escape_formulas) for column in table.columns]
+            frame.select(written).sink_csv(file, include_header=False)
+        expected = frame.select(pl.len()).collect().item()
+        found = self.count(path)
+        if found != expected:
+            raise RowsLost(self.name, table.name, expected=expected, found=found)
+        return found
 
-    Cells are data, also those that a spreadsheet would take for a formula, unless `escape_formulas`. The names are
-    quoted: DuckDB takes the first rows to say whether a file quotes at all.
-    """
-    header = ",".join('"' + column.name.replace('"', '""') + '"' for column in table.columns)
-    with path.open("wb") as file:
-        file.write(f"{header}\n".encode())
-        file.flush()
-        written = [_written(column, escape_formulas=escape_formulas) for column in table.columns]
-        frame.select(written).sink_csv(file, include_header=False)
-    expected = frame.select(pl.len()).collect().item()
-    found = count_rows(path)
-    if found != expected:
-        raise RowsLost(table.name, expected=expected, found=found)
-    return expected
+    def count(self, path: Path) -> int:
+        """The rows below the header: line ends outside quotes, where a doubled quote closes and opens again."""
+        return sum(part.count(b"\n") for part in outside_quotes(path)) - 1
 
-
-def count_rows(path: Path) -> int:
-    """The rows below the header: line ends outside quotes, where a doubled quote closes and opens again."""
-    return sum(part.count(b"\n") for part in outside_quotes(path)) - 1
+    def read(self, path: Path, table: Table) -> pl.LazyFrame:
+        return pl.scan_csv(path, schema=frame_schema(table))
 
 
 def outside_quotes(path: Path) -> Iterator[bytes]:
@@ -54,11 +58,6 @@ def outside_quotes(path: Path) -> Iterator[bytes]:
             parts = chunk.split(b'"')
             yield b"".join(parts[is_quoted::2])
             is_quoted ^= (len(parts) - 1) % 2
-
-
-def read_csv(path: Path, table: Table) -> pl.LazyFrame:
-    """A delivered file as the frame that it was written from; objects and arrays are their JSON text."""
-    return pl.scan_csv(path, schema=frame_schema(table))
 
 
 def _written(column: Column, *, escape_formulas: bool) -> pl.Expr:

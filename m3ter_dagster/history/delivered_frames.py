@@ -13,7 +13,7 @@ import polars as pl
 from m3ter_dagster.dagster_internals import materialized_partitions
 from m3ter_dagster.delivery.destinations import Destinations
 from m3ter_dagster.frames.bill_totals import AMOUNTS
-from m3ter_dagster.frames.csv import read_csv
+from m3ter_dagster.frames.formats import format_of
 from m3ter_dagster.frames.references import TIMES, ExportedRows
 from m3ter_dagster.history.log import deliveries_of
 from m3ter_dagster.history.record import Delivery, delivery_in
@@ -58,10 +58,10 @@ class DeliveredFrames:
             keys = {entity.primary_key, *(key.column for key in entity.foreign_keys)}
             looked_at = keys | {*TIMES, *AMOUNTS}
             columns = [column.name for column in entity.columns if column.name in looked_at]
-            file, part = (kept.with_suffix(suffix) for suffix in (".csv", ".part"))
+            file, part = (kept.with_suffix(suffix) for suffix in (".file", ".part"))
             try:
                 _fetch(delivery, self._destinations, file)
-                read_csv(file, entity).select(columns).sink_parquet(part)
+                format_of(delivery.objects[0].uri).read(file, entity).select(columns).sink_parquet(part)
                 part.rename(kept)
             finally:
                 file.unlink(missing_ok=True)
@@ -95,9 +95,9 @@ def _read(context: dg.InputContext, partition: str | None, destinations: Destina
     delivery = delivery_in(found[0]) if found and found[0] else None
     if delivery is None:
         raise NotExported(name, partition)
-    file = folder / f"{name}-{partition or 'last'}-input.csv"
+    file = folder / f"{name}-{partition or 'last'}-input"
     _fetch(delivery, destinations, file)
-    return read_csv(file, delivery.table)
+    return format_of(delivery.objects[0].uri).read(file, delivery.table)
 
 
 def _fetch(delivery: Delivery, destinations: Destinations, to: Path) -> None:

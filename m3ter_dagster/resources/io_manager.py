@@ -16,7 +16,8 @@ from m3ter_dagster.config.usage import AGGREGATED, RAW, RAW_BY_DAY
 from m3ter_dagster.dagster_internals import planned_steps
 from m3ter_dagster.delivery.destinations import Delivered, DeliveryFailed, Destinations, UnknownDestination
 from m3ter_dagster.delivery.differences import Compared, compare
-from m3ter_dagster.frames.csv import RowsLost, write_csv
+from m3ter_dagster.frames.format import Format, RowsLost
+from m3ter_dagster.frames.formats import format_for
 from m3ter_dagster.history import captions, record
 from m3ter_dagster.history.delivered_frames import DeliveredFrames, last_delivery
 from m3ter_dagster.history.log import (
@@ -47,6 +48,7 @@ class ExportIOManager(dg.ConfigurableIOManager):
     exports: dg.ResourceDependency[Exports]
     settings: dg.ResourceDependency[Settings]
     _destinations: Destinations = PrivateAttr()
+    _format: Format = PrivateAttr()
     _folder: tempfile.TemporaryDirectory[str] = PrivateAttr()
     _run: dg.DagsterRun = PrivateAttr()
     _instance: dg.DagsterInstance = PrivateAttr()
@@ -58,6 +60,7 @@ class ExportIOManager(dg.ConfigurableIOManager):
             if code not in known:
                 raise UnknownDestination(code, list(known))
         self._destinations = Destinations(known)
+        self._format = format_for(self.exports)
         self._folder = tempfile.TemporaryDirectory(prefix="m3ter-csv-")
         assert context.run
         assert context.instance
@@ -115,10 +118,10 @@ class ExportIOManager(dg.ConfigurableIOManager):
     def _write_and_deliver(
         self, frame: pl.LazyFrame, table: Table, export: Export, read: Read
     ) -> tuple[int, list[Delivered]]:
-        file = Path(self._folder.name) / f"{table.name}.csv"
+        file = Path(self._folder.name) / f"{table.name}.{self._format.suffix}"
         type, name = (TYPE, self._usage_file(table.name)) if isinstance(read, UsageReading) else (table.name, None)
         try:
-            rows = write_csv(frame, table, file, escape_formulas=self.exports.escape_formulas)
+            rows = self._format.write(frame, table, file)
             return rows, self._destinations.deliver(file, export, type, to=self.destinations, name=name)
         finally:
             file.unlink(missing_ok=True)
