@@ -11,7 +11,6 @@ import pytest
 
 from m3ter_dagster.frames.csv import Csv
 from m3ter_dagster.model.time_periods import Window
-from m3ter_dagster.usage import rows as usage_frames
 from m3ter_dagster.usage.columns import UsageTable, aggregated_table, raw_table
 from m3ter_dagster.usage.meters import Meter, MeterField
 from m3ter_dagster.usage.rows import Usage, UsageBreached, read_usage
@@ -227,8 +226,7 @@ def test_an_empty_text_is_no_number_whether_quoted_or_not(tmp_path: Path) -> Non
     assert found.frame.collect()["Gigabytes (ORIGINAL)"].to_list() == [None]
 
 
-def test_a_uid_stands_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(usage_frames, "HASHES_AT_ONCE", 2)
+def test_a_uid_stands_once(tmp_path: Path) -> None:
     rows = [ROW.replace("u1", f"u{number % 6}") for number in range(7)]
     assert breach_in(tmp_path, "\n".join([HEADER, *rows])) == (
         "row 1 of the file, column uid, value text of 2 characters: is the primary key and must be unique"

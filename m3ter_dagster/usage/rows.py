@@ -13,6 +13,7 @@ from typing import Any
 import polars as pl
 
 from m3ter_dagster.frames.schema import Breach, frame_schema, shown
+from m3ter_dagster.frames.uniqueness import repeated_values
 from m3ter_dagster.model.time_periods import Window
 from m3ter_dagster.usage.columns import ACCOUNT, METER, TIME, UID, YEAR, UsageTable
 from m3ter_dagster.usage.files import (
@@ -27,10 +28,7 @@ from m3ter_dagster.usage.files import (
 from m3ter_dagster.usage.rules import breaks_a_rule, moment, rules
 
 SHOWN_BREACHES = 100
-HASHES_AT_ONCE = 2_000_000
-SUSPECTS = 1000
 _BAD = "m3ter:bad"
-_HASH = "m3ter:hash"
 
 
 class UsageBreached(Exception):
@@ -94,8 +92,11 @@ def read_usage(path: Path, table: UsageTable, window: Window, to: Path) -> Usage
     if rows:
         _refuse(table, missing_columns(header, table))
     frame = kept.drop(_BAD)
-    if table.primary_key:
-        _check_unique(frame, table, rows)
+    if table.primary_key and (repeated := repeated_values(frame, UID, rows=rows)).values:
+        rule, key = "is the primary key and must be unique", next(one for one in table.columns if one.name == UID)
+        named = sorted(repeated.values, key=lambda one: one.first_row)[:SHOWN_BREACHES]
+        breaches = [Breach(row_of_file(one.first_row), UID, shown(one.value, key), rule) for one in named]
+        raise UsageBreached(table.name, breaches, repeated.total)
     return Usage(
         frame=frame,
         rows=rows,
@@ -150,34 +151,6 @@ def _breaches(
             if row[f"rule {index}"]:
                 breaches.append(Breach(row_of_file(row["row"]), name, shown(row[name], columns[name]), says))
     return breaches
-
-
-def _check_unique(frame: pl.LazyFrame, table: UsageTable, rows: int) -> None:
-    """By hashes, some millions at a time, and then by the ids themselves."""
-    buckets = rows // HASHES_AT_ONCE + 1
-    hashes = frame.select(pl.col(UID).hash().alias(_HASH))
-    suspects: list[int] = []
-    for bucket in range(buckets):
-        some = hashes.filter(pl.col(_HASH) % buckets == bucket).collect(engine="streaming")[_HASH].sort()
-        suspects += some.filter(some == some.shift(1)).unique().head(SUSPECTS).to_list()
-    if not suspects:
-        return
-    those = pl.Series(suspects[:SUSPECTS], dtype=pl.UInt64)
-    repeated = (
-        frame.select(UID)
-        .with_row_index("row")
-        .filter(pl.col(UID).hash().is_in(those.implode()))
-        .group_by(UID)
-        .agg(pl.len(), pl.col("row").min())
-        .filter(pl.col("len") > 1)
-        .sort("row")
-        .collect(engine="streaming")
-    )
-    if len(repeated):
-        rule, key = "is the primary key and must be unique", next(one for one in table.columns if one.name == UID)
-        first = repeated.select("row", UID).head(SHOWN_BREACHES).rows()
-        breaches = [Breach(row_of_file(row), UID, shown(uid, key), rule) for row, uid in first]
-        raise UsageBreached(table.name, breaches, len(repeated))
 
 
 def _empty(frame: pl.LazyFrame, rows: int) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import polars as pl
 import pyarrow as pa
 from pyarrow import parquet
 
+from m3ter_dagster.frames.uniqueness import repeated_values
 from m3ter_dagster.verification.batches import NotCsv, batches, header_of
 from m3ter_dagster.verification.cells import Rule, rules
 from m3ter_dagster.verification.data_package import Resource
@@ -18,7 +19,6 @@ from m3ter_dagster.verification.findings import SHOWN, Finding, counted, named, 
 LONGEST_VALUE = 80
 CHANGED = ("dtLastModified", "dtCreated")
 """Columns that tell whether a row changed while the export ran."""
-SUSPECTS = 1000
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def check_rows(file: Path, resource: Resource, keys: Path) -> CheckedRows:
             rows = sum(batch.num_rows for batch in batches(file, [f"column {number}" for number in range(len(names))]))
         else:
             rows, cells = _read(file, resource, keys)
-            findings += [*cells, *_repeated(keys, resource)]
+            findings += [*cells, *_repeated(keys, resource, rows)]
     except NotCsv as error:
         findings.append(Finding(about, "rows", f"the file cannot be read as CSV: {error}"))
         return CheckedRows(None, findings, has_keys=False)
@@ -107,23 +107,17 @@ def _cell_finding(rule: Rule, breaches: Breaches, resource: Resource) -> Finding
     return Finding(resource.entity, rule.check, says, row=row or None)
 
 
-def _repeated(keys: Path, resource: Resource) -> Iterator[Finding]:
-    """Ids that more than one row has: found by their hashes, and then by themselves."""
+def _repeated(keys: Path, resource: Resource, rows: int) -> Iterator[Finding]:
+    """Ids that more than one row has. That a row has none is another finding."""
     name = resource.schema.primary_key
     if name is None:
         return
-    present = pl.scan_parquet(keys).select(name).filter(pl.col(name).is_not_null() & (pl.col(name) != ""))
-    hashes = present.select(pl.col(name).hash()).collect(engine="streaming").to_series().sort()
-    twice = hashes.filter(hashes == hashes.shift(1)).unique()
-    if twice.is_empty():
-        return
-    suspects = present.filter(pl.col(name).hash().is_in(twice.head(SUSPECTS).implode()))
-    ids = suspects.group_by(name).len().filter(pl.col("len") > 1).sort(name).collect(engine="streaming").rows()
-    for row, count in ids[:SHOWN]:
+    repeated = repeated_values(pl.scan_parquet(keys).filter(pl.col(name) != ""), name, rows=rows)
+    for row, count, _ in repeated.values[:SHOWN]:
         yield Finding(resource.entity, "primary key", f"{name} must be unique and stands in {count:,} rows", row=row)
-    if len(ids) > SHOWN:
-        says = f"{name} must be unique; {named([row for row, _ in ids[:1]], len(twice))} stand in more than one row"
-        yield Finding(resource.entity, "primary key", says)
+    if repeated.total > SHOWN:
+        examples = named([repeated.values[0].value], repeated.total)
+        yield Finding(resource.entity, "primary key", f"{name} must be unique; {examples} stand in more than one row")
 
 
 def _shown(value: str | None) -> str:

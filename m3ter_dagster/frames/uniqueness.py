@@ -1,0 +1,57 @@
+"""Values that stand in more than one row, found in a bounded piece of memory however many rows there are. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import polars as pl
+
+HASHES_AT_ONCE = 2_000_000
+"""At 8 bytes each."""
+NAMED = 1000
+_HASH, _ROW = "m3ter:hash", "m3ter:row"
+
+
+class RepeatedValue(NamedTuple):
+    value: str
+    count: int
+    """Rows that have it."""
+    first_row: int
+    """From 0, of all rows of the frame."""
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """Values that stand in more than one row, in their own order, and how many such values there are in all."""
+
+    values: Sequence[RepeatedValue]
+    total: int
+
+
+def repeated_values(
+    frame: pl.LazyFrame, column: str, *, rows: int, at_most: int = NAMED, hashes_at_once: int = HASHES_AT_ONCE
+) -> Repeated:
+    """What stands more than once in the column of a frame of `rows` rows; nulls do not count.
+
+    By hashes, some of them at a time, and then by the values themselves, of which no more than `at_most` are looked
+    up. A frame of many rows is read several times, so it should be scanned from disk.
+    """
+    present = frame.select(column).with_row_index(_ROW).filter(pl.col(column).is_not_null())
+    hashes = present.select(pl.col(column).hash().alias(_HASH))
+    buckets = rows // hashes_at_once + 1
+    suspects: list[int] = []
+    total = 0
+    for bucket in range(buckets):
+        some = hashes.filter(pl.col(_HASH) % buckets == bucket).collect(engine="streaming")[_HASH].sort()
+        twice = some.filter(some == some.shift(1)).unique()
+        total += len(twice)
+        suspects += twice.head(at_most - len(suspects)).to_list()
+    if not suspects:
+        return Repeated([], 0)
+    looked_up = present.filter(pl.col(column).hash().is_in(pl.Series(suspects, dtype=pl.UInt64).implode()))
+    counted = looked_up.group_by(column).agg(pl.len(), pl.col(_ROW).min()).filter(pl.col("len") > 1).sort(column)
+    values = [RepeatedValue(*row) for row in counted.collect(engine="streaming").iter_rows()]
+    # Two values can have one hash, though hardly ever do: then a hash that came twice stands for no repeated value.
+    return Repeated(values, total if total > len(suspects) else len(values))
