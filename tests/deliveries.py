@@ -11,8 +11,10 @@ from stores import Store
 
 from m3ter_dagster.config import Destination
 from m3ter_dagster.delivery.destinations import Delivered, DeliveryFailed, Destinations
+from m3ter_dagster.frames.csv import Csv
 from m3ter_dagster.model.exports import Export
 
+CSV = Csv()
 EXPORT = Export(id="b9a317a6", org_id="org-1", due=datetime(2025, 1, 27, 10, tzinfo=UTC))
 KEY = "m3ter/orgId=org-1/date=2025-01-27/hour=10/type=bill/b9a317a6_bill.csv"
 ROWS = b'"id","name"\n1,one\n'
@@ -31,13 +33,13 @@ def destinations(*given: Destination, retries: int = 1) -> Destinations:
 
 
 def deliver(to: Destination, file: Path, *, retries: int = 1) -> Delivered:
-    (delivered,) = destinations(to, retries=retries).deliver(file, EXPORT, "bill", to=[to.code])
+    (delivered,) = destinations(to, retries=retries).deliver(file, EXPORT, "bill", to=[to.code], kind=CSV)
     return delivered
 
 
 def refusal_of(to: Destination, file: Path) -> str:
     with pytest.raises(DeliveryFailed) as failed:
-        destinations(to).deliver(file, EXPORT, "bill", to=[to.code])
+        destinations(to).deliver(file, EXPORT, "bill", to=[to.code], kind=CSV)
     assert failed.value.delivered == []
     (refusal,) = failed.value.failures
     assert str(refusal) in str(failed.value)

@@ -20,9 +20,9 @@ from processes import plain_environment
 from stores import Key, Store
 
 from m3ter_dagster.config import Destination
+from m3ter_dagster.delivery.destinations import store_of
 from m3ter_dagster.model.entities import entities
 from m3ter_dagster.verification.data_package import read_data_package
-from m3ter_dagster.verification.objects import open_store
 from m3ter_dagster.verification.verify import verify
 from m3ter_sandbox import SampleOrganization, SandboxApi
 
@@ -114,10 +114,10 @@ class House:
 
     def _verify(self, manifest: str) -> Sequence[object]:
         bucket = manifest.split("/")[2]
-        store = open_store(Destination(code="any", bucket_name=bucket, endpoint_url=self.store.endpoint))
-        package = read_data_package(store.read(manifest))
+        store = store_of(Destination(code="any", bucket_name=bucket, endpoint_url=self.store.endpoint))
+        package = read_data_package(store.read(manifest, at_most=1_000_000))
         with TemporaryDirectory() as folder:
-            report = verify(package, bucket, fetch=store.fetch, folder=Path(folder), found=lambda _: None)
+            report = verify(package, manifest, store=store, folder=Path(folder), found=lambda _: None)
         assert {one.entity for one in report.entities} == {name for _, name in self.delivered()}
         return report.findings
 

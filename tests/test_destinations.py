@@ -1,21 +1,25 @@
-"""The promises of Export Destinations, kept by every store."""
+"""Files of an export to several destinations, each under its own key, and back from any of them."""
 
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
+from dataclasses import asdict
 
 import pytest
-from deliveries import EXPORT, KEY, ROWS, deliver, destination, destinations, refusal_of
-from stores import Key
-from tampering import proxy
+from deliveries import CSV, EXPORT, KEY, ROWS, deliver, destination, destinations, refusal_of
+from tampering import BreakOff, proxy
 
-from m3ter_dagster.delivery.destinations import Delivered, DeliveryFailed, FetchFailed, UnknownDestination
-from m3ter_dagster.delivery.fingerprints import PART_SIZE as PART
+from m3ter_dagster.delivery.destinations import (
+    JSON,
+    PARQUET,
+    Delivered,
+    DeliveryFailed,
+    FetchFailed,
+    UnknownDestination,
+)
 
 pytestmark = pytest.mark.usefixtures("no_aws_settings")
-
-
-# What every store gets
 
 
 def test_a_delivered_object_holds_the_files_bytes(s3_store, s3_bucket, bill_file):
@@ -30,43 +34,34 @@ def test_a_delivered_object_holds_the_files_bytes(s3_store, s3_bucket, bill_file
     )
 
 
-@pytest.mark.parametrize("size", [0, 1, PART - 1, PART, PART + 1])
-def test_a_file_of_any_size_arrives(s3_store, s3_bucket, bill_file, size):
-    bill_file.write_bytes(bytes(size))
-    assert deliver(destination(s3_store, s3_bucket), bill_file).bytes == size
-    assert s3_store.content(s3_bucket, KEY) == bytes(size)
-
-
-def test_a_large_file_arrives_in_parts_and_leaves_none_open(s3_store, s3_bucket, large_bill_file):
-    delivered = deliver(destination(s3_store, s3_bucket), large_bill_file)
-    assert s3_store.content(s3_bucket, KEY) == large_bill_file.read_bytes()
-    assert delivered.sha256 == hashlib.sha256(large_bill_file.read_bytes()).hexdigest()
-    assert s3_store.open_uploads(s3_bucket) == []
-
-
-def test_an_object_is_replaced(s3_store, s3_bucket, bill_file):
-    to = destination(s3_store, s3_bucket)
-    deliver(to, bill_file)
-    bill_file.write_bytes(b"later")
-    deliver(to, bill_file)
-    assert s3_store.content(s3_bucket, KEY) == b"later"
-    assert s3_store.keys(s3_bucket) == [KEY]
-
-
 def test_a_key_follows_the_destination(s3_store, s3_bucket, bill_file):
     to = destination(s3_store, s3_bucket, prefix="", partition_order="TYPE_FIRST")
-    (delivered,) = destinations(to).deliver(bill_file, EXPORT, "manifest", to=["warehouse"], suffix="json")
+    (delivered,) = destinations(to).deliver(bill_file, EXPORT, "manifest", to=["warehouse"], kind=JSON)
     key = "orgId=org-1/type=manifest/date=2025-01-27/hour=10/b9a317a6_manifest.json"
     assert delivered.uri == f"s3://{s3_bucket}/{key}"
     assert s3_store.keys(s3_bucket) == [key]
 
 
-@pytest.mark.parametrize(("suffix", "content_type"), [("csv", "text/csv; charset=utf-8"), ("json", "application/json")])
-def test_an_object_has_its_content_type(moto_store, moto_bucket, bill_file, suffix, content_type):
+@pytest.mark.parametrize(
+    ("kind", "suffix", "content_type"),
+    [
+        (CSV, ".csv", "text/csv; charset=utf-8"),
+        (JSON, ".json", "application/json"),
+        (PARQUET, ".parquet", "application/vnd.apache.parquet"),
+    ],
+)
+def test_an_object_is_named_and_typed_after_its_kind(moto_store, moto_bucket, bill_file, kind, suffix, content_type):
     to = destination(moto_store, moto_bucket)
-    (delivered,) = destinations(to).deliver(bill_file, EXPORT, "bill", to=["warehouse"], suffix=suffix)
+    (delivered,) = destinations(to).deliver(bill_file, EXPORT, "bill", to=["warehouse"], kind=kind)
     key = delivered.uri.removeprefix(f"s3://{moto_bucket}/")
+    assert key == KEY.removesuffix(".csv") + suffix
     assert moto_store.client().head_object(Bucket=moto_bucket, Key=key)["ContentType"] == content_type
+
+
+def test_an_object_may_have_a_name_of_its_own(moto_store, moto_bucket, bill_file):
+    to = destination(moto_store, moto_bucket)
+    (delivered,) = destinations(to).deliver(bill_file, EXPORT, "bill", to=["warehouse"], kind=CSV, name="bill_keys")
+    assert delivered.uri.endswith("/type=bill/b9a317a6_bill_keys.csv")
 
 
 @pytest.mark.parametrize(
@@ -105,7 +100,7 @@ def test_one_destination_that_refuses_does_not_keep_the_others_from_the_file(s3_
         destination(s3_store, s3_bucket, "last", prefix="last"),
     )
     with pytest.raises(DeliveryFailed, match="It was delivered to: first, last") as failed:
-        destinations(first, broken, last).deliver(bill_file, EXPORT, "bill", to=["first", "broken", "last"])
+        destinations(first, broken, last).deliver(bill_file, EXPORT, "bill", to=["first", "broken", "last"], kind=CSV)
     assert [one.destination for one in failed.value.delivered] == ["first", "last"]
     assert [one.destination for one in failed.value.failures] == ["broken"]
     assert len(s3_store.keys(s3_bucket)) == 2
@@ -114,54 +109,51 @@ def test_one_destination_that_refuses_does_not_keep_the_others_from_the_file(s3_
 def test_an_unknown_destination_delivers_nothing(s3_store, s3_bucket, bill_file):
     to = destination(s3_store, s3_bucket)
     with pytest.raises(UnknownDestination, match=r"no destination 'warehous'; known are warehouse\."):
-        destinations(to).deliver(bill_file, EXPORT, "bill", to=["warehouse", "warehous"])
+        destinations(to).deliver(bill_file, EXPORT, "bill", to=["warehouse", "warehous"], kind=CSV)
     assert s3_store.keys(s3_bucket) == []
+
+
+def test_a_destination_that_failed_is_not_waited_for_as_long_with_the_next_file(moto_store, moto_bucket, bill_file):
+    """Until it takes one again."""
+    asked, is_down = [], [True]
+
+    def to_store(data: bytes) -> bytes:
+        if data.startswith(b"PUT "):
+            asked.append(data)
+            if is_down[0]:
+                raise BreakOff
+        return data
+
+    with proxy(moto_store.endpoint, to_store=to_store) as endpoint:
+        to = destinations(destination(endpoint, moto_bucket), retries=3)
+        tries = []
+        for is_down[0] in (True, True, False, True):
+            asked.clear()
+            with suppress(DeliveryFailed):
+                to.deliver(bill_file, EXPORT, "bill", to=["warehouse"], kind=CSV)
+            tries.append(len(asked))
+    assert tries[0] > tries[1]
+    assert tries[2:] == [1, tries[0]]
+
+
+def test_a_file_is_fetched_from_the_first_destination_that_gives_it(s3_store, s3_bucket, bill_file, tmp_path):
+    to = destinations(destination(s3_store, s3_bucket))
+    (delivered,) = to.deliver(bill_file, EXPORT, "bill", to=["warehouse"], kind=CSV)
+    gone = {"destination": "warehouse", "uri": f"s3://{s3_bucket}/gone"}
+    removed = {"destination": "archive", "uri": delivered.uri}
+    to.fetch_any([gone, removed, asdict(delivered)], tmp_path / "fetched.csv")
+    assert (tmp_path / "fetched.csv").read_bytes() == ROWS
+    with pytest.raises(FetchFailed):
+        to.fetch_any([removed, gone], tmp_path / "fetched.csv")
 
 
 # What a refusal says
 
 
 @pytest.mark.usefixtures("s3_bucket")
-def test_a_missing_bucket_is_named(s3_store, bill_file):
+def test_a_refusal_names_destination_and_object(s3_store, bill_file):
     said = refusal_of(destination(s3_store, "no-such-bucket"), bill_file)
     assert said.startswith(f"destination 'warehouse', s3://no-such-bucket/{KEY}: NoSuchBucket on PutObject: ")
-    assert "create the bucket 'no-such-bucket', or correct bucketName" in said
-
-
-@pytest.mark.usefixtures("s3_bucket")
-def test_a_missing_bucket_is_named_for_a_large_file(s3_store, large_bill_file):
-    said = refusal_of(destination(s3_store, "no-such-bucket"), large_bill_file)
-    assert "create the bucket 'no-such-bucket', or correct bucketName" in said
-
-
-def test_a_wrong_secret_is_refused_and_not_repeated(s3_store, s3_bucket, bill_file, aws_key):
-    aws_key(Key(s3_store.exporter.id, "not-the-secret"))
-    said = refusal_of(destination(s3_store, s3_bucket), bill_file)
-    assert "SignatureDoesNotMatch on PutObject: the secret does not belong to the access key" in said
-    assert "not-the-secret" not in said
-    assert s3_store.keys(s3_bucket) == []
-
-
-def test_an_unknown_access_key_is_refused(s3_store, s3_bucket, bill_file, aws_key):
-    aws_key(Key("AKIAUNKNOWN", "secret"))
-    said = refusal_of(destination(s3_store, s3_bucket), bill_file)
-    assert "InvalidAccessKeyId on PutObject: check that AWS_ACCESS_KEY_ID" in said
-    assert f"belongs to {s3_store.endpoint}" in said
-
-
-def test_missing_credentials_are_named(s3_store, s3_bucket, bill_file, monkeypatch):
-    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
-    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    assert "NoCredentials: no AWS credentials were found: set AWS_ACCESS_KEY_ID" in refusal_of(
-        destination(s3_store, s3_bucket), bill_file
-    )
-
-
-def test_an_endpoint_that_does_not_answer_is_named(s3_store, s3_bucket, bill_file):
-    with proxy(s3_store.endpoint) as gone:
-        pass
-    said = refusal_of(destination(gone, s3_bucket), bill_file)
-    assert f"EndpointConnection: {gone} cannot be reached: check endpointUrl" in said
 
 
 def test_a_denied_prefix_is_named(moto_store, moto_bucket, bill_file):

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from deliveries import EXPORT, KEY, ROWS, deliver, destination, destinations, refusal_of
+from deliveries import CSV, EXPORT, KEY, ROWS, deliver, destination, destinations, refusal_of
 from stores import EXTERNAL_ID, REGION
 from tampering import proxy
 
@@ -59,7 +59,7 @@ def test_a_role_that_runs_out_is_assumed_again(moto_store, moto_bucket, bill_fil
     with proxy(moto_store.endpoint, to_client=listener.to_client) as endpoint:
         to = destinations(destination(endpoint, moto_bucket, **role))
         for type in ("account", "bill"):
-            to.deliver(bill_file, EXPORT, type, to=["warehouse"])
+            to.deliver(bill_file, EXPORT, type, to=["warehouse"], kind=CSV)
     assert len(moto_store.keys(moto_bucket)) == 2
     assert len(set(listener.assumed)) == len(listener.assumed) > 1
 
@@ -88,7 +88,7 @@ def test_threads_share_one_client_and_one_session(moto_store, moto_bucket, bill_
     with proxy(moto_store.endpoint, to_client=listener.to_client) as endpoint, ThreadPoolExecutor(4) as pool:
         shared = destinations(destination(endpoint, moto_bucket, **role))
         types = [f"type{n}" for n in range(8)]
-        list(pool.map(lambda type: shared.deliver(bill_file, EXPORT, type, to=["warehouse"]), types))
+        list(pool.map(lambda type: shared.deliver(bill_file, EXPORT, type, to=["warehouse"], kind=CSV), types))
     assert len(moto_store.keys(moto_bucket)) == 8
     assert len(listener.assumed) == 1
 

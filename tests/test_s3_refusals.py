@@ -22,7 +22,7 @@ def answer(
 
 def said_of(error: Exception, **more: str) -> str:
     to = destination("https://store.example.com", "exports", **more)
-    return str(refusal(error, to, bucket="exports", key="m3ter/a.csv"))
+    return str(refusal(error, to, "s3://exports/m3ter/a.csv"))
 
 
 SAID = [

@@ -16,15 +16,16 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from deliveries import destination
 from memory import PEAK
 from stores import Key, Store
 
 from m3ter_dagster.cli import main
+from m3ter_dagster.delivery.destinations import store_of
 from m3ter_dagster.model.entities import entities
 from m3ter_dagster.verification.batches import batches, header_of
 from m3ter_dagster.verification.data_package import NotAManifest, read_data_package
-from m3ter_dagster.verification.objects import ObjectUnreadable
-from m3ter_dagster.verification.strangers import strangers
+from m3ter_dagster.verification.verify import unnamed_objects
 from m3ter_sandbox import Sandbox, SandboxS3
 
 NAMES = ("account", "bill", "meter", "product")
@@ -358,12 +359,15 @@ def test_measurements_of_the_same_run_are_for_their_own_manifest(copy: Copy) -> 
     assert findings(copy.verify()) == []
 
 
-def test_objects_that_may_not_be_listed_are_a_note(copy: Copy) -> None:
-    def denied(prefix: str) -> list[str]:
-        raise ObjectUnreadable(prefix)
-
+def test_objects_that_may_not_be_listed_are_a_note(
+    copy: Copy, moto_store: Store, aws_key: Callable[[Key], None]
+) -> None:
+    assert moto_store.writer
+    aws_key(moto_store.writer)
+    bucket = moto_store.new_bucket()
+    store = store_of(destination(moto_store, bucket), max_attempts=1)
     package = read_data_package(json.dumps(copy.manifest).encode())
-    (found,) = strangers(package, f"s3://{copy.bucket}/{copy.key}", uris=denied)
+    (found,) = unnamed_objects(package, f"s3://{bucket}/{copy.key}", store)
     assert str(found).startswith("note: export: object: whether there are more than the manifest names is not known: ")
 
 
@@ -470,6 +474,7 @@ MEASURED = f"""
 import atexit, sys
 {PEAK}
 from m3ter_dagster.cli import main
+from m3ter_dagster.delivery.destinations import store_of
 atexit.register(lambda: print("dagster" in sys.modules, peak_megabytes()))
 main()
 """

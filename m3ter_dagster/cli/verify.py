@@ -16,11 +16,14 @@ from m3ter_dagster.cli.wrong_use import configured, wrong_use
 from m3ter_dagster.config import Destination, load_exports
 
 if TYPE_CHECKING:
+    from m3ter_dagster.delivery.store import Store
     from m3ter_dagster.verification.data_package import DataPackage
     from m3ter_dagster.verification.findings import Finding, Report
-    from m3ter_dagster.verification.objects import Store
 
 MANIFEST = re.compile(r"s3://([^/]+)/(.+)")
+MAX_ATTEMPTS = 5
+"""A person waits."""
+LARGEST_MANIFEST = 64 * 1024 * 1024
 
 
 @click.command()
@@ -46,10 +49,10 @@ def verify(manifest: str, code: str | None, endpoint_url: str | None, region: st
 
     Exit codes: 0 all is right, 1 something is wrong, 2 wrong use (address, credentials, bucket).
     """
+    from m3ter_dagster.delivery.destinations import store_of
     from m3ter_dagster.verification.findings import counted
 
-    bucket = _bucket(manifest)
-    store = _store(_destination(code, bucket, endpoint_url, region))
+    store = store_of(_destination(code, _bucket(manifest), endpoint_url, region), max_attempts=MAX_ATTEMPTS)
     package = _package(store, manifest)
     click.echo(f"export {package.export.id}, due {package.export.due}: {counted(len(package.resources), 'file')}")
     report = _verified(package, manifest, store)
@@ -81,21 +84,12 @@ def _configured_destination(code: str) -> Destination:
     return known[code]
 
 
-def _store(destination: Destination) -> Store:
-    from m3ter_dagster.verification.objects import ObjectUnreadable, open_store
-
-    try:
-        return open_store(destination)
-    except ObjectUnreadable as error:
-        wrong_use(str(error))
-
-
 def _package(store: Store, manifest: str) -> DataPackage:
+    from m3ter_dagster.delivery.store import ObjectMissing, ObjectUnreadable
     from m3ter_dagster.verification.data_package import NotAManifest, read_data_package
-    from m3ter_dagster.verification.objects import ObjectMissing, ObjectUnreadable
 
     try:
-        return read_data_package(store.read(manifest))
+        return read_data_package(store.read(manifest, at_most=LARGEST_MANIFEST))
     except ObjectMissing as error:
         click.echo(f"error: manifest: {error}: the export is not finished, or the address is another.")
     except NotAManifest as error:
@@ -106,21 +100,11 @@ def _package(store: Store, manifest: str) -> DataPackage:
 
 
 def _verified(package: DataPackage, manifest: str, store: Store) -> Report:
-    from m3ter_dagster.verification.strangers import strangers
     from m3ter_dagster.verification.verify import verify as verify_export
-
-    beside = strangers(package, manifest, uris=store.uris)
 
     with TemporaryDirectory(prefix="m3ter-verify-") as folder:
         try:
-            return verify_export(
-                package,
-                _bucket(manifest),
-                fetch=store.fetch,
-                folder=Path(folder),
-                found=_print_findings,
-                beside=beside,
-            )
+            return verify_export(package, manifest, store=store, folder=Path(folder), found=_print_findings)
         except OSError as error:
             wrong_use(f"{folder}: {error.strerror or error}: set TMPDIR to a folder with room for the largest file.")
 

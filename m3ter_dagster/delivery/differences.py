@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from m3ter_dagster.delivery.destinations import Delivered, Destinations, FetchFailed, UnknownDestination
+from m3ter_dagster.delivery.destinations import PARQUET, Delivered, Destinations, FetchFailed, UnknownDestination
 from m3ter_dagster.frames.difference import NotComparable, difference, write_keys
 from m3ter_dagster.model import manifest
 from m3ter_dagster.model.entities import Entity
@@ -38,7 +38,7 @@ def compare(
     current = folder / f"{entity.name}-keys.parquet"
     write_keys(frame, entity, current)
     name = f"{entity.name}_keys"
-    keys = destinations.deliver(current, export, manifest.TYPE, to=to, suffix="parquet", name=name)
+    keys = destinations.deliver(current, export, manifest.TYPE, to=to, kind=PARQUET, name=name)
     found = _difference(current, entity, previous, destinations, folder)
     current.unlink()
     return Compared(found, keys)

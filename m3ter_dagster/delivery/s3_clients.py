@@ -20,36 +20,27 @@ DEFAULT_STS_REGION = "us-east-1"
 
 def s3_client(destination: Destination, *, max_attempts: int) -> Any:
     """A client for the destination's bucket. Botocore addresses buckets by path where an endpoint is given."""
-    if destination.iam_role_arn:
-        return _client_in_role(destination, max_attempts)
-    # Takes more than a second to import, so only a process that delivers pays for it.
-    from dagster_aws.s3 import S3Resource
-
-    return S3Resource(
-        region_name=destination.region, endpoint_url=destination.endpoint_url, max_attempts=max_attempts
-    ).get_client()
-
-
-def is_aws(endpoint_url: str | None) -> bool:
-    """Is this AWS itself, rather than a store that speaks its protocol?"""
-    host = urlsplit(endpoint_url).hostname if endpoint_url else None
-    return host is None or host.endswith((".amazonaws.com", ".amazonaws.com.cn"))
-
-
-def _client_in_role(destination: Destination, max_attempts: int) -> Any:
+    # They take long to import, so only a process that speaks to a store pays for it.
     from boto3 import Session
     from botocore.config import Config
     from botocore.credentials import CredentialResolver
     from botocore.session import get_session
 
     session = get_session()
-    session.register_component("credential_provider", CredentialResolver([_RoleProvider(destination)]))
+    if destination.iam_role_arn:
+        session.register_component("credential_provider", CredentialResolver([_RoleProvider(destination)]))
     return Session(botocore_session=session).client(
         "s3",
         region_name=destination.region,
         endpoint_url=destination.endpoint_url,
         config=Config(retries={"mode": "standard", "max_attempts": max_attempts}),
     )
+
+
+def is_aws(endpoint_url: str | None) -> bool:
+    """Is this AWS itself, rather than a store that speaks its protocol?"""
+    host = urlsplit(endpoint_url).hostname if endpoint_url else None
+    return host is None or host.endswith((".amazonaws.com", ".amazonaws.com.cn"))
 
 
 class _RoleProvider:

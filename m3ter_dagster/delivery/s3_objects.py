@@ -59,10 +59,9 @@ def put(client: Any, file: Path, sent: Fingerprint, *, bucket: str, key: str, ex
 def download(client: Any, *, bucket: str, key: str, to: Path) -> None:
     """The file appears under its name when it is whole."""
     from boto3.exceptions import RetriesExceededError
-    from boto3.s3.transfer import TransferConfig
 
     try:
-        client.download_file(bucket, key, str(to), Config=TransferConfig(preferred_transfer_client="classic"))
+        client.download_file(bucket, key, str(to), Config=_in_parts())
     except RetriesExceededError as error:
         raise ConnectionClosedError(endpoint_url=client.meta.endpoint_url) from error
 
@@ -85,18 +84,25 @@ def _upload_and_look(
 def _upload(client: Any, file: Path, where: Mapping[str, str], extra: Mapping[str, str]) -> None:
     """In parts from PART_SIZE on: a single PUT may not pass 5 GiB."""
     from boto3.exceptions import S3UploadFailedError
-    from boto3.s3.transfer import TransferConfig
 
-    # The other transfer client (CRT) chooses its own part sizes, and with them another ETag.
-    config = TransferConfig(
-        multipart_threshold=PART_SIZE, multipart_chunksize=PART_SIZE, preferred_transfer_client="classic"
-    )
     try:
-        client.upload_file(str(file), **where, ExtraArgs=dict(extra), Config=config)
+        client.upload_file(str(file), **where, ExtraArgs=dict(extra), Config=_in_parts())
     except S3UploadFailedError as wrapped:
         if isinstance(wrapped.__context__, ClientError):
             raise wrapped.__context__ from None
         raise
+
+
+def _in_parts() -> Any:
+    """Both ways alike: some stores send the checksum of a whole object with a part of it, which botocore then refuses.
+
+    The other transfer client (CRT) chooses its own part sizes, and with them another ETag.
+    """
+    from boto3.s3.transfer import TransferConfig
+
+    return TransferConfig(
+        multipart_threshold=PART_SIZE, multipart_chunksize=PART_SIZE, preferred_transfer_client="classic"
+    )
 
 
 def _look(client: Any, sent: Fingerprint, where: Mapping[str, str]) -> Answer:

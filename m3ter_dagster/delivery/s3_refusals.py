@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from botocore import exceptions as boto
 from botocore.exceptions import ClientError
+
+from m3ter_dagster.delivery.store import Refusal, parts_of
 
 if TYPE_CHECKING:
     from m3ter_dagster.config import Destination
@@ -91,31 +92,12 @@ PASSING = {"RequestTimeout", "SlowDown", "Throttling", "ThrottlingException"}
 """Codes that come with a status of 400, and may not come again."""
 
 
-@dataclass(frozen=True)
-class Refusal:
-    """One destination that did not take, or not give, an object."""
-
-    destination: str
-    bucket: str
-    key: str
-    code: str
-    advice: str
-    store_says: str = ""
-    is_permanent: bool = False
-    """Would the same request be refused again, until somebody changes something?"""
-
-    def __str__(self) -> str:
-        where = f"destination {self.destination!r}, s3://{self.bucket}/{self.key}"
-        quoted = f" The store says: {self.store_says!r}" if self.store_says else ""
-        return f"{where}: {self.code}: {self.advice}.{quoted}"
-
-
-def refusal(error: Exception, destination: Destination, *, bucket: str, key: str) -> Refusal:
+def refusal(error: Exception, destination: Destination, uri: str) -> Refusal:
     code = _code(error)
     advice = _of_answer(error, code) if isinstance(error, ClientError) else _of_class(error)
     prefix = destination.prefix.strip("/")
     worded = advice.format(
-        bucket=bucket,
+        bucket=parts_of(uri)[0],
         prefix=f"{prefix}/" if prefix else "",
         endpoint=_endpoint(error, destination),
         role=destination.iam_role_arn,
@@ -125,7 +107,7 @@ def refusal(error: Exception, destination: Destination, *, bucket: str, key: str
     operation = f" on {error.operation_name}" if isinstance(error, ClientError) else ""
     # What a store says of wrong credentials may repeat them.
     said = "" if advice in ABOUT_THE_CREDENTIALS else _message(error)
-    return Refusal(destination.code, bucket, key, f"{code}{operation}", worded, said, _is_permanent(error))
+    return Refusal(destination.code, uri, f"{code}{operation}", worded, said, _is_permanent(error))
 
 
 def _code(error: Exception) -> str:

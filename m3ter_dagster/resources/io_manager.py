@@ -14,7 +14,7 @@ from pydantic import Field, PrivateAttr
 from m3ter_dagster.config import Exports, Settings
 from m3ter_dagster.config.usage import AGGREGATED, RAW, RAW_BY_DAY
 from m3ter_dagster.dagster_internals import planned_steps
-from m3ter_dagster.delivery.destinations import Delivered, DeliveryFailed, Destinations, UnknownDestination
+from m3ter_dagster.delivery.destinations import JSON, Delivered, DeliveryFailed, Destinations, UnknownDestination
 from m3ter_dagster.delivery.differences import Compared, compare
 from m3ter_dagster.frames.format import Format, RowsLost
 from m3ter_dagster.frames.formats import format_for
@@ -122,7 +122,9 @@ class ExportIOManager(dg.ConfigurableIOManager):
         type, name = (TYPE, self._usage_file(table.name)) if isinstance(read, UsageReading) else (table.name, None)
         try:
             rows = self._format.write(frame, table, file)
-            return rows, self._destinations.deliver(file, export, type, to=self.destinations, name=name)
+            return rows, self._destinations.deliver(
+                file, export, type, to=self.destinations, kind=self._format, name=name
+            )
         finally:
             file.unlink(missing_ok=True)
 
@@ -145,9 +147,7 @@ class ExportIOManager(dg.ConfigurableIOManager):
         for code in whole.destinations:
             file = Path(self._folder.name) / "manifest.json"
             file.write_text(json.dumps(whole.data_package(code), indent=2, ensure_ascii=False), encoding="utf-8")
-            objects += self._destinations.deliver(
-                file, whole.export, manifest.TYPE, to=[code], suffix="json", name=name
-            )
+            objects += self._destinations.deliver(file, whole.export, manifest.TYPE, to=[code], kind=JSON, name=name)
         return record.WholeExport(
             asset=asset,
             export=whole.export.id,

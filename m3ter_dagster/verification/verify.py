@@ -2,56 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from m3ter_dagster.delivery.fingerprints import PART_SIZE, sha256_of
+from m3ter_dagster.delivery.store import ObjectUnreadable, Store, parts_of
+from m3ter_dagster.model.entities import entities
+from m3ter_dagster.model.manifest import TYPE as MANIFEST
+from m3ter_dagster.usage.columns import TYPE as MEASUREMENTS
 from m3ter_dagster.verification.data_package import DataPackage, Resource
 from m3ter_dagster.verification.findings import Finding, Report, VerifiedEntity
-from m3ter_dagster.verification.objects import ObjectMissing, ObjectUnreadable, parts_of
 from m3ter_dagster.verification.references import check_references
 from m3ter_dagster.verification.rows import check_rows
 
-Fetch = Callable[[str, Path], None]
-"""Downloads the object of a uri; ObjectMissing or ObjectUnreadable if that cannot be."""
 Found = Callable[[Sequence[Finding]], None]
 
 
-def verify(
-    package: DataPackage, bucket: str, *, fetch: Fetch, folder: Path, found: Found, beside: Iterable[Finding] = ()
-) -> Report:
-    """Check everything that the manifest in `bucket` says. `found` is told what each step found.
-
-    `beside` is what was found without the manifest's help.
-    """
-    findings = list(beside)
+def verify(package: DataPackage, manifest: str, *, store: Store, folder: Path, found: Found) -> Report:
+    """Check everything that the manifest at that uri says. `found` is told what each step found."""
+    findings = list(unnamed_objects(package, manifest, store))
     found(findings)
-    entities: list[VerifiedEntity] = []
+    verified: list[VerifiedEntity] = []
     keys: dict[str, Path] = {}
     owners = {one.sha256: one.entity for one in package.resources}
     for resource in package.resources:
-        entity, about = _verify_entity(resource, owners, fetch, folder, keys)
-        about = [*_elsewhere(resource, bucket), *_of_another(resource, package.export.id), *about]
-        entities.append(entity)
+        entity, about = _verify_entity(resource, owners, store, folder, keys)
+        about = [*_misplaced(resource, manifest, package.export.id), *about]
+        verified.append(entity)
         findings += about
         found(about)
     references, about = check_references(package, keys)
     found(about)
-    return Report(entities, references, [*findings, *about])
+    return Report(verified, references, [*findings, *about])
+
+
+def unnamed_objects(package: DataPackage, manifest: str, store: Store) -> Iterator[Finding]:
+    """Objects that bear the id of the export and that its manifest does not name, where its files stand: in a folder
+    per type beside the manifest's.
+    """
+    folder, name = f"/type={MANIFEST}/", f"{MANIFEST}.json"
+    if folder not in manifest or not manifest.endswith(name):
+        return  # a copy, with the files elsewhere
+    # Their keys: the bucket of a copied manifest is another than that of the paths in it.
+    named = {parts_of(one.path)[1] for one in package.resources}
+    has_entities = any(one.entity in entities() for one in package.resources)
+    try:
+        for type in entities() if has_entities else (MEASUREMENTS,):  # each kind of data has a manifest of its own
+            for uri in store.uris(manifest.removesuffix(name).replace(folder, f"/type={type}/")):
+                if parts_of(uri)[1] not in named:
+                    yield Finding(type, "object", f"the manifest does not name {uri}, which bears the export's id")
+    except ObjectUnreadable as error:
+        yield Finding(
+            "export", "object", f"whether there are more than the manifest names is not known: {error}", severity="note"
+        )
 
 
 def _verify_entity(
-    resource: Resource, owners: Mapping[str, str], fetch: Fetch, folder: Path, keys: dict[str, Path]
+    resource: Resource, owners: Mapping[str, str], store: Store, folder: Path, keys: dict[str, Path]
 ) -> tuple[VerifiedEntity, list[Finding]]:
     """The file is gone afterwards; its keys stay in `keys`."""
     file, kept = folder / f"{resource.name}.csv", folder / f"{resource.name}.parquet"
     try:
-        fetch(resource.path, file)
+        store.fetch(resource.path, file)
         size = file.stat().st_size
         checked = check_rows(file, resource, kept)
         findings = [*_content_findings(file, size, resource, owners), *checked.findings]
-    except (ObjectMissing, ObjectUnreadable) as error:
+    except ObjectUnreadable as error:
         return VerifiedEntity(resource.entity, None, None), [Finding(resource.entity, "object", str(error))]
     finally:
         file.unlink(missing_ok=True)
@@ -74,18 +91,11 @@ def _content_findings(file: Path, size: int, resource: Resource, owners: Mapping
     return findings
 
 
-def _of_another(resource: Resource, export_id: str) -> list[Finding]:
-    """Every file of an export bears its id."""
-    if resource.path.rsplit("/", 1)[-1].startswith(f"{export_id}_"):
-        return []
-    says = f"the manifest is of export {export_id} and names {resource.path}, which does not bear that id"
-    return [Finding(resource.entity, "object", says)]
-
-
-def _elsewhere(resource: Resource, bucket: str) -> list[Finding]:
-    """A copied manifest still names the objects that it was written for."""
-    other, _ = parts_of(resource.path)
-    if other == bucket:
-        return []
-    says = f"the manifest names {resource.path}, in another bucket than its own; that object is checked"
-    return [Finding(resource.entity, "object", says, severity="warning")]
+def _misplaced(resource: Resource, manifest: str, export_id: str) -> Iterator[Finding]:
+    """A copied manifest still names the objects that it was written for, and every file of an export bears its id."""
+    if parts_of(resource.path)[0] != parts_of(manifest)[0]:
+        says = f"the manifest names {resource.path}, in another bucket than its own; that object is checked"
+        yield Finding(resource.entity, "object", says, severity="warning")
+    if not resource.path.rsplit("/", 1)[-1].startswith(f"{export_id}_"):
+        says = f"the manifest is of export {export_id} and names {resource.path}, which does not bear that id"
+        yield Finding(resource.entity, "object", says)

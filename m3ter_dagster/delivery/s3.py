@@ -1,0 +1,114 @@
+"""The S3 bucket of an Export Destination, at AWS or at a store that speaks its protocol."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from m3ter_dagster.delivery.fingerprints import Fingerprint
+from m3ter_dagster.delivery.s3_clients import s3_client
+from m3ter_dagster.delivery.s3_objects import ObjectDiffers, download, put
+from m3ter_dagster.delivery.s3_refusals import DENIED, refusal
+from m3ter_dagster.delivery.store import NotStored, ObjectMissing, ObjectUnreadable, Refusal, Stat, Stored, parts_of
+
+if TYPE_CHECKING:
+    from m3ter_dagster.config import Destination
+
+REFUSED = (BotoCoreError, ClientError)
+ABSENT = {"404", "NoSuchKey"}
+MAY_BE_ABSENT = " Or it is not there, which a store tells only to those who may s3:ListBucket."
+
+
+class S3Store:
+    """`max_attempts` of a request, which botocore spreads over some seconds."""
+
+    def __init__(self, destination: Destination, *, max_attempts: int) -> None:
+        self._destination = destination
+        self._max_attempts = max_attempts
+        self._client: Any = None
+        self._building = Lock()
+
+    def __repr__(self) -> str:
+        return f"S3Store({self._destination.bucket_name})"
+
+    def put(self, file: Path, key: str, *, sent: Fingerprint, content_type: str) -> Stored:
+        destination = self._destination
+        asked = {
+            "ContentType": content_type,
+            "ServerSideEncryption": destination.server_side_encryption,
+            "SSEKMSKeyId": destination.kms_key_id,
+        }
+        extra = {name: value for name, value in asked.items() if value}
+        try:
+            etag = put(self._open(), file, sent, bucket=destination.bucket_name, key=key, extra=extra)
+        except (*REFUSED, ObjectDiffers) as error:
+            raise NotStored(self.explain(error, key)) from error
+        return Stored(self._uri(key), sent.bytes, sent.sha256, etag)
+
+    def fetch(self, where: str, to: Path) -> None:
+        """In parts, and a part again when it breaks off."""
+        bucket, key = self._parts(where)
+        try:
+            download(self._open(), bucket=bucket, key=key, to=to)
+        except REFUSED as error:
+            raise self._unreadable(error, where) from error
+
+    def read(self, where: str, *, at_most: int) -> bytes:
+        bucket, key = self._parts(where)
+        try:
+            answer = self._open().get_object(Bucket=bucket, Key=key)
+            if answer["ContentLength"] <= at_most:
+                return answer["Body"].read()
+        except REFUSED as error:
+            raise self._unreadable(error, where) from error
+        answer["Body"].close()
+        advice = f"it has {answer['ContentLength']:,} bytes, and no more than {at_most:,} are read at once"
+        too_large = Refusal(self._destination.code, self._uri(where), "TooLarge", advice, is_permanent=True)
+        raise ObjectUnreadable(too_large, f"{too_large.uri}: {advice}")
+
+    def stat(self, where: str) -> Stat:
+        bucket, key = self._parts(where)
+        try:
+            head = self._open().head_object(Bucket=bucket, Key=key)
+        except REFUSED as error:
+            raise self._unreadable(error, where) from error
+        return Stat(head["ContentLength"], head.get("ETag", "").strip('" '))
+
+    def uris(self, prefix: str) -> list[str]:
+        bucket, key = self._parts(prefix)
+        try:
+            pages = self._open().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key)
+            return [f"s3://{bucket}/{one['Key']}" for page in pages for one in page.get("Contents", [])]
+        except REFUSED as error:
+            raise self._unreadable(error, prefix) from error
+
+    def explain(self, error: Exception, where: str) -> Refusal:
+        return refusal(error, self._destination, self._uri(where))
+
+    def _open(self) -> Any:
+        """Built once: a client is safe between threads, the session that makes it is not."""
+        with self._building:
+            if self._client is None:
+                self._client = s3_client(self._destination, max_attempts=self._max_attempts)
+            return self._client
+
+    def _parts(self, where: str) -> tuple[str, str]:
+        return parts_of(self._uri(where))
+
+    def _uri(self, where: str) -> str:
+        return where if where.startswith("s3://") else f"s3://{self._destination.bucket_name}/{where}"
+
+    def _unreadable(self, error: Exception, where: str) -> ObjectUnreadable:
+        why = self.explain(error, where)
+        code = error.response.get("Error", {}).get("Code") if isinstance(error, ClientError) else None
+        if code in ABSENT:
+            return ObjectMissing(why, f"there is no object {why.uri}")
+        if code == "NoSuchBucket":
+            bucket, _ = parts_of(why.uri)
+            return ObjectUnreadable(why, f"there is no bucket {bucket!r}; check the address and the endpoint")
+        said = f" The store says: {why.store_says!r}" if why.store_says else ""
+        absent = MAY_BE_ABSENT if code in DENIED else ""
+        return ObjectUnreadable(why, f"{why.uri}: {why.code}: {why.advice}.{absent}{said}")

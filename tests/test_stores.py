@@ -1,0 +1,253 @@
+"""The promises of a store, kept by every store, through its interface alone."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from deliveries import ROWS, destination
+from stores import Key
+from tampering import proxy
+
+from m3ter_dagster.delivery.destinations import store_of
+from m3ter_dagster.delivery.fingerprints import PART_SIZE as PART
+from m3ter_dagster.delivery.fingerprints import fingerprint
+from m3ter_dagster.delivery.store import (
+    NotStored,
+    ObjectMissing,
+    ObjectUnreadable,
+    Stat,
+    Store,
+    Stored,
+    StoreFailed,
+    parts_of,
+)
+
+pytestmark = pytest.mark.usefixtures("no_aws_settings")
+
+KEY = "m3ter/type=bill/1_bill.csv"
+CSV = "text/csv; charset=utf-8"
+Call = Callable[[Store, Path], Any]
+
+
+@pytest.fixture
+def store(s3_store: Any, s3_bucket: str) -> Store:
+    """Of each kind, with an empty bucket and a key that may do everything there."""
+    return store_of(destination(s3_store, s3_bucket), max_attempts=1)
+
+
+def put(store: Store, file: Path, key: str = KEY) -> Stored:
+    return store.put(file, key, sent=fingerprint(file), content_type=CSV)
+
+
+def content(store: Store, where: str, folder: Path) -> bytes:
+    store.fetch(where, folder / "fetched")
+    return (folder / "fetched").read_bytes()
+
+
+CALLS: dict[str, tuple[Call, type[StoreFailed]]] = {
+    "put": (lambda store, folder: put(store, folder / "bill.csv"), NotStored),
+    "fetch": (lambda store, folder: store.fetch(KEY, folder / "fetched"), ObjectUnreadable),
+    "read": (lambda store, _: store.read(KEY, at_most=1000), ObjectUnreadable),
+    "stat": (lambda store, _: store.stat(KEY), ObjectUnreadable),
+    "uris": (lambda store, _: store.uris(KEY), ObjectUnreadable),
+}
+every_call = pytest.mark.parametrize(("call", "failure"), CALLS.values(), ids=CALLS)
+reading_calls = pytest.mark.parametrize("call", [CALLS[name][0] for name in ("fetch", "read", "stat")])
+
+
+# What is put stands there whole
+
+
+@pytest.mark.parametrize("size", [0, 1, PART - 1, PART, PART + 1])
+def test_a_file_of_any_size_arrives(store: Store, bill_file: Path, tmp_path: Path, size: int) -> None:
+    bill_file.write_bytes(b"x" * size)
+    stored = put(store, bill_file)
+    assert (stored.bytes, stored.sha256) == (size, hashlib.sha256(b"x" * size).hexdigest())
+    assert content(store, KEY, tmp_path) == b"x" * size
+
+
+def test_what_is_stored_is_described(store: Store, s3_bucket: str, bill_file: Path) -> None:
+    etag = hashlib.md5(ROWS, usedforsecurity=False).hexdigest()
+    stored = put(store, bill_file)
+    assert stored == Stored(f"s3://{s3_bucket}/{KEY}", len(ROWS), hashlib.sha256(ROWS).hexdigest(), etag)
+    assert store.stat(KEY) == Stat(len(ROWS), stored.etag)
+
+
+def test_a_large_file_arrives_in_parts_and_leaves_none_open(
+    store: Store, s3_store: Any, s3_bucket: str, large_bill_file: Path, tmp_path: Path
+) -> None:
+    stored = put(store, large_bill_file)
+    assert content(store, KEY, tmp_path) == large_bill_file.read_bytes()
+    assert store.stat(KEY) == Stat(large_bill_file.stat().st_size, stored.etag)
+    assert s3_store.open_uploads(s3_bucket) == []
+
+
+def test_an_object_is_replaced(store: Store, bill_file: Path, tmp_path: Path) -> None:
+    put(store, bill_file)
+    bill_file.write_bytes(b"later")
+    stored = put(store, bill_file)
+    assert content(store, KEY, tmp_path) == b"later"
+    assert store.uris("") == [stored.uri]
+
+
+def test_a_file_that_is_not_the_fingerprints_is_not_stored(store: Store, bill_file: Path) -> None:
+    """As one that changes between the two; every upload reads back something else."""
+    sent = fingerprint(bill_file)
+    bill_file.write_bytes(ROWS.replace(b"one", b"two"))
+    with pytest.raises(NotStored, match=r"after 3 uploads the object has the sha256 .* it was removed"):
+        store.put(bill_file, KEY, sent=sent, content_type=CSV)
+    assert store.uris("") == []
+
+
+def test_any_thread_may_ask(store: Store, bill_file: Path) -> None:
+    keys = [f"m3ter/{number}.csv" for number in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        stored = list(pool.map(lambda key: put(store, bill_file, key), keys))
+    assert [parts_of(one.uri)[1] for one in stored] == keys
+    assert sorted(store.uris("m3ter/")) == [one.uri for one in stored]
+
+
+# What stands there is given
+
+
+def test_an_object_is_named_by_key_or_uri(store: Store, bill_file: Path, tmp_path: Path) -> None:
+    stored = put(store, bill_file)
+    for where in (KEY, stored.uri):
+        assert content(store, where, tmp_path) == store.read(where, at_most=len(ROWS)) == ROWS
+        assert store.stat(where).bytes == len(ROWS)
+        assert store.uris(where) == [stored.uri]
+
+
+def test_an_object_of_another_bucket_is_given_by_its_uri(
+    store: Store, s3_store: Any, bill_file: Path, tmp_path: Path
+) -> None:
+    other = put(store_of(destination(s3_store, s3_store.new_bucket()), max_attempts=1), bill_file)
+    assert content(store, other.uri, tmp_path) == store.read(other.uri, at_most=1000) == ROWS
+    assert store.uris(other.uri[:-3]) == [other.uri]
+    assert store.uris(KEY) == []
+
+
+def test_an_object_too_large_to_be_read_at_once_says_so(store: Store, s3_bucket: str, bill_file: Path) -> None:
+    put(store, bill_file)
+    says = f"^s3://{s3_bucket}/{KEY}: it has {len(ROWS)} bytes, and no more than {len(ROWS) - 1} are read at once$"
+    with pytest.raises(ObjectUnreadable, match=says) as failed:
+        store.read(KEY, at_most=len(ROWS) - 1)
+    assert not isinstance(failed.value, ObjectMissing)
+
+
+def test_what_begins_like_an_address_is_listed(store: Store, bill_file: Path) -> None:
+    uris = [put(store, bill_file, f"m3ter/{name}.csv").uri for name in ("a1", "a2", "b1")]
+    assert sorted(store.uris("m3ter/a")) == uris[:2]
+    assert store.uris("m3ter/c") == []
+    assert store.uris(uris[2]) == uris[2:]
+
+
+@pytest.mark.slow
+def test_more_are_listed_than_a_store_gives_at_once(store: Store, s3_store: Any, s3_bucket: str) -> None:
+    client = s3_store.client()
+    keys = [f"m3ter/{number:04}" for number in range(1001)]
+    for key in keys:
+        client.put_object(Bucket=s3_bucket, Key=key, Body=b"")
+    assert sorted(store.uris("m3ter/")) == [f"s3://{s3_bucket}/{key}" for key in keys]
+
+
+@reading_calls
+def test_what_is_not_there_is_missing(store: Store, s3_bucket: str, tmp_path: Path, call: Call) -> None:
+    with pytest.raises(ObjectMissing, match=f"^there is no object s3://{s3_bucket}/{KEY}$") as missing:
+        call(store, tmp_path)
+    assert "there is no such object." in str(missing.value.refusal)
+    assert missing.value.refusal.is_permanent
+    assert not (tmp_path / "fetched").exists()
+
+
+# What a refusal says
+
+
+@every_call
+@pytest.mark.usefixtures("s3_bucket", "bill_file")
+def test_a_missing_bucket_is_named(s3_store: Any, tmp_path: Path, call: Call, failure: type[StoreFailed]) -> None:
+    store = store_of(destination(s3_store, "no-such-bucket"), max_attempts=1)
+    with pytest.raises(failure) as failed:
+        call(store, tmp_path)
+    refusal = failed.value.refusal
+    assert refusal.uri == f"s3://no-such-bucket/{KEY}"
+    # A HEAD has no body, so that it cannot say what of the two is missing.
+    if not isinstance(failed.value, ObjectMissing):
+        assert "create the bucket 'no-such-bucket', or correct bucketName" in str(refusal)
+
+
+@pytest.mark.usefixtures("s3_bucket")
+def test_a_missing_bucket_is_named_for_a_large_file(s3_store: Any, large_bill_file: Path) -> None:
+    with pytest.raises(NotStored, match="create the bucket 'no-such-bucket', or correct bucketName"):
+        put(store_of(destination(s3_store, "no-such-bucket"), max_attempts=1), large_bill_file)
+
+
+@every_call
+@pytest.mark.usefixtures("bill_file")
+def test_a_wrong_secret_is_refused_and_not_repeated(
+    store: Store,
+    s3_store: Any,
+    aws_key: Callable[[Key], None],
+    tmp_path: Path,
+    call: Call,
+    failure: type[StoreFailed],
+) -> None:
+    aws_key(Key(s3_store.exporter.id, "not-the-secret"))
+    with pytest.raises(failure) as failed:
+        call(store, tmp_path)
+    assert "not-the-secret" not in f"{failed.value} {failed.value.refusal}"
+
+
+def test_an_unknown_access_key_is_refused(
+    store: Store, s3_store: Any, bill_file: Path, aws_key: Callable[[Key], None]
+) -> None:
+    aws_key(Key("AKIAUNKNOWN", "secret"))
+    with pytest.raises(NotStored, match="InvalidAccessKeyId on PutObject: check that AWS_ACCESS_KEY_ID") as failed:
+        put(store, bill_file)
+    assert f"belongs to {s3_store.endpoint}" in str(failed.value)
+
+
+@every_call
+@pytest.mark.usefixtures("bill_file")
+def test_missing_credentials_are_named(
+    store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, call: Call, failure: type[StoreFailed]
+) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    with pytest.raises(failure, match="NoCredentials: no AWS credentials were found: set AWS_ACCESS_KEY_ID") as failed:
+        call(store, tmp_path)
+    assert failed.value.refusal.is_permanent
+
+
+@every_call
+@pytest.mark.usefixtures("bill_file")
+def test_a_store_that_does_not_answer_is_named(
+    s3_store: Any, s3_bucket: str, tmp_path: Path, call: Call, failure: type[StoreFailed]
+) -> None:
+    with proxy(s3_store.endpoint) as gone:
+        pass
+    store = store_of(destination(gone, s3_bucket), max_attempts=1)
+    with pytest.raises(failure, match=f"EndpointConnection: {gone} cannot be reached: check endpointUrl") as failed:
+        call(store, tmp_path)
+    assert not failed.value.refusal.is_permanent
+
+
+@pytest.mark.parametrize("error", [OSError("odd {words}"), ValueError("odd {words}")])
+def test_any_error_is_explained(store: Store, s3_bucket: str, error: Exception) -> None:
+    refusal = store.explain(error, KEY)
+    assert (refusal.destination, refusal.uri) == ("warehouse", f"s3://{s3_bucket}/{KEY}")
+    assert "odd {words}" in str(refusal)
+
+
+def test_nothing_is_asked_before_the_first_call(s3_store: Any, s3_bucket: str, bill_file: Path) -> None:
+    asked = []
+    with proxy(s3_store.endpoint, to_store=lambda data: asked.append(data) or data) as endpoint:
+        store = store_of(destination(endpoint, s3_bucket), max_attempts=1)
+        assert asked == []
+        put(store, bill_file)
+        assert asked
