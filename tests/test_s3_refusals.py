@@ -9,7 +9,6 @@ from deliveries import destination
 
 from m3ter_dagster.delivery.s3_refusals import refusal
 
-STORE = destination("https://store.example.com", "exports")
 ROLE = "arn:aws:iam::123456789012:role/m3ter-export"
 
 

@@ -70,18 +70,16 @@ def _bucket(manifest: str) -> str:
 def _destination(code: str | None, bucket: str, endpoint_url: str | None, region: str | None) -> Destination:
     """That of the code, or the ordinary credentials; what the command says comes first."""
     given = {"bucket_name": bucket, "endpoint_url": endpoint_url, "region": region}
-    base = _configured_destination(code).model_dump(exclude={"name"}) if code is not None else {"code": "verify"}
+    base = {"code": "verify"}
+    if code is not None:
+        known = {one.code: one for one in configured(load_exports).destinations}
+        if code not in known:
+            wrong_use(f"--destination: there is no destination {code!r}; known are {', '.join(sorted(known))}.")
+        base = known[code].model_dump(exclude={"name"})
     try:
         return Destination.model_validate(base | {name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         wrong_use("\n".join(f"the command {one['msg'].removeprefix('Value error, ')}." for one in error.errors()))
-
-
-def _configured_destination(code: str) -> Destination:
-    known = {one.code: one for one in configured(load_exports).destinations}
-    if code not in known:
-        wrong_use(f"--destination: there is no destination {code!r}; known are {', '.join(sorted(known))}.")
-    return known[code]
 
 
 def _package(store: Store, manifest: str) -> DataPackage:

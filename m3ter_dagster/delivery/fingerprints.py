@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,17 +27,8 @@ def fingerprint(file: Path) -> Fingerprint:
             sha256.update(part)
             parts.append(hashlib.md5(part, usedforsecurity=False).digest())
             size += len(part)
-    return Fingerprint(size, sha256.hexdigest(), _etag(parts, in_parts=size >= PART_SIZE))
-
-
-def sha256_of(chunks: Iterable[bytes]) -> str:
-    digest = hashlib.sha256()
-    for chunk in chunks:
-        digest.update(chunk)
-    return digest.hexdigest()
-
-
-def _etag(parts: list[bytes], *, in_parts: bool) -> str:
-    if in_parts:
-        return f"{hashlib.md5(b''.join(parts), usedforsecurity=False).hexdigest()}-{len(parts)}"
-    return (parts[0] if parts else hashlib.md5(usedforsecurity=False).digest()).hex()
+    if size >= PART_SIZE:
+        etag = f"{hashlib.md5(b''.join(parts), usedforsecurity=False).hexdigest()}-{len(parts)}"
+    else:
+        etag = (parts[0] if parts else hashlib.md5(usedforsecurity=False).digest()).hex()
+    return Fingerprint(size, sha256.hexdigest(), etag)

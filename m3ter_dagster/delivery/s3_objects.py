@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from botocore.exceptions import (
     SSLError,
 )
 
-from m3ter_dagster.delivery.fingerprints import PART_SIZE, Fingerprint, sha256_of
+from m3ter_dagster.delivery.fingerprints import PART_SIZE, Fingerprint
 
 UPLOADS = 3
 # Answers that leave open whether the object was stored: the reply to an earlier attempt may have been lost.
@@ -119,12 +120,14 @@ def _look(client: Any, sent: Fingerprint, where: Mapping[str, str]) -> Answer:
     if etag == sent.etag:
         return Answer(etag)
     try:
-        stored = sha256_of(client.get_object(**where)["Body"].iter_chunks(1024 * 1024))
+        read_back = hashlib.sha256()
+        for chunk in client.get_object(**where)["Body"].iter_chunks(1024 * 1024):
+            read_back.update(chunk)
     except FlexibleChecksumError:
         return Answer(etag, "the object does not have the checksum that was sent with it")
-    if stored == sent.sha256:
+    if read_back.hexdigest() == sent.sha256:
         return Answer(etag)
-    return Answer(etag, f"the object has the sha256 {stored} and the file {sent.sha256}")
+    return Answer(etag, f"the object has the sha256 {read_back.hexdigest()} and the file {sent.sha256}")
 
 
 def _answer_behind(error: Exception, client: Any, sent: Fingerprint, where: Mapping[str, str]) -> Answer | None:

@@ -54,7 +54,10 @@ def check_rows(file: Path, resource: Resource, keys: Path) -> CheckedRows:
     except NotCsv as error:
         findings.append(Finding(about, "rows", f"the file cannot be read as CSV: {error}"))
         return CheckedRows(None, findings, has_keys=False)
-    return CheckedRows(rows, [*_rows_lost(rows, resource), *findings], has_keys=not mistake)
+    if rows != resource.rows:
+        says = f"the file has {rows_text(rows)} and the manifest says {resource.rows:,}"
+        findings.insert(0, Finding(about, "rows", says))
+    return CheckedRows(rows, findings, has_keys=not mistake)
 
 
 def _header_mistake(found: Sequence[str], expected: Sequence[str]) -> str | None:
@@ -69,13 +72,15 @@ def _header_mistake(found: Sequence[str], expected: Sequence[str]) -> str | None
 
 def _read(file: Path, resource: Resource, keys: Path) -> tuple[int, list[Finding]]:
     """The number of rows, and the cells that break their rules."""
-    rows, found = 0, [(rule, Breaches()) for rule in rules(resource.schema)]
-    kept = _key_columns(resource)
+    schema = resource.schema
+    rows, found = 0, [(rule, Breaches()) for rule in rules(schema)]
+    wanted = {schema.primary_key, *(key.column for key in schema.foreign_keys), *CHANGED}
+    kept = [name for name in schema.names if name in wanted]
     with parquet.ParquetWriter(keys, pa.schema([(name, pa.string()) for name in kept]), compression="zstd") as writer:
-        for batch in batches(file, resource.schema.names):
+        for batch in batches(file, schema.names):
             rows += batch.num_rows
             writer.write_batch(batch.select(kept))
-            _tally(pl.DataFrame(batch), found, resource.schema.primary_key)
+            _tally(pl.DataFrame(batch), found, schema.primary_key)
     return rows, [_cell_finding(rule, breaches, resource) for rule, breaches in found if breaches.count]
 
 
@@ -86,18 +91,6 @@ def _tally(frame: pl.DataFrame, found: Sequence[tuple[Rule, Breaches]], key: str
             columns = pl.col(key) if key else pl.lit(None), pl.col(rule.column).alias("value")
             breaches.first = frame.filter(rule.broken).select(columns).row(0)
         breaches.count += count
-
-
-def _key_columns(resource: Resource) -> list[str]:
-    schema = resource.schema
-    wanted = {schema.primary_key, *(key.column for key in schema.foreign_keys), *CHANGED}
-    return [name for name in schema.names if name in wanted]
-
-
-def _rows_lost(rows: int, resource: Resource) -> list[Finding]:
-    if rows == resource.rows:
-        return []
-    return [Finding(resource.entity, "rows", f"the file has {rows_text(rows)} and the manifest says {resource.rows:,}")]
 
 
 def _cell_finding(rule: Rule, breaches: Breaches, resource: Resource) -> Finding:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
-from m3ter_dagster.delivery.fingerprints import PART_SIZE, sha256_of
 from m3ter_dagster.delivery.store import ObjectUnreadable, Store, parts_of
 from m3ter_dagster.model.entities import entities
 from m3ter_dagster.model.manifest import TYPE as MANIFEST
@@ -80,7 +79,7 @@ def _verify_entity(
 def _content_findings(file: Path, size: int, resource: Resource, owners: Mapping[str, str]) -> list[Finding]:
     findings = []
     with file.open("rb") as content:
-        sha256 = sha256_of(iter(partial(content.read, PART_SIZE), b""))
+        sha256 = hashlib.file_digest(content, "sha256").hexdigest()
     if sha256 != resource.sha256:
         owner = f", which is the file of {owners[sha256]}" if sha256 in owners else ""
         says = f"the object has {sha256}{owner}, and the manifest says {resource.sha256}"
