@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 from flask import Blueprint, Flask, Response, request
 
-from m3ter_sandbox.access import Clock, RequestLimit, Tokens
+from m3ter_dagster.model.entities import entities
+from m3ter_sandbox.access import Clock, Credentials, RequestLimit, Tokens, authentication
 from m3ter_sandbox.answers import add_error_answers, compressed
-from m3ter_sandbox.authentication import Credentials, authentication
-from m3ter_sandbox.list_routes import list_routes
+from m3ter_sandbox.list_routes import list_routes, store
+from m3ter_sandbox.lists import entity_lists
 from m3ter_sandbox.loopback import LoopbackServer, Startable
-from m3ter_sandbox.store import store
 from m3ter_sandbox.values import Record
 
 LOG_LENGTH = 200_000
@@ -53,7 +53,8 @@ class SandboxApi(Startable):
         limit = RequestLimit(clock, per_second=requests_per_second)
         app = Flask(__name__, static_folder=None)
         app.register_blueprint(authentication(Credentials(key, secret), organization_id, self._tokens, limit))
-        for routes in (list_routes(store(records), clock), *further_routes):
+        lists = entity_lists(entities().values())
+        for routes in (list_routes(lists.values(), store(records, lists), clock), *further_routes):
             app.register_blueprint(routes, url_prefix=f"/organizations/{organization_id}")
         add_error_answers(app)
         app.after_request(self._log)

@@ -9,9 +9,8 @@ from flask import Blueprint, Response
 from werkzeug.exceptions import NotFound
 
 from m3ter_sandbox.answers import json_answer
-from m3ter_sandbox.list_routes import page_answer, read_parameters
+from m3ter_sandbox.list_routes import ENCODER, Row, Rows, page_answer, read_parameters
 from m3ter_sandbox.lists import IDS, EntityList
-from m3ter_sandbox.store import ENCODER, Row, Rows
 from m3ter_sandbox.values import Record, Seed
 
 DESTINATION_LIST = EntityList("export_destination", "/dataexports/destinations", {"ids": IDS}, maximum_page_size=200)

@@ -1,27 +1,102 @@
-"""m3ter's lists as its API reference documents them: path, largest page, query parameters."""
+"""The lists of the descriptors, with the query parameters that m3ter's API reference documents for them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-from m3ter_sandbox.parameters import (
-    InvalidParameter,
-    Keys,
-    Parameter,
-    active_on,
-    answer_fields,
-    answer_option,
-    at_least,
-    before,
-    boolean,
-    exactly,
-    holding,
-    is_active,
-    one_of,
-)
+from m3ter_dagster.model.entities import Entity
+
+Keys = Mapping[str, Any]
+"""The fields of a record that some parameter looks at."""
+
+
+class InvalidParameter(ValueError):
+    """A parameter, or a value, that m3ter refuses with status 400."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    fields: tuple[str, ...] = ()
+    selects: Callable[[Keys, Any], bool] | None = None
+    """None: the parameter says how to answer, not which records."""
+    parse: Callable[[str], Any] = str
+    is_exact: bool = False
+    """The value of the one field: found by an index, not by a scan."""
+    is_list: bool = False
+    """May be repeated, or hold several values with commas between."""
+
+    def read(self, name: str, texts: list[str]) -> Any:
+        if self.is_list:
+            return frozenset(value for text in texts for value in text.split(","))
+        if len(texts) > 1:
+            raise InvalidParameter(f"{name} is given {len(texts)} times; it takes one value.")
+        try:
+            return self.parse(texts[0])
+        except ValueError:
+            raise InvalidParameter(f"{name} does not take the value {texts[0]!r}.") from None
+
+
+def day(text: str) -> str:
+    """The date of a date or date-time."""
+    datetime.fromisoformat(text)
+    return text[:10]
+
+
+def boolean(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError(text)
+    return text == "true"
+
+
+def exactly(field: str, *values: str) -> Parameter:
+    """The empty text finds the records without the field; `values`, if given, are all that is accepted."""
+
+    def parse(text: str) -> str:
+        if values and text not in values:
+            raise ValueError(text)
+        return text
+
+    return Parameter((field,), lambda keys, asked: (keys[field] or "") == asked, parse, is_exact=True)
+
+
+def one_of(field: str) -> Parameter:
+    return Parameter((field,), lambda keys, asked: keys[field] in asked, is_list=True)
+
+
+def holding(field: str) -> Parameter:
+    return Parameter((field,), lambda keys, asked: asked in (keys[field] or ()))
+
+
+def at_least(field: str) -> Parameter:
+    return Parameter((field,), lambda keys, asked: (keys[field] or "")[:10] >= asked, day)
+
+
+def before(field: str) -> Parameter:
+    return Parameter((field,), lambda keys, asked: "" < (keys[field] or "")[:10] < asked, day)
+
+
+def active_on() -> Parameter:
+    return Parameter(("startDate", "endDate"), is_active, day)
+
+
+def is_active(keys: Keys, at: str) -> bool:
+    """Started and not ended at a date (`2025-01-31`) or a moment (`2025-01-31T10:00:00`)."""
+    end = keys["endDate"]
+    return (keys["startDate"] or "")[: len(at)] <= at and (not end or at < end[: len(at)])
+
+
+def answer_option() -> Parameter:
+    return Parameter(parse=boolean)
+
+
+def answer_fields() -> Parameter:
+    return Parameter(is_list=True)
+
 
 Asked = Mapping[str, Any]
 Selection = Callable[[Keys], bool]
@@ -87,6 +162,14 @@ class EntityList:
         return tuple(sorted({name for parameter in self.parameters.values() for name in parameter.fields}))
 
 
+@dataclass(frozen=True)
+class Documented:
+    """What m3ter's API reference says of a list beyond what its descriptor does."""
+
+    parameters: Mapping[str, Parameter]
+    restrict: Callable[[Asked, str], Selection | None] = _everything
+
+
 IDS = one_of("id")
 CODES = one_of("code")
 PRODUCT = exactly("productId")
@@ -95,11 +178,9 @@ ACCOUNT = exactly("accountId")
 END_DATES = {"endDateStart": at_least("endDate"), "endDateEnd": before("endDate")}
 LINE_ITEM_PARAMETERS = {"additional": answer_fields()}
 
-LISTS = (
-    EntityList("account", "/accounts", {"ids": IDS, "codes": CODES}),
-    EntityList(
-        "account_plan",
-        "/accountplans",
+DOCUMENTED: Mapping[str, Documented] = {
+    "/accounts": Documented({"ids": IDS, "codes": CODES}),
+    "/accountplans": Documented(
         {
             "account": ACCOUNT,
             "plan": exactly("planId"),
@@ -111,10 +192,8 @@ LISTS = (
         },
         restrict=_active_account_plans,
     ),
-    EntityList("aggregation", "/aggregations", {"productId": PRODUCTS, "ids": IDS, "codes": CODES}),
-    EntityList(
-        "balance",
-        "/balances",
+    "/aggregations": Documented({"productId": PRODUCTS, "ids": IDS, "codes": CODES}),
+    "/balances": Documented(
         {
             "accountId": ACCOUNT,
             **END_DATES,
@@ -123,9 +202,7 @@ LISTS = (
             "ids": IDS,
         },
     ),
-    EntityList(
-        "bill",
-        "/bills",
+    "/bills": Documented(
         {
             "accountId": ACCOUNT,
             "locked": _bill_lock(),
@@ -143,9 +220,7 @@ LISTS = (
             "billingFrequency": exactly("billingFrequency"),
         },
     ),
-    EntityList(
-        "bill_line_item",
-        "/lineitems",
+    "/lineitems": Documented(
         {
             "billId": exactly("billId"),
             "commitmentId": exactly("commitmentId"),
@@ -153,9 +228,7 @@ LISTS = (
             **LINE_ITEM_PARAMETERS,
         },
     ),
-    EntityList(
-        "commitment",
-        "/commitments",
+    "/commitments": Documented(
         {
             "accountId": ACCOUNT,
             "productId": holding("productIds"),
@@ -165,20 +238,16 @@ LISTS = (
             "ids": IDS,
         },
     ),
-    EntityList("compound_aggregation", "/compoundaggregations", {"productId": PRODUCTS, "ids": IDS, "codes": CODES}),
-    EntityList("contract", "/contracts", {"accountId": ACCOUNT, "ids": IDS, "codes": CODES}),
-    EntityList("meter", "/meters", {"productId": PRODUCTS, "ids": IDS, "codes": CODES}),
-    EntityList("plan", "/plans", {"productId": PRODUCT, "accountId": one_of("accountId"), "ids": IDS}),
-    EntityList("plan_group", "/plangroups", {"accountId": one_of("accountId"), "ids": IDS}, maximum_page_size=200),
-    EntityList(
-        "plan_group_link",
-        "/plangrouplinks",
+    "/compoundaggregations": Documented({"productId": PRODUCTS, "ids": IDS, "codes": CODES}),
+    "/contracts": Documented({"accountId": ACCOUNT, "ids": IDS, "codes": CODES}),
+    "/meters": Documented({"productId": PRODUCTS, "ids": IDS, "codes": CODES}),
+    "/plans": Documented({"productId": PRODUCT, "accountId": one_of("accountId"), "ids": IDS}),
+    "/plangroups": Documented({"accountId": one_of("accountId"), "ids": IDS}),
+    "/plangrouplinks": Documented(
         {"planGroup": exactly("planGroupId"), "plan": exactly("planId"), "ids": IDS},
     ),
-    EntityList("plan_template", "/plantemplates", {"productId": PRODUCT, "ids": IDS}),
-    EntityList(
-        "pricing",
-        "/pricings",
+    "/plantemplates": Documented({"productId": PRODUCT, "ids": IDS}),
+    "/pricings": Documented(
         {
             "planId": exactly("planId"),
             "planTemplateId": exactly("planTemplateId"),
@@ -187,5 +256,39 @@ LISTS = (
             "ids": IDS,
         },
     ),
-    EntityList("product", "/products", {"ids": IDS}, maximum_page_size=200),
-)
+    "/products": Documented({"ids": IDS}),
+}
+
+
+def entity_lists(known: Iterable[Entity]) -> dict[str, EntityList]:
+    """By the name of each entity; entities with one path share a list, called after one that is its records."""
+    members: dict[str, list[Entity]] = defaultdict(list)
+    for entity in sorted(known, key=lambda entity: (bool(entity.elements), entity.name)):
+        members[entity.listing.path].append(entity)
+    lists: dict[str, EntityList] = {}
+    for path, sharing in members.items():
+        documented = DOCUMENTED.get(path) or Documented(_parameters(sharing))
+        largest = max(entity.listing.page_size for entity in sharing)
+        shared = EntityList(sharing[0].name, path, documented.parameters, largest, documented.restrict)
+        lists |= {entity.name: shared for entity in sharing}
+    return lists
+
+
+def _parameters(sharing: Sequence[Entity]) -> dict[str, Parameter]:
+    """Of a list that the table does not know: `ids`, and what its descriptors ask with."""
+    parameters = {"ids": IDS}
+    for entity in sharing:
+        parameters |= {name: Parameter() for name, _ in entity.listing.parameters}
+        if entity.listing.for_each:
+            parameters[entity.listing.for_each[1]] = exactly(parent_field(entity))
+    return parameters
+
+
+def parent_field(entity: Entity) -> str:
+    """The field of a listed record that the parameter of `forEach` looks at."""
+    assert entity.listing.for_each
+    parent, parameter = entity.listing.for_each
+    fields = {column.name: column.parent_field if entity.elements else column.api_field for column in entity.columns}
+    named = [name for name in (parameter, f"{parameter}Id") if name in fields.values()]
+    referring = [fields[key.column] for key in entity.foreign_keys if key.entity == parent]
+    return next(name for name in (*named, *referring, parameter) if name)

@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from m3ter_sandbox import catalog, plans
-from m3ter_sandbox.accounts import account_records
+from m3ter_dagster.model.entities import entities
+from m3ter_sandbox import catalog
+from m3ter_sandbox.accounts import account_records, credit_records
 from m3ter_sandbox.bills import billing_records
-from m3ter_sandbox.credits import credit_records
-from m3ter_sandbox.pricings import PRICINGS, offer, pricing
+from m3ter_sandbox.catalog import PRICINGS, offer, pricing
+from m3ter_sandbox.generic_records import generic_records, generic_shapes, ids_of
 from m3ter_sandbox.values import Record, Seed
+
+SAMPLED = (
+    *("account", "account_plan", "aggregation", "balance", "bill", "bill_line_item", "commitment", "contract"),
+    *("compound_aggregation", "meter", "plan", "plan_group", "plan_group_link", "plan_template", "pricing", "product"),
+)
+"""The entities that have a generator of their own."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +26,22 @@ class SampleOrganization:
     seed: int = 1
 
     def records(self) -> Iterator[tuple[str, Record]]:
-        """All records, each with its entity's name; what a record refers to is among them."""
+        """All records, each with its entity's name; what a record refers to is among them.
+
+        A list that has a descriptor and no generator here gets generic records.
+        """
+        known = entities()
+        shapes = generic_shapes(known, SAMPLED)
+        targets = [known[name] for name in sorted({name for shape in shapes for name in shape.targets})]
+        ids: dict[str, list[str]] = {target.name: [] for target in targets}
+        for name, record in self._sampled():
+            yield name, record
+            for target in targets:
+                if name in known and known[name].listing.path == target.listing.path:
+                    ids[target.name] += ids_of(target, record)
+        yield from generic_records(Seed(self.seed), shapes, ids)
+
+    def _sampled(self) -> Iterator[tuple[str, Record]]:
         seed = Seed(self.seed)
         products = [catalog.product(seed, number) for number in range(catalog.PRODUCTS)]
         pricings = [pricing(seed, number) for number in range(PRICINGS)]
@@ -37,19 +59,19 @@ class SampleOrganization:
             ("meter", catalog.meter, catalog.METERS),
             ("aggregation", catalog.aggregation, catalog.AGGREGATIONS),
             ("compound_aggregation", catalog.compound_aggregation, catalog.COMPOUND_AGGREGATIONS),
-            ("plan_template", plans.plan_template, plans.TEMPLATES),
-            ("plan", plans.plan, self._plans),
-            ("plan_group", plans.plan_group, self._plan_groups),
+            ("plan_template", catalog.plan_template, catalog.TEMPLATES),
+            ("plan", catalog.plan, self._plans),
+            ("plan_group", catalog.plan_group, self._plan_groups),
         ):
             yield from ((entity, make(seed, number)) for number in range(count))
         for group in range(self._plan_groups):
-            for index in range(plans.links_of(group)):
-                yield "plan_group_link", plans.plan_group_link(seed, group, index)
+            for index in range(catalog.links_of(group)):
+                yield "plan_group_link", catalog.plan_group_link(seed, group, index)
 
     @property
     def _plans(self) -> int:
-        return plans.STANDARD_PLANS + len(range(0, self.accounts, plans.ACCOUNTS_PER_BESPOKE_PLAN))
+        return catalog.STANDARD_PLANS + len(range(0, self.accounts, catalog.ACCOUNTS_PER_BESPOKE_PLAN))
 
     @property
     def _plan_groups(self) -> int:
-        return plans.STANDARD_GROUPS + len(range(0, self.accounts, plans.ACCOUNTS_PER_CUSTOM_GROUP))
+        return catalog.STANDARD_GROUPS + len(range(0, self.accounts, catalog.ACCOUNTS_PER_CUSTOM_GROUP))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
+import shutil
 import subprocess
 import sys
 from collections import Counter, defaultdict
@@ -18,17 +20,21 @@ import pytest
 import urllib3
 from botocore.exceptions import ClientError
 from flask import Blueprint
+from processes import plain_environment
 
-from m3ter_dagster.model.entities import Entity, entities
+from m3ter_dagster.model.entities import Entity, entities, load_entities
 from m3ter_sandbox import Keys, Role, SampleOrganization, Sandbox, SandboxApi, SandboxS3, User, allow
-from m3ter_sandbox.lists import LISTS
-from m3ter_sandbox.store import ENCODER
+from m3ter_sandbox.generic_records import generic_records, generic_shapes
+from m3ter_sandbox.list_routes import ENCODER, store
+from m3ter_sandbox.lists import entity_lists
+from m3ter_sandbox.organization import SAMPLED
 from m3ter_sandbox.usage_exports import Behaviour, sample_usage_exports
+from m3ter_sandbox.values import TEXTS, Seed
 
+ROOT = Path(__file__).parents[1]
 ACCOUNTS = 24
 ORGANIZATION = SampleOrganization(ACCOUNTS)
 LISTED = [entity for entity in entities().values() if not entity.elements]
-PATHS = {entity_list.entity: entity_list.path for entity_list in LISTS}
 MANY_DIGITS = "0.12345678901234567890123456789"
 JANUARY_ON = ("2025-01", "2025-02")
 TYPES = {"string": str, "integer": int, "number": (int, float, Decimal), "boolean": bool, "object": dict, "array": list}
@@ -175,12 +181,247 @@ def test_account_plans_are_active_ended_or_of_a_group() -> None:
     assert any((plan.get("endDate") or "9") < "2025" for plan in plans)
 
 
+# Entities that only have a descriptor
+
+REQUIRED, KEY = {"required": True}, {"required": True, "unique": True, "minLength": 1}
+AUDIT = ("dtCreated", "dtLastModified", "createdBy", "lastModifiedBy")
+
+
+def field(name: str, type_: str = "string", **more: Any) -> dict[str, Any]:
+    return {"name": name, "type": type_, "description": "A field.", **more}
+
+
+def described(path: str, *fields: dict[str, Any], keys: dict[str, str] | None = None, **api: Any) -> dict[str, Any]:
+    """A descriptor as somebody writes it for an entity that the sandbox has never heard of."""
+    in_elements = {"m3ter:api": None} if "elements" in api else {}
+    own = {one["name"] for one in fields}
+    usual = [field("version", "integer", **in_elements), *(field(n, **in_elements) for n in AUDIT if n not in own)]
+    deleted = field("deleted", "boolean", **{"m3ter:constant": False})
+    references = [{"fields": name, "reference": {"resource": to, "fields": "id"}} for name, to in (keys or {}).items()]
+    return {
+        "title": path,
+        "description": "New at m3ter.",
+        "m3ter:operationalDataType": path.upper().strip("/") + "".join(api.get("elements", "")).upper(),
+        "m3ter:api": {"path": path, "maximumPageSize": 25, **api},
+        "fields": [field("id", constraints=KEY), *fields, *usual, deleted],
+        "primaryKey": "id",
+        "foreignKeys": references,
+        "m3ter:notExported": ["internal"],
+    }
+
+
+NEW = {
+    "charge": described(
+        "/charges",
+        field("accountId", constraints=KEY),
+        field("billId"),
+        field("name"),
+        field("notes"),
+        field("amount", "number"),
+        field("units", "integer"),
+        field("settled", "boolean"),
+        field("custom", "object"),
+        field("tags", "array"),
+        field("code", constraints={"minLength": 1}),
+        field("chargeDate", constraints=KEY),
+        keys={"accountId": "account", "billId": "bill"},
+        parameters={"includeDeleted": "false"},
+    ),
+    "charge_tax": described(
+        "/charges",
+        field("chargeId", **{"m3ter:parent": "id"}),
+        field("name", **{"m3ter:parent": "name"}),
+        field("bandId", constraints=KEY),
+        field("rate", "number", constraints=REQUIRED),
+        field("kind"),
+        keys={"chargeId": "charge", "bandId": "pricing-band"},
+        elements={"taxes": {"kind": "TAX"}, "duties": {"kind": "DUTY"}},
+    ),
+    "statement": described(
+        "/statements",
+        field("customer", constraints=KEY),
+        field("taxId"),
+        field("lastModifiedBy", constraints=REQUIRED),
+        keys={"customer": "account", "taxId": "charge-tax"},
+        forEach={"entity": "account", "parameter": "account"},
+    ),
+    "reminder": described(
+        "/reminders",
+        field("previousId"),
+        field("statementId"),
+        keys={"previousId": "statement"},
+        forEach={"entity": "statement", "parameter": "statement"},
+    ),
+    "letter": described("/letters", field("text"), forEach={"entity": "charge", "parameter": "about"}),
+}
+
+
+@pytest.fixture(scope="module")
+def known(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Entity]:
+    """The entities with the new ones among them."""
+    return load_entities(schemas_with_new_ones(tmp_path_factory.mktemp("schemas") / "schemas"))
+
+
+def schemas_with_new_ones(folder: Path) -> Path:
+    shutil.copytree(ROOT / "schemas", folder)
+    for name, descriptor in NEW.items():
+        (folder / f"{name}.json").write_text(json.dumps(descriptor))
+    return folder
+
+
+def generic(known: dict[str, Entity], seed: int = 1, accounts: int = ACCOUNTS) -> dict[str, list[dict[str, Any]]]:
+    ids = {name: [record["id"] for record in records_by_entity()[name]] for name in ("account", "bill")}
+    ids["pricing_band"] = [band["id"] for one in records_by_entity()["pricing"] for band in one["pricingBands"]]
+    ids["account"] = ids["account"][:accounts]
+    grouped = defaultdict(list)
+    for name, record in generic_records(Seed(seed), generic_shapes(known, SAMPLED), ids):
+        grouped[name].append(record)
+    return grouped
+
+
+def test_the_entities_of_this_project_have_generators_of_their_own() -> None:
+    assert {name for name, _ in ORGANIZATION.records()} == set(SAMPLED)
+
+
+def test_generic_records_are_the_same_for_a_seed_and_others_for_another(known: dict[str, Entity]) -> None:
+    assert ENCODER.encode(generic(known)) == ENCODER.encode(generic(known))
+    first, other = (generic(known, seed)["charge"] for seed in (1, 2))
+    for name in ("id", "notes", "amount", "accountId"):
+        assert [one.get(name) for one in first] != [one.get(name) for one in other]
+
+
+def test_generic_records_have_what_exports_trip_over(known: dict[str, Entity]) -> None:
+    records = generic(known)["charge"]
+    given = {}
+    for name in ("notes", "amount", "units", "settled", "custom", "tags"):
+        assert any(name not in one for one in records)
+        assert any(name in one and one[name] is None for one in records)
+        given[name] = [one[name] for one in records if one.get(name) is not None]
+    assert {"", *TEXTS} == set(given["notes"])
+    assert {0, 2**53 + 1} < set(given["units"])
+    assert {0, 1e-7, 1.5e300, Decimal(MANY_DIGITS)} < set(given["amount"])
+    assert {True, False} == set(given["settled"])
+    assert {} in given["custom"]
+    assert [] in given["tags"]
+    assert any({"a,b", 'c"d', "line\nbreak"} <= set(map(str, one)) for one in given["tags"])
+
+
+def test_generic_records_keep_the_rules_of_their_descriptors(known: dict[str, Entity]) -> None:
+    for entity in (known[name] for name in NEW):
+        rows = rows_of(entity, generic(known))
+        assert len(rows) >= 30
+        assert len({row["id"] for row in rows}) == len(rows)
+        for column in entity.columns:
+            values = [row.get(column.api_field) for row in rows] if column.api_field else []
+            types = {type(value) for value in values} - {type(None)}
+            assert all(issubclass(type_, TYPES[column.type]) for type_ in types), column.name
+            assert not (column.required and None in values), column.name
+            assert not (column.non_empty and "" in values), column.name
+        assert entity.elements or any("internal" in row for row in rows)
+    assert all(record["name"] for record in generic(known)["charge"])  # the taxes have it from there
+
+
+def rows_of(entity: Entity, records: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    if not entity.elements:
+        return records[entity.name]
+    arrays = [array for array, _ in entity.elements]
+    return [row for record in records["charge"] for array in arrays for row in record[array]]
+
+
+def test_generic_records_refer_to_what_exists(known: dict[str, Entity]) -> None:
+    records = {**records_by_entity(), **generic(known)}
+    bands = {band["id"] for pricing in records["pricing"] for band in pricing["pricingBands"]}
+    taxes = {row["id"] for row in rows_of(known["charge_tax"], records)}
+    ids = {name: {one["id"] for one in many} for name, many in records.items()}
+    for rows, name, targets in (
+        (records["charge"], "accountId", ids["account"]),
+        (records["charge"], "billId", ids["bill"]),
+        (rows_of(known["charge_tax"], records), "bandId", bands),
+        (records["statement"], "customer", ids["account"]),
+        (records["statement"], "taxId", taxes),
+        (records["reminder"], "statementId", ids["statement"]),
+        (records["letter"], "about", ids["charge"]),
+    ):
+        used = {row[name] for row in rows} - {None}
+        assert len(used) > 10, name
+        assert used <= targets, name
+
+
+def test_without_accounts_there_is_nothing_that_must_have_one(known: dict[str, Entity]) -> None:
+    assert generic(known, accounts=0) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "parameter", "key"),
+    [("statement", "account", "customer"), ("reminder", "statement", "statementId"), ("letter", "about", "about")],
+)
+def test_a_list_for_each_record_of_another_gives_what_belongs_to_it(
+    known: dict[str, Entity], name: str, parameter: str, key: str
+) -> None:
+    lists, records = entity_lists(known.values()), generic(known)
+    rows = store([(name, record) for record in records[name]], lists)[name]
+    parent = records[name][0][key]
+    found = rows.select(lists[name], {parameter: parent}, "")
+    assert {row.id for row in found} == {record["id"] for record in records[name] if record[key] == parent}
+    assert lists[name].maximum_page_size == 25
+
+
+def test_a_record_of_an_entity_without_a_descriptor_is_in_no_list(known: dict[str, Entity]) -> None:
+    lists = entity_lists(one for one in known.values() if one.name != "meter")
+    stored = store(ORGANIZATION.records(), lists)
+    assert stored.keys() == known.keys() - {"meter"}
+    assert len(stored["product"].rows) == len(records_by_entity()["product"])
+
+
+@pytest.mark.slow
+def test_new_descriptors_make_the_demo_work_without_a_line_of_python(tmp_path: Path) -> None:
+    """As a developer does it: one more file in schemas/ of a copy of the project."""
+    for package in ROOT.glob("m3ter_*"):
+        if package.is_dir():
+            shutil.copytree(package, tmp_path / package.name)
+    schemas_with_new_ones(tmp_path / "schemas")
+    (tmp_path / "home").mkdir()
+    settings = {"DAGSTER_HOME": str(tmp_path / "home"), "PYTHONPATH": str(tmp_path), "M3TER_REQUESTS_PER_SECOND": "50"}
+    code = "from m3ter_dagster.cli import main; main()"
+    command = [sys.executable, "-c", code, "demo", "--accounts", "4", "--output", "files"]
+    run = partial(subprocess.run, command, capture_output=True, text=True, check=False)
+    ended = run(cwd=tmp_path, env={**plain_environment(), **settings})
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert f"{len(entities()) + len(NEW)} of {len(entities()) + len(NEW)} entities delivered" in ended.stdout
+    tables = {name: exported(tmp_path / "files" / "sandbox-archive", name) for name in (*NEW, "account")}
+    ids = {name: {row["id"] for row in rows} for name, rows in tables.items()}
+    for name, column, target in (
+        ("charge", "accountId", "account"),
+        ("charge_tax", "chargeId", "charge"),
+        ("statement", "customer", "account"),
+        ("statement", "taxId", "charge_tax"),
+        ("reminder", "statementId", "statement"),
+    ):
+        used = {row[column] for row in tables[name]} - {""}
+        assert used
+        assert used <= ids[target]
+    assert {name: len(rows) for name, rows in tables.items()} == {
+        "account": 4,
+        "charge": 40,
+        "charge_tax": 120,
+        "letter": 40,
+        "reminder": 40,
+        "statement": 40,
+    }
+    assert {row["kind"] for row in tables["charge_tax"]} == {"TAX", "DUTY"}
+    assert {row["deleted"] for row in tables["charge"]} == {"false"}
+    (tmp_path / "schemas" / "wrong.json").write_text("{}")
+    refused = run(cwd=tmp_path, env={**plain_environment(), **settings})
+    assert (refused.returncode, refused.stderr) == (2, "schemas/wrong.json has no 'm3ter:api'.\n")
+
+
+def exported(bucket: Path, name: str) -> list[dict[str, str]]:
+    (path,) = bucket.rglob(f"*-*_{name}.csv")
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
 # Lists
-
-
-def test_the_lists_are_those_of_the_descriptors() -> None:
-    served = {entity_list.entity: (entity_list.path, entity_list.maximum_page_size) for entity_list in LISTS}
-    assert served == {entity.name: (entity.listing.path, entity.listing.page_size) for entity in LISTED}
 
 
 @pytest.mark.parametrize("entity", LISTED, ids=lambda entity: entity.name)
@@ -272,7 +513,7 @@ def test_a_token_of_another_list_or_filter_is_refused(client: Client, path: str,
 )
 def test_filters_select(client: Client, entity: str, query: dict[str, str], holds: Callable[[Any], bool]) -> None:
     asked = {name: PRODUCT_ID if value == "$product" else value for name, value in query.items()}
-    found = {row["id"] for row in client.walk(PATHS[entity], pageSize=100, **asked)}
+    found = {row["id"] for row in client.walk(entities()[entity].listing.path, pageSize=100, **asked)}
     assert found == {record["id"] for record in records_by_entity()[entity] if holds(record)}
 
 
@@ -593,6 +834,17 @@ def test_only_the_sandbox_imports_flask_and_moto() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout == "set()\n"
+
+
+@pytest.mark.parametrize(("command", "missing"), [("sandbox", "flask"), ("demo", "moto")])
+def test_without_the_extra_the_command_says_what_to_install(command: str, missing: str) -> None:
+    code = f"import sys; sys.modules[{missing!r}] = None; from m3ter_dagster.cli import main; main()"
+    ended = subprocess.run([sys.executable, "-c", code, command], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == (
+        f"The sandbox needs the package {missing}, which is not installed; "
+        "install the extra with: pip install 'm3ter-dagster[sandbox]'\n"
+    )
 
 
 def test_a_command_in_the_sandbox_finds_schedules_to_look_at() -> None:

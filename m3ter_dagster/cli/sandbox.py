@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import shutil
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 import click
+
+from m3ter_dagster.cli.export import run_export
+from m3ter_dagster.cli.wrong_use import configured, wrong_use
+from m3ter_dagster.config import load_exports
+from m3ter_dagster.model.entities import entities
 
 accounts_option = click.option("--accounts", default=60, show_default=True, help="Size of the sample organization.")
 
@@ -14,8 +23,10 @@ accounts_option = click.option("--accounts", default=60, show_default=True, help
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def sandbox(accounts: int, command: Sequence[str]) -> None:
     """Run a sample m3ter organization and a sample S3, until stopped or while COMMAND runs."""
-    from m3ter_sandbox.serving import serve
+    with _needs_the_extra():
+        from m3ter_sandbox.serving import serve
 
+    configured(entities)
     raise SystemExit(serve(accounts, command))
 
 
@@ -24,6 +35,41 @@ def sandbox(accounts: int, command: Sequence[str]) -> None:
 @click.option("--output", default="demo-output", show_default=True, help="Folder for copies of the delivered files.")
 def demo(accounts: int, output: str) -> None:
     """Export the sample organization to the sample S3, all through Dagster."""
-    from m3ter_sandbox.demo import run_demo
+    with _needs_the_extra():
+        from m3ter_sandbox import Sandbox
 
-    raise SystemExit(run_demo(accounts, output))
+    names = list(configured(entities))
+    with Sandbox(accounts=accounts) as sample:
+        os.environ.update(sample.environment)
+        exports = load_exports()
+        print(f"Sample organization of {accounts} accounts at {sample.api.base_url}, S3 at {sample.s3.endpoint_url}")
+        code = run_export(names, list(exports.default_destinations))
+        if code == 0:
+            shutil.rmtree(output, ignore_errors=True)
+            buckets = [exports.destination(one).bucket_name for one in exports.default_destinations]
+            count = sum(_write(sample.s3.objects(bucket), Path(output) / bucket) for bucket in buckets)
+            print(f"{count} delivered files are copied to {output}/")
+    raise SystemExit(code)
+
+
+@contextmanager
+def _needs_the_extra() -> Generator[None]:
+    """Around the import of the sandbox: says what to install where a package of the extra is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as missing:
+        package = (missing.name or "").partition(".")[0]
+        if package.startswith("m3ter"):  # a fault of ours, not of the installation
+            raise
+        wrong_use(
+            f"The sandbox needs the package {package}, which is not installed; "
+            "install the extra with: pip install 'm3ter-dagster[sandbox]'"
+        )
+
+
+def _write(objects: Mapping[str, bytes], folder: Path) -> int:
+    for key, content in objects.items():
+        path = folder / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return len(objects)
