@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
-from scripted_api import ORGANIZATION, Answer, Script, ScriptedApi, refusal, stored
+from scripted_api import ORGANIZATION, Answer, Request, Script, ScriptedApi, refusal, stored
 
 from m3ter_dagster.m3ter.downloads import download
 from m3ter_dagster.m3ter.errors import DownloadFailed
@@ -62,24 +61,42 @@ def test_an_expired_address_is_asked_for_again_and_the_download_goes_on(tmp_path
     with Store(stored(TEXT, {"sent": 0.5}, expired)) as store:
         assert store.fetch(tmp_path) == TEXT
         assert store.addresses == 2
-        (rest,) = store.asked(OTHER_FILE)
-    assert rest.headers["range"] != "bytes=0-"
-    assert rest.headers["if-range"] == '"v1"'
+        (last,) = store.asked(OTHER_FILE)
+    assert last.headers["range"] != "bytes=0-"
+    assert last.headers["if-range"] == '"v1"'
 
 
-ANOTHER_FILE: Mapping[str, Mapping[str, Any]] = {
-    "of another version": {"headers": {"etag": '"v2"', "content-range": "bytes 9-10/11"}},
-    "of another place": {"headers": {"etag": '"v1"', "content-range": "bytes 9-10/11"}},
-    "without a range": {"headers": {"etag": '"v1"'}},
-    "whose range is not there": {"status": 416, "body": b"", "headers": {}},
+def rest(request: Request, *, version: str = '"v1"', shift: int = 0, more: int = 0, cut: int = 0) -> Answer:
+    """The rest of the file that is asked for, or nearly."""
+    start = int(request.headers["range"].removeprefix("bytes=").rstrip("-"))
+    where = f"bytes {start + shift}-{len(TEXT) - 1}/{len(TEXT) + more}"
+    return Answer(TEXT[start : len(TEXT) - cut], 206, {"etag": version, "content-range": where})
+
+
+NOT_THE_REST: Mapping[str, Callable[[Request], Answer]] = {
+    "of another version": lambda request: rest(request, version='"v2"'),
+    "of another place": lambda request: rest(request, shift=-1),
+    "of a longer file": lambda request: rest(request, more=1),
+    "shorter than it says": lambda request: rest(request, cut=1),
+    "without a range": lambda _: Answer(TEXT, 206, {"etag": '"v1"'}),
+    "beyond the end": lambda _: Answer(b"", 416),
 }
 
 
-@pytest.mark.parametrize("changed", ANOTHER_FILE.values(), ids=ANOTHER_FILE)
-def test_a_rest_that_does_not_fit_is_fetched_from_the_beginning(tmp_path: Path, changed: Mapping[str, Any]) -> None:
-    with Store(stored(TEXT, {"sent": 0.5}, changed)) as store:
+@pytest.mark.parametrize("answer", NOT_THE_REST.values(), ids=NOT_THE_REST)
+def test_a_rest_that_does_not_fit_is_fetched_from_the_beginning(
+    tmp_path: Path, answer: Callable[[Request], Answer]
+) -> None:
+    answers = [stored(TEXT, {"sent": 0.5}), answer, WHOLE]
+    with Store(lambda request: answers.pop(0)(request)) as store:
         assert store.fetch(tmp_path) == TEXT
         assert [one.headers.get("range") is None for one in store.asked(FILE)] == [True, False, True]
+
+
+def test_a_rest_that_fits_is_taken(tmp_path: Path) -> None:
+    answers = [stored(TEXT, {"sent": 0.5}), rest]
+    with Store(lambda request: answers.pop(0)(request)) as store:
+        assert store.fetch(tmp_path) == TEXT
 
 
 @pytest.mark.parametrize("headers", [{}, {"etag": 'W/"v1"'}])

@@ -214,6 +214,13 @@ def test_a_token_without_any_lifetime_is_used_once(serve: Serve) -> None:
     assert [one.bearer for one in api.asked("/meters")] == ["token-1", "token-2", "token-3"]
 
 
+def test_when_a_token_is_renewed_follows_from_the_limits(serve: Serve) -> None:
+    """Long after its end, so that nobody has to wait."""
+    api = serve({"/meters": [page(ROW, next_token="1"), page(ROW)]}, lifetime=0)
+    assert ids(client_of(api, replace(UNLIMITED, renew_before_seconds=-LONG))) == ["a", "a"]
+    assert len(api.token_requests) == 1
+
+
 def test_a_token_whose_lifetime_is_not_said_lives_for_hours(serve: Serve) -> None:
     tokens = [Answer(b'{"access_token":"x"}')]
     api = serve({"/meters": [page(ROW, next_token="1"), page(ROW)]}, tokens=tokens)
@@ -249,7 +256,7 @@ def test_many_threads_renew_a_refused_token_once(serve: Serve) -> None:
 def test_a_second_refusal_is_believed(serve: Serve, status: int, advice: str) -> None:
     api = serve({"/meters": [refusal(status, "Forbidden")]})
     with pytest.raises(Refused) as refused:
-        ids(client_of(api))
+        ids(client_of(api, IMPATIENT))
     assert str(refused.value) == (
         f"GET {api.base_url}/organizations/{ORGANIZATION}/meters?pageSize=100 was refused with status {status}: "
         f"Forbidden. {advice}"
@@ -304,7 +311,7 @@ def test_a_token_is_asked_for_again_when_the_answer_says_later(serve: Serve) -> 
 def test_a_retry_after_beyond_all_patience_is_not_waited_for(
     serve: Serve, status: int, patience: str, value: str
 ) -> None:
-    limits = replace(UNLIMITED, **{"patience_seconds": 1e6, "rate_limit_patience_seconds": 1e6, patience: 20.0})
+    limits = replace(UNLIMITED, **{"patience_seconds": 25.0, "rate_limit_patience_seconds": 25.0, patience: 20.0})
     retry_after = formatdate(time.time() + 30, usegmt=True) if value == "the date" else value
     api = serve({"/meters": [refusal(status, retry_after=retry_after)]})
     started = time.monotonic()
@@ -463,9 +470,20 @@ def test_patience_ends_where_the_server_always_says_at_once(serve: Serve, value:
 def test_a_permanent_answer_is_not_asked_for_again(serve: Serve, status: int, advice: str) -> None:
     api = serve({"/meters": [Answer(b'{"message":"no"}', status, {"location": "/elsewhere"})]})
     with pytest.raises(Refused) as refused:
-        ids(client_of(api))
+        ids(client_of(api, IMPATIENT))
     assert str(refused.value).endswith(f"was refused with status {status}: no. {advice}")
     assert len(api.requests) == 2
+
+
+def test_a_post_is_sent_again_as_often_as_m3ter_says_429_and_once_after_a_doubt(serve: Serve) -> None:
+    limited, made = refusal(429, retry_after="0"), Answer(b'{"jobId":"j"}')
+    brisk = replace(UNLIMITED, longest_pause_seconds=0.0)
+    api = serve({"/jobs": [limited, refusal(500), limited, made]})
+    assert client_of(api, brisk).post("/jobs", b"{}", bytes) == made.body
+    api = serve({"/jobs": [limited, refusal(500, "first"), limited, refusal(503, "second"), made]})
+    with pytest.raises(Unavailable, match=r"^POST .*/jobs failed 2 times, last because of status 503: second"):
+        client_of(api, brisk).post("/jobs", b"{}", bytes)
+    assert [one.body for one in api.asked("/jobs")] == [b"{}"] * 4
 
 
 def test_a_429_holds_the_other_threads_too(serve: Serve) -> None:
