@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from memory import PEAK
 
 from m3ter_dagster.frames.bill_totals import BillTotals, compare_totals
-from m3ter_dagster.frames.references import Dangling, ExportedRows, dangling, references_of, written_since
+from m3ter_dagster.frames.references import Dangling, ExportedRows, dangling, references_of
+from m3ter_dagster.frames.times import written_since
 from m3ter_dagster.model.entities import entities
 
 STARTED = datetime(2025, 1, 27, 10, 0, 0, 500_000, tzinfo=UTC)

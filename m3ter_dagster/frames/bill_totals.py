@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from m3ter_dagster.frames.references import SHOWN_ROWS, TIMES, ExportedRows, written_since
+from m3ter_dagster.frames.references import SHOWN_ROWS, ExportedRows
+from m3ter_dagster.frames.times import TIMES, written_since
 
 AMOUNTS = ("billTotal", "currency", "lastCalculatedDate", "subtotal", "convertedSubtotal")
 """The columns of bills and line items that are looked at, apart from keys and times."""

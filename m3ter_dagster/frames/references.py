@@ -12,13 +12,11 @@ from datetime import datetime
 
 import polars as pl
 
+from m3ter_dagster.frames.times import written_since
 from m3ter_dagster.model.entities import Entity
 
-TIMES = ("dtCreated", "dtLastModified")
 SHOWN_ROWS = 10
 
-_FORMATS = (("%+", "UTC"), ("%Y-%m-%dT%H:%M:%S%.f", None))
-"""ISO 8601 with a zone, and without one, which is UTC then."""
 _ID, _KEY, _RECENT = "row id", "key", "is recent"
 
 
@@ -79,20 +77,9 @@ def dangling(children: pl.LazyFrame, column: str, parents: ExportedRows, *, row_
     return _counted(rows, references=counted.item())
 
 
-def written_since(moment: datetime, columns: Sequence[str] = TIMES) -> pl.Expr:
-    """Is one of these times at or after `moment`? What is no time is not."""
-    times = [_time(column, format_, zone) for column in columns for format_, zone in _FORMATS]
-    return pl.any_horizontal(time >= moment for time in times).fill_null(False)
-
-
 def _counted(rows: pl.LazyFrame, *, references: int) -> Dangling:
     recent = pl.col(_RECENT)
     counts = rows.select(rows=(~recent).sum(), parents=pl.col(_KEY).filter(~recent).n_unique(), recent=recent.sum())
     first = rows.filter(~recent).select(_ID, _KEY).sort(_ID).head(SHOWN_ROWS)
     counted, examples = pl.collect_all([counts, first], engine="streaming")
     return Dangling(references, **counted.row(0, named=True), examples=examples.rows())
-
-
-def _time(column: str, format_: str, zone: str | None) -> pl.Expr:
-    time = pl.col(column).str.to_datetime(format_, time_unit="us", time_zone=zone, strict=False)
-    return time if zone else time.dt.replace_time_zone("UTC")

@@ -14,7 +14,8 @@ from m3ter_dagster.dagster_internals import materialized_partitions
 from m3ter_dagster.delivery.destinations import Destinations
 from m3ter_dagster.frames.bill_totals import AMOUNTS
 from m3ter_dagster.frames.formats import format_of
-from m3ter_dagster.frames.references import TIMES, ExportedRows
+from m3ter_dagster.frames.references import ExportedRows
+from m3ter_dagster.frames.times import TIMES
 from m3ter_dagster.history.log import deliveries_of
 from m3ter_dagster.history.record import Delivery, delivery_in
 from m3ter_dagster.model.entities import Entity

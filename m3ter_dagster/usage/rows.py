@@ -13,6 +13,7 @@ from typing import Any
 import polars as pl
 
 from m3ter_dagster.frames.schema import Breach, frame_schema, shown
+from m3ter_dagster.frames.times import moment
 from m3ter_dagster.frames.uniqueness import repeated_values
 from m3ter_dagster.model.time_periods import Window
 from m3ter_dagster.usage.columns import ACCOUNT, METER, TIME, UID, YEAR, UsageTable
@@ -25,7 +26,7 @@ from m3ter_dagster.usage.files import (
     read_header,
     row_of_file,
 )
-from m3ter_dagster.usage.rules import breaks_a_rule, moment, rules
+from m3ter_dagster.usage.rules import breaks_a_rule, rules
 
 SHOWN_BREACHES = 100
 _BAD = "m3ter:bad"
@@ -128,8 +129,9 @@ def _refuse(table: UsageTable, breaches: Iterable[Breach | None]) -> None:
 
 def _cell(name: str, type_: str, header: Sequence[str]) -> pl.Expr:
     if name not in header:
-        year = moment(TIME).dt.year().cast(pl.String) if name == YEAR and TIME in header else pl.lit(None, pl.String)
-        return (year if type_ == "string" else pl.lit(None, pl.Float64)).alias(name)
+        if name == YEAR and type_ == "string" and TIME in header:
+            return moment(TIME, has_days=True).dt.year().cast(pl.String).alias(name)
+        return pl.lit(None, pl.String if type_ == "string" else pl.Float64).alias(name)
     return pl.col(name).cast(pl.Float64, strict=False) if type_ == "number" else pl.col(name)
 
 

@@ -6,18 +6,9 @@ from collections.abc import Sequence
 
 import polars as pl
 
+from m3ter_dagster.frames.times import moment
 from m3ter_dagster.model.time_periods import Window
 from m3ter_dagster.usage.columns import TIME, UsageTable
-
-FORMATS = (
-    ("%+", "UTC"),
-    ("%Y-%m-%dT%H:%M:%S%.f", None),
-    ("%Y-%m-%d %H:%M:%S%.f", None),
-    ("%Y-%m-%dT%H:%M", None),
-    ("%Y-%m-%d %H:%M", None),
-    ("%Y-%m-%d", None),
-)
-"""ISO 8601 with a zone, and without one, which is UTC then."""
 
 
 def rules(table: UsageTable, header: Sequence[str], window: Window) -> list[tuple[str, str, pl.Expr]]:
@@ -34,19 +25,11 @@ def rules(table: UsageTable, header: Sequence[str], window: Window) -> list[tupl
             is_there = cell.fill_null("") != ""
             found.append((column.name, "must be a number", is_there & ~number.is_finite().fill_null(False)))
     if TIME in header:
-        inside = (moment(TIME) >= window.start) & (moment(TIME) < window.end)
+        time = moment(TIME, has_days=True)
+        inside = (time >= window.start) & (time < window.end)
         found.append((TIME, f"must be a time in the window of the export, {window}", ~inside.fill_null(False)))
     return found
 
 
 def breaks_a_rule(table: UsageTable, header: Sequence[str], window: Window) -> pl.Expr:
     return pl.any_horizontal(pl.lit(False), *(broken for _, _, broken in rules(table, header, window)))
-
-
-def moment(column: str) -> pl.Expr:
-    """The time in a column of text, in UTC, or null."""
-    times = [
-        pl.col(column).str.to_datetime(format_, time_unit="us", time_zone=zone, strict=False)
-        for format_, zone in FORMATS
-    ]
-    return pl.coalesce(*(time.dt.replace_time_zone("UTC") if time is not times[0] else time for time in times))
