@@ -331,7 +331,7 @@ PAST = formatdate(0, usegmt=True)
 
 
 NOTHING_TO_WAIT_FOR = ("0", PAST, "soon", "nan")
-"""All that is ignored stands in test_connections."""
+"""All that is ignored stands in test_http."""
 
 
 def test_without_a_time_to_wait_for_the_pause_is_short(serve: Serve) -> None:

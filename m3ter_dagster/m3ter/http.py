@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import http.client
 import threading
+import urllib.request
 from collections.abc import Callable
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 import tenacity
 import urllib3
+from urllib3.exceptions import InvalidHeader
 
-from m3ter_dagster.m3ter.connections import open_pool, retry_after
 from m3ter_dagster.m3ter.errors import CredentialsRefused, Interrupted, Later, Refused, Unavailable, quoted
 from m3ter_dagster.m3ter.limits import Limits, Pace
 from m3ter_dagster.m3ter.token import Credentials, Token, token_in
@@ -174,3 +176,23 @@ def _later(state: tenacity.RetryCallState) -> Later:
     error = state.outcome.exception()
     assert isinstance(error, Later)
     return error
+
+
+def open_pool(url: str, *, timeout: urllib3.Timeout, connections: int = 1) -> urllib3.PoolManager:
+    """Connections to the host of `url`, through the proxy of the environment, as other HTTP tools make them.
+
+    Nothing is retried: callers know what may be repeated.
+    """
+    address = urlsplit(url)
+    proxy = urllib.request.getproxies().get(address.scheme)
+    if proxy and not urllib.request.proxy_bypass(address.hostname or ""):
+        return urllib3.ProxyManager(proxy, maxsize=connections, timeout=timeout, retries=False)
+    return urllib3.PoolManager(maxsize=connections, timeout=timeout, retries=False)
+
+
+def retry_after(answer: urllib3.BaseHTTPResponse) -> float | None:
+    """How many seconds to wait, six hours at most; what is neither whole seconds nor a date is ignored (RFC 9110)."""
+    try:
+        return urllib3.Retry().parse_retry_after(answer.headers.get("retry-after", ""))
+    except (InvalidHeader, ValueError, OverflowError):  # the last two: numbers and years of thousands of digits
+        return None
