@@ -23,6 +23,7 @@ from m3ter_dagster.config import (
     ExportSchedule,
     M3terSettings,
     Notifications,
+    Settings,
     UsageSchedule,
     UsageSelection,
     executor,
@@ -30,9 +31,11 @@ from m3ter_dagster.config import (
     exports_path,
     load_exports,
     load_m3ter_settings,
+    load_settings,
     parse_exports,
 )
 from m3ter_dagster.config.names import RESERVED, SENSORS
+from m3ter_dagster.config.wording import refusals
 from m3ter_dagster.model.entities import entities
 from m3ter_dagster.model.time_periods import TIME_PERIODS
 
@@ -163,6 +166,17 @@ def test_the_whole_file() -> None:
     )
 
 
+def test_switches_are_off_until_they_are_thrown() -> None:
+    assert (parse(GOOD).previews, parse(GOOD).escape_formulas) == (False, False)
+    exports = parse(GOOD + "previews: true\nescapeFormulas: true\n")
+    assert (exports.previews, exports.escape_formulas) == (True, True)
+
+
+def test_exports_travel_to_other_processes() -> None:
+    exports = parse(WHOLE, EXTERNAL_ID="a-shared-id", WEBHOOK_URL=WEBHOOK)
+    assert pickle.loads(pickle.dumps(exports)) == exports
+
+
 def test_what_may_be_left_out() -> None:
     exports = parse("destinations:\n- code: a\n  bucketName: abc\n  region:\nschedules:\n")
     (destination,) = exports.destinations
@@ -254,6 +268,7 @@ WRONG = [
         4,
         "has the endpointUrl 's3.example.com'; write an",
     ),
+    ("acme-exports", "abc\n    endpointUrl: http://host?a", 4, "has the endpointUrl 'http://host?a'; write an address"),
     ("acme-exports", "abc\n    endpointUrl: http://", 4, "has the endpointUrl 'http://'"),
     ("acme-exports", "abc\n    endpointUrl: http://host:99999", 4, "has the endpointUrl 'http://host:99999'"),
     ("acme-exports", "abc\n    stsEndpointUrl: ftp://x", 4, "has the stsEndpointUrl 'ftp://x'"),
@@ -273,7 +288,7 @@ WRONG = [
     ("[BILLS]", "[BILS]", 8, "schedule 'nightly' names the operational data type 'BILS'; known are ACCOUNTS,"),
     ("[BILLS]", "[BILS]", 8, "Did you mean 'BILLS'?"),
     ("[BILLS]", "\n      - BILLS\n      - charge", 10, "names the operational data type 'charge'"),
-    ("[BILLS]", "[[BILLS]]", 8, "has a list as operationalDataTypes; write one text"),
+    ("[BILLS]", "[[BILLS]]", 8, "has a list as operational data type; write one text"),
     (
         "[BILLS]",
         "BILLS",
@@ -289,21 +304,25 @@ WRONG = [
     ("[warehouse]", "warehouse", 9, "has the value 'warehouse' as destinations; write a list of destination codes"),
     ("[warehouse]", "", 9, "has nothing behind 'destinations'; write it, such as destinations: [warehouse]"),
     ("DAY", "WEEK", 10, "has the scheduleType 'WEEK'; write HOUR or DAY."),
+    ("DAY", "[DAY]", 10, "has a list as scheduleType; write HOUR or DAY."),
     ("DAY", "day", 10, "has the scheduleType 'day'; write HOUR or DAY."),
     ("period: 1", "period: 0", 11, "has the period '0'; write a whole number from 1 to 10000, such as 5"),
     ("period: 1", "period: 1.5", 11, "has the period '1.5'; write a whole number"),
     ("period: 1", "period: five", 11, "has the period 'five'; write a whole number"),
+    ("period: 1", "period: ' 1'", 11, "has the period ' 1'; write a whole number"),
+    ("period: 1", "period:", 11, "has nothing behind 'period'; write it, such as period: 5"),
     ("period: 1", "period: -1", 11, "has the period '-1'"),
     ("period: 1", "period: 1_0", 11, "has the period '1_0'"),
     ("period: 1", "period: 10001", 11, "has the period '10001'"),
-    ("period: 1", "period: [1]", 11, "has the period ['1']; write a whole number"),
+    ("period: 1", "period: [1]", 11, "has a list as period; write a whole number"),
     ("period: 1", "peroid: 1", 11, "unknown key 'peroid'; known are code, destinations, dtCreated,"),
     ("    period: 1\n", "", 7, "schedule 'nightly' has no 'period'; write it, such as period: 5"),
     ("00Z", "00", 12, "'2024-06-01T10:00:00', which has no time zone; write the moment with its zone, such as 2024-"),
+    ("2024-06-01T10:00:00Z", "1717236000", 12, "has the dtCreated '1717236000'; write the moment with its zone"),
     ("2024-06-01T10:00:00Z", "yesterday", 12, "has the dtCreated 'yesterday'; write the moment with its zone"),
     ("2024-06-01T10:00:00Z", "1024-06-01T10:00:00Z", 12, "write a moment from 2000 to 2100"),
     ("2024-06-01T10:00:00Z", "0001-01-01T00:00:00+10:00", 12, "'0001-01-01T00:00:00+10:00'; write the moment"),
-    ("2024-06-01T10:00:00Z", "[2024]", 12, "has the dtCreated ['2024']; write the moment with its zone"),
+    ("2024-06-01T10:00:00Z", "[2024]", 12, "has a list as dtCreated; write the moment with its zone"),
     ("00Z\n", "00Z\n    sourceType: usage\n", 13, "has the sourceType 'usage'; write OPERATIONAL or USAGE."),
     (
         "00Z\n",
@@ -323,7 +342,7 @@ WRONG = [
         DESTINATION + ARCHIVE,
         "",
         1,
-        "the file has no 'destinations'; write it, such as destinations: [{code: ware",
+        "the file has no 'destinations'; write it, such as destinations: [{bucketNa",
     ),
     (DESTINATION + ARCHIVE, "destinations: []\n", 1, "the file has an empty list as destinations; write at least one"),
     ("00Z\n", "00Z\nowners: data@acme.com\n", 13, "as owners; write a list of owners such as team:finance or data@"),
@@ -333,6 +352,7 @@ WRONG = [
     ("00Z\n", "00Z\nnotifications: [a]\n", 13, "the file has a list as notifications; write keys and values"),
     ("00Z\n", "00Z\nnotifications: {}\n", 13, "has no 'webhookUrl'; write it, such as webhookUrl: ${M3TER_WEBHO"),
     ("00Z\n", NOTIFIED + "  onsuccess: true\n", 15, "known are dagsterUrl, graceHours, onSuccess, webhookUrl."),
+    ("00Z\n", "00Z\npreviews: 1\n", 13, "the file has the previews '1'; write true or false."),
     ("00Z\n", NOTIFIED + "  onSuccess: yes\n", 15, "notifications has the onSuccess 'yes'; write true or false."),
     ("00Z\n", NOTIFIED + "  graceHours: 0\n", 15, "has the graceHours '0'; write a number of hours above 0 and at"),
     ("00Z\n", NOTIFIED + "  graceHours: 168.5\n", 15, "'168.5'; write a number of hours above 0 and at most 168"),
@@ -379,7 +399,7 @@ GOOD_USAGE = DESTINATION + USAGE
 WRONG_USAGE = [
     ("YESTERDAY", "LAST_WEEK", 7, "schedule 'daily' has the timePeriod 'LAST_WEEK'; known are LAST_120_DAYS, LAST_12"),
     ("YESTERDAY", "YESTERDAYS", 7, "Did you mean 'YESTERDAY'?"),
-    ("YESTERDAY", "[TODAY]", 7, "has the timePeriod ['TODAY']; known are"),
+    ("YESTERDAY", "[TODAY]", 7, "has a list as timePeriod; known are"),
     ("    timePeriod: YESTERDAY\n", "", 5, "has no 'timePeriod'; write it, such as timePeriod: YESTERDAY"),
     (
         "    timePeriod:",
@@ -389,7 +409,7 @@ WRONG_USAGE = [
     ),
     ("[meter-1]", "[]", 8, "has an empty list as meterIds; write at least one of ids, or ALL"),
     ("[meter-1]", "meter-1", 8, "has the value 'meter-1' as meterIds; write a list of ids, or ALL"),
-    ("[meter-1]", "[meter 1]", 8, "has the id 'meter 1'; write an id as m3ter shows it"),
+    ("[meter-1]", "[meter 1]", 8, "names the id 'meter 1'; write an id as m3ter shows it"),
     ("[meter-1]", "ALL\n    accountIds: [{a: b}]", 9, "has a mapping as id; write one text"),
     ("values: [EU]", "value: [EU]", 10, "has the unknown key 'value'; known are fieldCode, meterId, values."),
     ("values: [EU]", "values: []", 10, "has an empty list as values; write at least one of texts"),
@@ -402,7 +422,7 @@ WRONG_USAGE = [
     ),
     ("aggregationFrequency: DAY\n", "meterId: x\n", 11, "has the unknown key 'meterId'"),
     ("        fieldCode: gb\n", "", 13, "schedule 'daily' has no 'fieldCode'; write it, such as fieldCode: gb"),
-    ("fieldCode: gb", "fieldCode: ''", 14, "has the text ''; write 1 to 255 characters"),
+    ("fieldCode: gb", "fieldCode: ''", 14, "has the fieldCode ''; write 1 to 255 characters"),
     ("SUM", "AVERAGE", 15, "has the function 'AVERAGE'; write SUM or MIN or MAX or COUNT or LATEST or MEAN or UNIQUE."),
     ("SUM", "UNIQUE", 15, "has the function 'UNIQUE' for a field of the type MEASURE; write SUM or MIN"),
     ("SUM", "SUM\n      - meterId: meter-1\n        fieldCode: gb\n        function: SUM", 12, "an aggregation twice"),
@@ -593,6 +613,27 @@ def test_an_owner_is_what_dagster_takes_for_one(owner: str) -> None:
         assert mistakes_in(text)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"scheduleType": None}, "has nothing behind 'scheduleType'; write it, such as scheduleType: DAY"),
+        ({"period": True}, "has the period True; write a whole number from 1 to 10000, such as 5"),
+        ({"dtCreated": datetime(2024, 6, 1)}, "has the dtCreated '2024-06-01 00:00:00', which has no time zone; write"),
+        ({"dtCreated": datetime(1999, 6, 1, tzinfo=UTC)}, "+00:00'; write a moment from 2000 to 2100"),
+        ({"destinations": "a"}, "has the value 'a' as destinations; write a list of destination codes"),
+        ({"destinations": [""]}, "names the code ''; write 1 to 80 characters"),
+        ({"meterIds": ["a"]}, "has the unknown key 'meterIds'; known are code,"),
+    ],
+)
+def test_one_model_is_worded_as_the_whole_file_is(wrong: dict[str, Any], words: str) -> None:
+    given = parse(GOOD).schedules[0].model_dump(by_alias=True) | wrong
+    with pytest.raises(ValidationError) as raised:
+        ExportSchedule.model_validate(given)
+    (refusal,) = refusals(raised.value, ExportSchedule)
+    assert words in refusal.words
+    assert refusal.loc[:1] == tuple(wrong)
+
+
 def test_an_error_survives_pickling() -> None:
     error = ConfigError("one.", "two.")
     assert str(error) == str(pickle.loads(pickle.dumps(error))) == "one.\ntwo."
@@ -685,6 +726,69 @@ def test_an_organization_that_no_path_may_hold(org_id: str) -> None:
         load_m3ter_settings({**CREDENTIALS, "M3TER_ORG_ID": org_id})
 
 
+PATIENCE = ("PATIENCE", "RATE_LIMIT_PATIENCE")
+TIMEOUTS = ("CONNECT_TIMEOUT", "READ_TIMEOUT")
+
+
+def test_limits_are_read_from_the_environment() -> None:
+    environ = {f"M3TER_{name}_SECONDS": f"{number}.5" for number, name in enumerate((*PATIENCE, *TIMEOUTS))}
+    found = load_m3ter_settings({**CREDENTIALS, **environ})
+    assert (found.patience_seconds, found.rate_limit_patience_seconds) == (0.5, 1.5)
+    assert (found.connect_timeout_seconds, found.read_timeout_seconds) == (2.5, 3.5)
+    usual = load_m3ter_settings(CREDENTIALS)
+    assert (usual.patience_seconds, usual.rate_limit_patience_seconds) == (60, 360)
+    assert (usual.connect_timeout_seconds, usual.read_timeout_seconds) == (10, 60)
+
+
+@pytest.mark.parametrize("name", [*PATIENCE, *TIMEOUTS])
+@pytest.mark.parametrize("seconds", ["-1", "nan", "inf", "long"])
+def test_a_time_that_nobody_can_wait(name: str, seconds: str) -> None:
+    variable = f"M3TER_{name}_SECONDS"
+    with pytest.raises(ConfigError, match=f"^the environment has the {variable} '{seconds}'; write a number of secon"):
+        load_m3ter_settings({**CREDENTIALS, variable: seconds})
+
+
+def test_no_patience_is_a_limit_and_no_timeout_is_none() -> None:
+    assert load_m3ter_settings({**CREDENTIALS, "M3TER_PATIENCE_SECONDS": "0"}).patience_seconds == 0
+    with pytest.raises(ConfigError, match="M3TER_READ_TIMEOUT_SECONDS '0'; write a number of seconds above 0"):
+        load_m3ter_settings({**CREDENTIALS, "M3TER_READ_TIMEOUT_SECONDS": "0"})
+
+
+def test_a_password_in_the_address_of_m3ter_is_not_repeated() -> None:
+    with pytest.raises(ConfigError) as raised:
+        load_m3ter_settings({**CREDENTIALS, "M3TER_BASE_URL": "https://user:hunter2@m3ter.example.com"})
+    assert str(raised.value) == (
+        "the environment has a user or password in M3TER_BASE_URL; write the address without them."
+    )
+
+
+def test_settings_carry_the_connection_or_why_there_is_none() -> None:
+    found = load_settings({**CREDENTIALS, "M3TER_EXECUTOR": "multiprocess"})
+    assert (found.connection(), found.executor) == (load_m3ter_settings(CREDENTIALS), "multiprocess")
+    without = load_settings({})
+    assert without.executor == "in_process"
+    with pytest.raises(ConfigError, match="M3TER_API_KEY is not set"):
+        without.connection()
+
+
+@pytest.mark.parametrize("environ", [CREDENTIALS, {}])
+def test_settings_travel_to_other_processes(environ: dict[str, str]) -> None:
+    found = pickle.loads(pickle.dumps(load_settings(environ)))
+    assert isinstance(found, Settings)
+    assert isinstance(found.organization, M3terSettings if environ else ConfigError)
+
+
+def test_the_environment_of_the_process_is_not_asked_behind_the_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("M3TER_BASE_URL", "https://elsewhere.example.com")
+    monkeypatch.setenv("M3TER_ORG_ID", "elsewhere")
+    monkeypatch.setenv("M3TER_EXECUTOR", "multiprocess")
+    assert M3terSettings(api_key="k", api_secret="s", org_id="o").base_url == "https://api.m3ter.com"
+    assert load_m3ter_settings(CREDENTIALS).base_url == "https://api.m3ter.com"
+    assert load_settings(CREDENTIALS).executor == "in_process"
+    with pytest.raises(ConfigError, match="M3TER_ORG_ID is not set"):
+        load_m3ter_settings({**CREDENTIALS, "M3TER_ORG_ID": ""})
+
+
 def test_the_executor() -> None:
     assert executor({}) == "in_process"
     assert executor({"M3TER_EXECUTOR": "multiprocess"}) == "multiprocess"
@@ -737,6 +841,10 @@ def test_right_files_are_right_in_an_editor(text: str) -> None:
     ("old", "new"),
     [
         ("acme-exports", "Acme"),
+        ("acme-exports", "ab"),
+        ("acme-exports", "a..b"),
+        ("acme-exports", "x" * 64),
+        ("00Z\n", "00Z\npreviews: 1\n"),
         ("[BILLS]", "[BILS]"),
         ("[warehouse]", "[]"),
         ("DAY", "MINUTE"),
@@ -754,6 +862,13 @@ def test_right_files_are_right_in_an_editor(text: str) -> None:
 def test_wrong_files_are_wrong_in_an_editor(old: str, new: str) -> None:
     validator = jsonschema.Draft7Validator(exports_json_schema())
     assert not validator.is_valid(in_editor(GOOD.replace(old, new, 1)))
+
+
+def test_an_editor_gives_the_same_advice_as_the_message() -> None:
+    (mistake,) = mistakes_in(GOOD.replace("acme-exports", "abc\n    region: eu west"))
+    region, variable = exports_json_schema()["$defs"]["Destination"]["properties"]["region"]["anyOf"]
+    assert mistake.endswith(f"; {region['errorMessage']}.")
+    assert variable == {"$ref": "#/$defs/Variable"}
 
 
 def test_the_schema_describes_each_field() -> None:

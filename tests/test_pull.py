@@ -18,7 +18,7 @@ from m3ter_dagster.cli.carried_over import carried_destinations, carried_schedul
 from m3ter_dagster.cli.exports_yaml import exports_yaml
 from m3ter_dagster.cli.free_codes import LONGEST_CODE
 from m3ter_dagster.config import Exports, ExportSchedule, UsageSchedule, parse_exports
-from m3ter_dagster.config.models import data_types
+from m3ter_dagster.config.schedules import data_types
 from m3ter_sandbox import SandboxApi
 from m3ter_sandbox.data_exports import data_export_routes, sample_destinations, sample_schedules
 from m3ter_sandbox.values import Seed
@@ -155,7 +155,7 @@ def test_a_usage_schedule_without_a_place_in_the_published_schema(groups: list[A
 
 def test_of_a_usage_schedule_only_what_is_wrong_is_said() -> None:
     text = text_of([destination()], [usage_schedule(meterIds=["not an id"])])
-    assert "it has the id 'not an id'" in text
+    assert "it names the id 'not an id'" in text
     assert "default_factory" not in text
 
 

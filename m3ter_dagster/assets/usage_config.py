@@ -1,6 +1,5 @@
 """What the launchpad asks for a usage export, in m3ter's own field names, as exports.yaml has them."""
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,8 +7,8 @@ import dagster as dg
 from pydantic import Field, ValidationError
 
 from m3ter_dagster.config import UsageSchedule, UsageSelection
-from m3ter_dagster.config.file_model import mistakes_of
-from m3ter_dagster.config.usage_items import FREQUENCIES
+from m3ter_dagster.config.usage import FREQUENCIES
+from m3ter_dagster.config.wording import refusals, sentence
 from m3ter_dagster.model.time_periods import Window, window_of
 
 Filters = list[dict[str, Any]]
@@ -39,8 +38,7 @@ class AggregatedConfig(RawConfig):
 
 class UnusableConfig(dg.Failure):
     def __init__(self, reason: str) -> None:
-        sentence = f"the config of the run {reason}"
-        super().__init__(sentence if sentence.endswith((".", "?")) else f"{sentence}.", allow_retries=False)
+        super().__init__(sentence(f"the config of the run {reason}"), allow_retries=False)
 
 
 def usage_ops(schedule: UsageSchedule, **window: str) -> dict[str, Any]:
@@ -59,7 +57,7 @@ def selection_of(config: MeasurementsConfig) -> UsageSelection:
     try:
         return UsageSelection.model_validate(chosen, by_alias=True, by_name=False)
     except ValidationError as error:
-        raise UnusableConfig("; ".join(map(_words, mistakes_of(error)))) from None
+        raise UnusableConfig("; ".join(one.words for one in refusals(error, UsageSelection))) from None
 
 
 def window_in(config: RawConfig, due: datetime) -> Window:
@@ -78,9 +76,3 @@ def _moment(text: str | None, usual: datetime) -> datetime:
         return usual
     moment = datetime.fromisoformat(text)
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def _words(error: Mapping[str, Any]) -> str:
-    reason = (error.get("ctx") or {}).get("error")
-    place = ".".join(map(str, error["loc"]))
-    return str(reason) if reason else f"has {place}, which is {error['type'].replace('_', ' ')}"

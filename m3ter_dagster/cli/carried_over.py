@@ -10,9 +10,8 @@ from pydantic import BaseModel, ValidationError
 
 from m3ter_dagster.cli.free_codes import free_code, plain
 from m3ter_dagster.config import Destination, ExportSchedule, UsageSchedule
-from m3ter_dagster.config.file_model import mistakes_of
-from m3ter_dagster.config.models import OPERATIONAL, USAGE
-from m3ter_dagster.config.names import RESERVED, dagster_name
+from m3ter_dagster.config.names import OPERATIONAL, RESERVED, USAGE, dagster_name
+from m3ter_dagster.config.wording import refusals
 from m3ter_dagster.model.entities import UnknownEntity, entities, find_entity
 
 Record = Mapping[str, Any]
@@ -92,15 +91,10 @@ def _checked(item: Item, model: type[BaseModel], record: Record) -> Item:
         try:
             model.model_validate(item.fields, by_alias=True, by_name=False)
         except ValidationError as refused:
-            item.reasons += [_words(error) for error in mistakes_of(refused)]
+            item.reasons += [f"it {one.words}" for one in refusals(refused, model)]
     if any("${" in str(value) for value in item.fields.values()):
         item.reasons.append("it has a value with ${, which exports.yaml takes for a variable of the environment")
     return item if item.is_usable else _with_the_rest(item, record)
-
-
-def _words(error: Any) -> str:
-    reason = (error.get("ctx") or {}).get("error")
-    return f"it {reason}" if reason else f"its {'.'.join(map(str, error['loc']))} is {error['type']}"
 
 
 def _with_the_rest(item: Item, record: Record) -> Item:

@@ -12,8 +12,9 @@ from m3ter_dagster.config.environment import (
 )
 from m3ter_dagster.config.exports_file import ConfigError, parse_exports
 from m3ter_dagster.config.json_schema import exports_json_schema
-from m3ter_dagster.config.models import AnySchedule, Destination, Exports, ExportSchedule
+from m3ter_dagster.config.models import AnySchedule, Destination, Exports
 from m3ter_dagster.config.notifications import Notifications, grace
+from m3ter_dagster.config.schedules import ExportSchedule
 from m3ter_dagster.config.usage import UsageSchedule, UsageSelection
 
 __all__ = [

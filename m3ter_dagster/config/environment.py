@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, SecretStr
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from m3ter_dagster.config.exports_file import ConfigError, parse_exports
+from m3ter_dagster.config.fields import Url, rule
 from m3ter_dagster.config.models import Exports
-from m3ter_dagster.config.values import http_url
+from m3ter_dagster.config.wording import refusals, sentence
 
 Executor = Literal["in_process", "multiprocess"]
-EXECUTORS = ("in_process", "multiprocess")
+EXECUTORS: tuple[Executor, ...] = get_args(Executor)
 FASTEST = 50.0
 """m3ter answers at most this many requests a second per Organization."""
 
-_CREDENTIALS = {
-    "M3TER_API_KEY": "the access key id of a m3ter service user",
-    "M3TER_API_SECRET": "the API secret that belongs to the access key id",
-    "M3TER_ORG_ID": "the id of your m3ter Organization",
-}
-_SECONDS = (
-    *("patience_seconds", "rate_limit_patience_seconds"),
-    *("connect_timeout_seconds", "read_timeout_seconds", "job_pause_seconds"),
-)
 _WHERE = "all three are shown in the m3ter Console under Settings > Access > Service Users, Generate Access Key"
 
 EXAMPLE = """\
@@ -44,46 +36,101 @@ schedules:
     dtCreated: 2024-06-01T02:00:00Z
 """
 
+Patience = Annotated[float, rule("write a number of seconds, 0 or more", ge=0, allow_inf_nan=False)]
+Timeout = Annotated[float, rule("write a number of seconds above 0", gt=0, allow_inf_nan=False)]
 
-class M3terSettings(BaseModel):
-    """How to reach the API of one Organization. Its repr shows no secret."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class M3terSettings(BaseSettings):
+    """How to reach the API of one Organization, and how long to wait for it. Its repr shows no secret."""
 
-    api_key: SecretStr
-    api_secret: SecretStr
-    org_id: str
-    base_url: str = "https://api.m3ter.com"
-    requests_per_second: float = 40.0
-    patience_seconds: float = 60.0
-    rate_limit_patience_seconds: float = 360.0
-    connect_timeout_seconds: float = 10.0
-    read_timeout_seconds: float = 60.0
-    job_pause_seconds: float = 1.0
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        alias_generator=lambda field: f"M3TER_{field.upper()}",
+        case_sensitive=True,
+        validate_by_name=True,
+        validate_by_alias=True,
+        hide_input_in_errors=True,
+    )
+
+    api_key: SecretStr = Field(description="the access key id of a m3ter service user")
+    api_secret: SecretStr = Field(description="the API secret that belongs to the access key id")
+    # It becomes part of addresses and object keys.
+    org_id: str = rule(
+        "write the id alone, letters, digits, - and _",
+        pattern="^[A-Za-z0-9_-]+$",
+        description="the id of your m3ter Organization",
+    )
+    base_url: Url = "https://api.m3ter.com"
+    requests_per_second: float = rule(
+        f"write a number above 0 and at most {FASTEST:g}, which is what m3ter answers per Organization",
+        default=40.0,
+        gt=0,
+        le=FASTEST,
+    )
+    patience_seconds: Patience = Field(default=60.0, description="how long a failing request is repeated")
+    rate_limit_patience_seconds: Patience = Field(
+        default=360.0, description="how long a request is repeated that m3ter refuses because there were too many"
+    )
+    connect_timeout_seconds: Timeout = 10.0
+    read_timeout_seconds: Timeout = 60.0
+    job_pause_seconds: Timeout = Field(
+        default=1.0, description="before m3ter is asked for the first time how far its export job is"
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003
+        init_settings: PydanticBaseSettingsSource,
+        *_: PydanticBaseSettingsSource,
+        **__: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What is handed in, nothing else: settings made in code would read the process's environment as well."""
+        return (init_settings,)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the environment says, as far as a run needs it."""
+
+    organization: M3terSettings | ConfigError
+    """Definitions load without credentials, too."""
+    executor: Executor = "in_process"
+
+    def connection(self) -> M3terSettings:
+        """How to reach m3ter, for what is about to read; ConfigError says what is missing."""
+        if isinstance(self.organization, ConfigError):
+            raise ConfigError(*self.organization.mistakes)
+        return self.organization
+
+
+def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
+    try:
+        organization = load_m3ter_settings(environ)
+    except ConfigError as error:
+        return Settings(error, executor(environ))
+    return Settings(organization, executor(environ))
 
 
 def load_m3ter_settings(environ: Mapping[str, str] = os.environ) -> M3terSettings:
     """The M3TER_* variables of the API, or one error about all that are missing or wrong."""
-    mistakes: list[str] = []
-    values: dict[str, Any] = {}
-    for name, what in _CREDENTIALS.items():
-        values[name] = _value(environ, name)
-        if not values[name]:
-            mistakes.append(f"{name} is not set; it is {what} ({_WHERE}).")
-    _checked(lambda: _org_id(environ), mistakes)
-    base_url = _checked(lambda: _base_url(environ), mistakes)
-    pace = _checked(lambda: _requests_per_second(environ), mistakes)
-    seconds = {name: float(text) for name in _SECONDS if (text := _value(environ, f"M3TER_{name.upper()}"))}
-    if mistakes:
-        raise ConfigError(*mistakes)
-    return M3terSettings(
-        api_key=values["M3TER_API_KEY"],
-        api_secret=values["M3TER_API_SECRET"],
-        org_id=values["M3TER_ORG_ID"],
-        base_url=base_url,
-        requests_per_second=pace,
-        **seconds,
-    )
+    source = EnvSettingsSource(M3terSettings)
+    source.env_vars = {name: value.strip() for name, value in environ.items() if value.strip()}
+    try:
+        return M3terSettings.model_validate(source())
+    except ValidationError as error:
+        raise ConfigError(*_mistakes(error)) from None
+
+
+def _mistakes(error: ValidationError) -> Iterator[str]:
+    about = {field.alias: field.description for field in M3terSettings.model_fields.values()}
+    for refusal in refusals(error, M3terSettings):
+        name = str(refusal.loc[0])
+        if refusal.kind == "missing":
+            yield f"{name} is not set; it is {about[name]} ({_WHERE})."
+        else:
+            yield sentence(f"the environment {refusal.words}")
 
 
 def executor(environ: Mapping[str, str] = os.environ) -> Executor:
@@ -134,60 +181,3 @@ def _shown(path: Path) -> str:
 
 def _value(environ: Mapping[str, str], name: str) -> str:
     return environ.get(name, "").strip()
-
-
-def _checked(read: Callable[[], Any], mistakes: list[str]) -> Any:
-    try:
-        return read()
-    except ValueError as error:
-        mistakes.append(f"the environment {error}.")
-        return None
-
-
-def _org_id(environ: Mapping[str, str]) -> None:
-    """It becomes part of addresses and object keys."""
-    org_id = _value(environ, "M3TER_ORG_ID")
-    if not re.fullmatch(r"[A-Za-z0-9_-]*", org_id):
-        raise ValueError(f"has the M3TER_ORG_ID {org_id!r}; write the id alone, letters, digits, - and _")
-
-
-def _base_url(environ: Mapping[str, str]) -> str:
-    return http_url(
-        "M3TER_BASE_URL", _value(environ, "M3TER_BASE_URL") or M3terSettings.model_fields["base_url"].default
-    )
-
-
-def _requests_per_second(environ: Mapping[str, str]) -> float:
-    text = _value(environ, "M3TER_REQUESTS_PER_SECOND") or "40"
-    try:
-        pace = float(text)
-    except ValueError:
-        pace = 0.0
-    if not 0 < pace <= FASTEST:
-        raise ValueError(
-            f"has the M3TER_REQUESTS_PER_SECOND {text!r}; write a number above 0 and at most {FASTEST:g}, "
-            "which is what m3ter answers per Organization"
-        )
-    return pace
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the environment says: handed to definitions and commands, and read nowhere else."""
-
-    organization: M3terSettings | ConfigError
-    """Definitions load without credentials, so what is missing is kept until something is to be read."""
-    executor: Executor = "in_process"
-
-    def connection(self) -> M3terSettings:
-        """ConfigError says which variables are missing or wrong."""
-        if isinstance(self.organization, ConfigError):
-            raise self.organization
-        return self.organization
-
-
-def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
-    try:
-        return Settings(load_m3ter_settings(environ), executor(environ))
-    except ConfigError as error:
-        return Settings(error, executor(environ))

@@ -7,10 +7,12 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from m3ter_dagster.config.values import unknown
+from m3ter_dagster.config.wording import Loc, unknown
 
-Loc = tuple[str | int, ...]
 NameMistake = tuple[Loc, str]
+
+ALL = "ALL"
+OPERATIONAL, USAGE = "OPERATIONAL", "USAGE"
 
 FIRST_EXPORTS = "first_exports"
 FAILED_EXPORTS, DELIVERED_EXPORTS, LATE_EXPORTS = "failed_exports", "delivered_exports", "late_exports"

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
-from pydantic import (
-    BeforeValidator,
-    Field,
-    WithJsonSchema,
-    field_validator,
-)
+from pydantic import Field, ValidatorFunctionWrapHandler, WrapValidator, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic_core.core_schema import ValidationInfo
 
-from m3ter_dagster.config.file_model import FileModel
-from m3ter_dagster.config.schedule_fields import LISTED, ScheduleFields, choice, list_of
-from m3ter_dagster.config.usage_items import FREQUENCIES, DimensionFilter, Ids, UsageAggregation, UsageGroup
-from m3ter_dagster.config.values import unknown
+from m3ter_dagster.config.fields import DISTINCT, FileModel, Frequency, Id, Text, rule
+from m3ter_dagster.config.names import ALL
+from m3ter_dagster.config.schedules import ScheduleFields
 from m3ter_dagster.model.time_periods import TIME_PERIODS
+
+if TYPE_CHECKING:
+    TimePeriod = str
+else:
+    TimePeriod = Literal[tuple(TIME_PERIODS)]
 
 RAW, AGGREGATED = "usage_raw", "usage_aggregated"
 """The assets that a usage schedule exports: the one or the other."""
@@ -25,39 +24,98 @@ RAW_BY_DAY = "usage_raw_by_day"
 USAGE_ASSETS = (RAW, AGGREGATED, RAW_BY_DAY)
 
 ORIGINAL = "ORIGINAL"
+FREQUENCIES: tuple[str, ...] = get_args(Frequency)
+FUNCTIONS = {"MEASURE": ("SUM", "MIN", "MAX", "COUNT", "LATEST", "MEAN"), "DIMENSION": ("COUNT", "UNIQUE")}
 
 
-def _time_period(value: Any) -> str:
-    if not isinstance(value, str) or value not in TIME_PERIODS:
-        raise ValueError(f"has the timePeriod {value!r}; {unknown(str(value), TIME_PERIODS)}")
-    return value
+def _ids(value: Any, inner: ValidatorFunctionWrapHandler) -> tuple[str, ...]:
+    """None at all stands for all, in code; in the file that would rather be a mistake."""
+    return () if value in (ALL, ()) else inner(value)
+
+
+IdList = Annotated[tuple[Id, ...], rule("write a list of ids, or ALL", min_length=1, schema=DISTINCT)]
+Ids = Annotated[IdList, WrapValidator(_ids, json_schema_input_type=Literal["ALL"] | IdList)]
+
+
+class DimensionFilter(FileModel):
+    """Only measurements with one of these values in the field."""
+
+    meter_id: Id = Field(description="The meter that has the field.", examples=["<meter id>"])
+    field_code: Text = Field(description="The code of a field that is no number.", examples=["region"])
+    values: tuple[Text, ...] = rule(
+        "write a list of texts", min_length=1, description="The values that are wanted.", examples=[["EU"]]
+    )
+
+
+class UsageAggregation(FileModel):
+    """A field, and how its values become one."""
+
+    meter_id: Id = Field(description="The meter that has the field.", examples=["<meter id>"])
+    field_code: Text = Field(description="The code of the field.", examples=["gb"])
+    field_type: Literal["MEASURE", "DIMENSION"] = Field(
+        default="MEASURE", description="Whether the field holds numbers or text."
+    )
+    function: Literal["SUM", "MIN", "MAX", "COUNT", "LATEST", "MEAN", "UNIQUE"] = Field(
+        description="A measure has all but UNIQUE, a dimension COUNT and UNIQUE.", examples=["SUM"]
+    )
+
+    @field_validator("function")
+    @classmethod
+    def _fits_the_field(cls, value: str, info: ValidationInfo) -> str:
+        field_type = info.data.get("field_type")
+        if field_type and value not in FUNCTIONS[field_type]:
+            raise ValueError(
+                f"has the function {value!r} for a field of the type {field_type}; "
+                f"write {' or '.join(FUNCTIONS[field_type])}"
+            )
+        return value
+
+
+class UsageGroup(FileModel):
+    """What aggregated values are kept apart by."""
+
+    group_type: Literal["ACCOUNT", "TIME", "DIMENSION"] = Field(description="The kind of group.", examples=["ACCOUNT"])
+    frequency: Frequency | None = Field(default=None, description="For TIME: the same as aggregationFrequency.")
+    meter_id: Id | None = Field(default=None, description="For DIMENSION: the meter that has the field.")
+    field_code: Text | None = Field(default=None, description="For DIMENSION: the code of the field.")
+
+    @model_validator(mode="after")
+    def _has_what_its_type_needs(self) -> Self:
+        needed = {"ACCOUNT": (), "TIME": ("frequency",), "DIMENSION": ("meterId", "fieldCode")}[self.group_type]
+        given = self.model_dump(by_alias=True, exclude={"group_type"}, exclude_none=True)
+        if set(given) != set(needed):
+            takes = " and ".join(needed) or "nothing else"
+            raise ValueError(f"has a group with the groupType {self.group_type}, which takes {takes}; write that")
+        return self
 
 
 class UsageSelection(FileModel):
     """Which measurements, and how they are aggregated."""
 
-    time_period: Annotated[str, BeforeValidator(_time_period), WithJsonSchema({"enum": list(TIME_PERIODS)})] = Field(
+    time_period: TimePeriod = Field(
         description="The time of the measurements, relative to the moment the export is due (UTC).",
         examples=["YESTERDAY"],
     )
-    meter_ids: Ids = Field(default=(), description="The meters, or ALL.", json_schema_extra=LISTED)
-    account_ids: Ids = Field(default=(), description="The accounts, or ALL.", json_schema_extra=LISTED)
-    dimension_filters: Annotated[tuple[DimensionFilter, ...], list_of("filters", at_least=0)] = Field(
-        default=(), description="Only measurements that pass all of these."
+    meter_ids: Ids = Field(default=(), description="The meters, or ALL.")
+    account_ids: Ids = Field(default=(), description="The accounts, or ALL.")
+    dimension_filters: tuple[DimensionFilter, ...] = rule(
+        "write a list of filters", default=(), description="Only measurements that pass all of these."
     )
-    groups: Annotated[tuple[UsageGroup, ...], list_of("groups", at_least=0)] = Field(
-        default=(), description="What aggregated values are kept apart by, beside time."
+    groups: tuple[UsageGroup, ...] = rule(
+        "write a list of groups", default=(), description="What aggregated values are kept apart by, beside time."
     )
-    aggregation_frequency: Annotated[
-        Literal["ORIGINAL", "HOUR", "DAY", "WEEK", "MONTH"],
-        *choice("aggregationFrequency", ORIGINAL, *FREQUENCIES),
-    ] = Field(
-        default_factory=lambda data: _frequency_of(data.get("groups", ())),
+    aggregation_frequency: Literal["ORIGINAL", "HOUR", "DAY", "WEEK", "MONTH"] = Field(
+        default_factory=lambda data: next(
+            (group.frequency for group in data.get("groups", ()) if group.frequency), ORIGINAL
+        ),
         description="ORIGINAL: the measurements as they are. Otherwise values are aggregated over this time.",
         validate_default=True,
     )
-    aggregations: Annotated[tuple[UsageAggregation, ...], list_of("aggregations", at_least=0)] = Field(
-        default=(), description="The fields of aggregated exports, each with its function.", validate_default=True
+    aggregations: tuple[UsageAggregation, ...] = rule(
+        "write a list of aggregations",
+        default=(),
+        description="The fields of aggregated exports, each with its function.",
+        validate_default=True,
     )
 
     @field_validator("dimension_filters", "groups", "aggregations")
@@ -105,9 +163,7 @@ class UsageSelection(FileModel):
 class UsageSchedule(UsageSelection, ScheduleFields):
     """Which measurements to export, whereto, and how often."""
 
-    source_type: Annotated[Literal["USAGE"], *choice("sourceType", "USAGE")] = Field(
-        description="The kind of data.", examples=["USAGE"]
-    )
+    source_type: Literal["USAGE"] = Field(description="The kind of data.", examples=["USAGE"])
 
     @field_validator("aggregations")
     @classmethod
@@ -130,7 +186,3 @@ class UsageSchedule(UsageSelection, ScheduleFields):
         chosen = self.model_dump(by_alias=True, mode="json", exclude_none=True)
         fields = {str(field.alias) for field in UsageSelection.model_fields.values()}
         return {name: value for name, value in chosen.items() if name in fields and value != []}
-
-
-def _frequency_of(groups: tuple[UsageGroup, ...]) -> str:
-    return next((group.frequency for group in groups if group.frequency), ORIGINAL)

@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-Loc = tuple[str | int, ...]
+from m3ter_dagster.config.wording import Loc
+
 _VARIABLE = re.compile(r"\$\{([^}]*)(\}|$)")
 
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from m3ter_dagster.config import UsageSelection
-from m3ter_dagster.config.usage_items import UsageAggregation
+from m3ter_dagster.config.usage import UsageAggregation
 from m3ter_dagster.m3ter.errors import UnknownMeters
 from m3ter_dagster.model.time_periods import Window
 from m3ter_dagster.usage.columns import UsageTable, aggregated_table, raw_table

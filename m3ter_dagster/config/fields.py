@@ -1,0 +1,197 @@
+"""The kinds of value in exports.yaml and the environment: pydantic's constraints, and advice beside each.
+
+What no constraint can say is a validator that raises a kind of error. The words are in `wording`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
+
+URL = r"^[Hh][Tt][Tt][Pp][Ss]?://[^\s/]+.*$"
+YEARS = range(2000, 2101)
+DISTINCT = {"uniqueItems": True}
+REFUSED = ("refused", "The advice beside the field says what is allowed.")
+"""The kind of error of a rule that no constraint can say."""
+
+
+def rule(advice: str, *, schema: Mapping[str, Any] | None = None, **constraints: Any) -> Any:
+    """Pydantic's constraints, and what to write instead of a wrong value: in messages, and in editors."""
+    return Field(json_schema_extra={"errorMessage": advice, **(schema or {})}, **constraints)
+
+
+class FileModel(BaseModel):
+    """What every part of exports.yaml is: frozen, written in camel case, without unknown keys."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+        hide_input_in_errors=True,
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_empty(cls, data: Any) -> Any:
+        """`region:` with nothing behind it is `region` left out."""
+        if not isinstance(data, Mapping):
+            return data
+        optional = {field.alias for field in cls.model_fields.values() if not field.is_required()}
+        return {key: value for key, value in data.items() if value is not None or key not in optional}
+
+
+def written_as(pattern: str) -> BeforeValidator:
+    """Refuses what pydantic would read all the same: 1_0 and ' 5' as numbers, yes as true, true as 1."""
+
+    def check(value: Any) -> Any:
+        text = value if isinstance(value, str) else json.dumps(value, default=str)
+        if not re.fullmatch(pattern, text):
+            raise PydanticCustomError(*REFUSED)
+        return value
+
+    return BeforeValidator(check)
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise PydanticCustomError(*REFUSED)
+    return text
+
+
+def _no_address(bucket: str) -> str:
+    try:
+        ipaddress.ip_address(bucket)
+    except ValueError:
+        return bucket
+    raise PydanticCustomError(*REFUSED)
+
+
+def _folders(prefix: str) -> str:
+    folders = prefix.split("/") if prefix else []
+    if any(folder in ("", ".", "..") for folder in folders) or len(prefix.encode()) > 512:
+        raise PydanticCustomError(*REFUSED)
+    return _printable(prefix)
+
+
+def is_address_of_a_host(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+        plain = text.isprintable() and " " not in text and not url.query and not url.fragment
+        return plain and url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:
+        return False
+
+
+def without_password(value: Any) -> Any:
+    """Before all other rules, since their words repeat the address."""
+    if isinstance(value, str) and "@" in value:
+        raise PydanticCustomError("url_password", "An address may not carry a user or password.")
+    return value
+
+
+def _url(text: str) -> str:
+    if not is_address_of_a_host(text):
+        raise PydanticCustomError(*REFUSED)
+    return text.rstrip("/")
+
+
+def _moment(value: Any) -> datetime:
+    """An aware time, in UTC."""
+    try:
+        moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+        utc = moment.astimezone(UTC)
+    except (OverflowError, TypeError, ValueError):
+        raise PydanticCustomError(*REFUSED) from None
+    if moment.tzinfo is None:
+        raise PydanticCustomError("timezone_aware", "A moment needs a time zone.")
+    if utc.year not in YEARS:
+        raise PydanticCustomError("year", "The year is far off.", {"first": YEARS[0], "last": YEARS[-1]})
+    return utc
+
+
+TrueOrFalse = Annotated[bool, written_as("true|false")]
+Code = Annotated[
+    str,
+    rule(
+        "write 1 to 80 characters without control characters and without a blank at either end",
+        pattern=r"^[^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f]{0,78}[^\s\x00-\x1f\x7f])?$",
+        title="code",
+    ),
+]
+Codes = Annotated[tuple[Code, ...], rule("write a list of destination codes", min_length=1, schema=DISTINCT)]
+Id = Annotated[
+    str,
+    rule("write an id as m3ter shows it: letters, digits, - and _", pattern=r"^[\w-]+$", max_length=80, title="id"),
+]
+Text = Annotated[
+    str,
+    rule("write 1 to 255 characters on one line", pattern=r"^[^\x00-\x1f\x7f]+$", max_length=255, title="text"),
+]
+Name = Annotated[
+    str, rule("write 1 to 200 characters on one line", min_length=1, max_length=200), AfterValidator(_printable)
+]
+BucketName = Annotated[
+    str,
+    rule(
+        "write the name of an S3 bucket: 3 to 63 lower-case letters, digits, dots and hyphens, a letter or digit at "
+        "both ends, no two dots together, not an IP address",
+        pattern=r"^[a-z0-9](\.?(-\.?)*[a-z0-9])*$",
+        min_length=3,
+        max_length=63,
+    ),
+    AfterValidator(_no_address),
+]
+Prefix = Annotated[
+    str,
+    rule(
+        "write folders such as 'm3ter/exports': at most 512 bytes, none of them empty, '.' or '..', no control "
+        "characters",
+        max_length=512,
+    ),
+    BeforeValidator(lambda value: value.strip("/") if isinstance(value, str) else value),
+    AfterValidator(_folders),
+]
+RoleArn = Annotated[
+    str,
+    rule(
+        "write the ARN of a role, such as arn:aws:iam::123456789012:role/m3ter-export",
+        pattern=r"^arn:aws[a-z-]*:iam::\d+:role/.+$",
+    ),
+]
+ExternalId = Annotated[
+    str,
+    rule(
+        "write 2 to 1224 letters, digits and +=,.@:/-_",
+        pattern=r"^[A-Za-z0-9_+=,.@:/-]+$",
+        min_length=2,
+        max_length=1224,
+        schema={"writeOnly": True},
+    ),
+]
+"""Shared with the owner of the role alone, so a wrong one is not repeated."""
+Region = Annotated[
+    str, rule("write a region such as eu-west-1", pattern=r"^[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?$")
+]
+Url = Annotated[
+    str,
+    rule("write an address such as https://store.example.com or http://host:9000", pattern=URL),
+    BeforeValidator(without_password),
+    AfterValidator(_url),
+]
+KmsKeyId = Annotated[str, rule("write a key's id, alias or ARN", pattern=r"^\S+$")]
+Period = Annotated[int, Field(ge=1, le=10_000), written_as("[0-9]{1,9}")]
+Moment = Annotated[
+    datetime, BeforeValidator(_moment), rule("write the moment with its zone, such as 2024-06-01T10:00:00Z")
+]
+Frequency = Literal["HOUR", "DAY", "WEEK", "MONTH"]

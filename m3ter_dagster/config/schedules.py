@@ -1,0 +1,98 @@
+"""Export Schedules of entities, and what every Export Schedule has, in m3ter's own field names."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from m3ter_dagster.config.fields import Code, Codes, FileModel, Moment, Name, Period, rule
+from m3ter_dagster.config.names import ALL, OPERATIONAL, USAGE, dagster_name
+from m3ter_dagster.config.wording import unknown
+from m3ter_dagster.model.cadence import Cadence
+from m3ter_dagster.model.entities import UnknownEntity, entities, find_entity
+
+
+class ScheduleFields(FileModel):
+    """Whereto, and how often."""
+
+    code: Code = Field(
+        description="The schedule's name in Dagster; characters other than A-Z a-z 0-9 _ become _.",
+        examples=["nightly"],
+    )
+    name: Name = Field(default_factory=lambda data: data.get("code", ""), description="A name for people.")
+    destinations: Codes = Field(
+        description="The codes of the destinations that get each export.", examples=[["warehouse"]]
+    )
+    # MINUTE is for the tests of this project; editors and messages do not offer it.
+    schedule_type: Literal["HOUR", "DAY", "MINUTE"] = Field(
+        description="The unit of the period.", examples=["DAY"], json_schema_extra={"enum": ["HOUR", "DAY"]}
+    )
+    period: Period = Field(description="The number of hours or days from one export to the next.", examples=[5])
+    dt_created: Moment = Field(
+        description="When the schedule was created, with a time zone: the first export is due at once, later ones "
+        "whole periods after this moment.",
+        examples=["2024-06-01T10:00:00Z"],
+    )
+
+    @property
+    def dagster_name(self) -> str:
+        return dagster_name(self.code)
+
+    @property
+    def job_name(self) -> str:
+        return f"export_{self.dagster_name}"
+
+    @property
+    def cadence(self) -> Cadence:
+        return Cadence(self.schedule_type, self.period, self.dt_created)
+
+
+def data_types() -> list[str]:
+    """m3ter's names of the entities, in the canonical order."""
+    return [entity.operational_data_type for entity in entities().values()]
+
+
+def _entity_name(name: str) -> str:
+    try:
+        return find_entity(name).name
+    except UnknownEntity:
+        known = [ALL, *data_types()]
+        raise ValueError(f"names the operational data type {name!r}; {unknown(name, known)}") from None
+
+
+def _all_entities(value: Any) -> Any:
+    return list(entities()) if value == ALL or (isinstance(value, (list, tuple)) and ALL in value) else value
+
+
+def _in_order(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name for name in entities() if name in names)
+
+
+def _offered_names(schema: dict[str, Any]) -> None:
+    schema["enum"] = [ALL, *data_types(), *entities()]
+
+
+EntityName = Annotated[
+    str, AfterValidator(_entity_name), Field(title="operational data type", json_schema_extra=_offered_names)
+]
+EntityNames = Annotated[
+    tuple[EntityName, ...],
+    rule("write a list of entities such as [ACCOUNTS, BILLS], or ALL", min_length=1),
+    AfterValidator(_in_order),
+]
+
+
+class ExportSchedule(ScheduleFields):
+    """Which entities to export, whereto, and how often."""
+
+    source_type: Literal["OPERATIONAL"] = rule(
+        f"write {OPERATIONAL} or {USAGE}", default=OPERATIONAL, description="The kind of data."
+    )
+    operational_data_types: Annotated[
+        EntityNames, BeforeValidator(_all_entities, json_schema_input_type=Literal["ALL"] | EntityNames)
+    ] = Field(description="The entities to export, or ALL.", examples=[["ACCOUNTS", "BILLS"], ALL])
+
+    @property
+    def asset_names(self) -> tuple[str, ...]:
+        return self.operational_data_types

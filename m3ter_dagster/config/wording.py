@@ -1,0 +1,184 @@
+"""What pydantic refuses, in words that complete "schedule 'nightly' ...": one table by kind of error.
+
+What is allowed, and an example of it, stands beside each field; it is read from the JSON Schema of the model.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+Loc = tuple[str | int, ...]
+Schema = Mapping[str, Any]
+
+WORDS = {
+    "container": "has {kind} as {noun}; {advice}",
+    "extra_forbidden": "has the unknown key {key!r}; {known}",
+    "missing": "has no {key!r}; write it, such as {key}: {example}",
+    "model_type": "{has_a_kind}; write keys and values, such as {pair}",
+    "nothing": "has nothing behind {key!r}; write it, such as {key}: {example}",
+    "of_another_kind": "has the key {key!r}, which belongs to the sourceType {other}; a schedule exports operational "
+    "or usage data, write a schedule for each",
+    "secret": "has an invalid {noun}; {advice}",
+    "string_type": "has {kind} as {noun}; write one text",
+    "timezone_aware": "has the {noun} {value!r}, which has no time zone; {advice}",
+    "too_short": "has an empty list as {noun}; {at_least}",
+    "tuple_type": "has {kind} as {noun}; {advice}",
+    "url_password": "has a user or password in {noun}; write the address without them",
+    "value_error": "{error}",
+    "year": "has the {noun} {value!r}; write a moment from {first} to {last}",
+}
+A_WRONG_VALUE = "{has} the {noun} {value!r}; {advice}"
+"""Every other kind: patterns, lengths, limits, choices."""
+MOST_CHOICES = 7
+"""More than these are listed in the order of the alphabet, with the nearest one."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """One mistake; `loc` is the value that it is about, by the names that the file uses."""
+
+    kind: str
+    loc: Loc
+    words: str
+
+
+@dataclass(frozen=True)
+class _Place:
+    """What the schema says of a location: of the value, of the model that it is in, of that model's alternatives."""
+
+    loc: Loc
+    value: Schema
+    owner: Schema
+    alternatives: Sequence[Schema]
+
+
+def refusals(error: ValidationError, model: type[BaseModel]) -> Iterator[Refusal]:
+    """All but those that only follow from another one."""
+    schema = model.model_json_schema(by_alias=True)
+    for details in error.errors():
+        if not _follows(details):
+            place = _place(schema, details["loc"])
+            kind = _kind(details, place)
+            yield Refusal(kind, place.loc, WORDS.get(kind, A_WRONG_VALUE).format_map(_values(details, place)))
+
+
+def _follows(details: ErrorDetails) -> bool:
+    """Of a wrong field: its default in another one is missing. Of a wrong item: its list is one too short."""
+    kind = details["type"]
+    return kind == "default_factory_not_called" or (kind == "too_short" and bool(details["input"]))
+
+
+def unknown(value: str, known: Iterable[str]) -> str:
+    """What is known instead of `value`, and which of it was probably meant."""
+    names = sorted(known)
+    folded = {name.casefold(): name for name in names}
+    near = difflib.get_close_matches(value.casefold(), folded, n=1, cutoff=0.6)
+    meant = f" Did you mean {folded[near[0]]!r}?" if near and len(names) > 5 else ""
+    return f"known are {', '.join(names)}.{meant}"
+
+
+def sentence(words: str) -> str:
+    return words if words.endswith((".", "?")) else f"{words}."
+
+
+def _place(schema: Schema, loc: Loc) -> _Place:
+    value = owner = schema
+    plain: list[str | int] = []
+    alternatives: list[Schema] = []
+    for part in loc:
+        if "oneOf" in value:
+            # Pydantic says which model of several read the item; the file has no such level.
+            alternatives = [_meant(one, schema) for one in value["oneOf"]]
+            value = schema["$defs"][part]
+            continue
+        plain.append(part)
+        if isinstance(part, str):
+            owner = value
+        value = _meant(value.get("items", {}) if isinstance(part, int) else value["properties"].get(part, {}), schema)
+    return _Place(tuple(plain), value, owner, alternatives)
+
+
+def _meant(value: Schema, schema: Schema) -> Schema:
+    """Without null and the word ALL, which stand beside what is usually written."""
+    if "$ref" in value:
+        return {**schema["$defs"][value["$ref"].rsplit("/", 1)[-1]], **value}
+    usual = next((one for one in value.get("anyOf", ()) if one.get("type") != "null" and "const" not in one), None)
+    return {**_meant(usual, schema), **value} if usual else value
+
+
+def _kind(details: ErrorDetails, place: _Place) -> str:
+    """Pydantic's, or one that says more."""
+    kind, value = details["type"], details["input"]
+    if kind == "extra_forbidden" and _owner_of_key(place):
+        return "of_another_kind"
+    if kind in ("extra_forbidden", "missing", "value_error"):
+        return kind
+    if value is None and place.loc and isinstance(place.loc[-1], str):
+        return "nothing"
+    if kind in WORDS:
+        return kind
+    if isinstance(value, (list, tuple, dict)):
+        return "container"
+    return "secret" if place.value.get("writeOnly") else kind
+
+
+def _owner_of_key(place: _Place) -> Schema | None:
+    """The alternative that has the unknown key."""
+    others = [one for one in place.alternatives if place.loc[-1] in one["properties"] and len(place.loc) == 3]
+    return others[0] if others else None
+
+
+def _values(details: ErrorDetails, place: _Place) -> dict[str, Any]:
+    """What the words are about."""
+    key = str(place.loc[-1]) if place.loc else ""
+    value, is_item = details["input"], not place.loc or isinstance(place.loc[-1], int)
+    other = _owner_of_key(place) or {}
+    kind = "a text" if isinstance(value, str) and not is_item and "properties" in place.value else a_kind_of(value)
+    first = next(iter(place.value.get("properties", {"": {}}).items()))
+    advice = _advice(place.value, value)
+    return {
+        "advice": advice,
+        "at_least": advice.replace("a list of", "at least one of"),
+        "example": _example(place.value),
+        "has": "names" if is_item else "has",
+        "has_a_kind": f"is {kind}" if is_item else f"has {kind} as {key}",
+        "key": key,
+        "kind": kind,
+        "known": unknown(key, place.owner.get("properties", ())),
+        "noun": place.value.get("title", "value") if is_item else key,
+        "other": other.get("properties", {}).get("sourceType", {}).get("const"),
+        "pair": f"{first[0]}: {_example(first[1])}",
+        "value": value if isinstance(value, (str, int, float)) else str(value),
+        **details.get("ctx", {}),
+    }
+
+
+def _advice(value: Schema, given: Any) -> str:
+    """That of the field, or what its type allows."""
+    choices = value.get("enum") or [value[name] for name in ("const",) if name in value]
+    if "errorMessage" in value:
+        return value["errorMessage"]
+    if len(choices) > MOST_CHOICES:
+        return unknown(str(given), choices)
+    if choices:
+        return f"write {' or '.join(choices)}"
+    if value.get("type") == "integer":
+        return f"write a whole number from {value['minimum']} to {value['maximum']}, such as {_example(value)}"
+    return "write true or false"
+
+
+def a_kind_of(value: Any) -> str:
+    kinds = {list: "a list", tuple: "a list", dict: "a mapping", type(None): "nothing"}
+    return kinds.get(type(value), f"the value {value!r}")
+
+
+def _example(value: Schema) -> str:
+    """As YAML."""
+    return json.dumps(value.get("examples", [""])[0]).replace('"', "")
