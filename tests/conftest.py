@@ -1,22 +1,84 @@
-"""Fixtures that need closing: S3 stores, and an environment without this machine's AWS settings."""
+"""What the tests share: S3 stores, Dagster instances, an environment without this machine's AWS settings."""
 
 from __future__ import annotations
 
 import os
 import random
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from functools import cache
 from pathlib import Path
 
+import botocore.session
+import dagster as dg
 import pytest
 import stores
+from botocore.loaders import create_loader
 from deliveries import MARK, ROWS
+from starts import starts_a_server
 from stores import Key, Store
+
+NewInstance = Callable[[Path], AbstractContextManager[dg.DagsterInstance]]
+MEMORY = Path("/dev/shm")
+NO_COMPUTE_LOGS = {
+    "compute_logs": {
+        "module": "dagster._core.storage.noop_compute_log_manager",
+        "class": "NoOpComputeLogManager",
+    }
+}
+"""Dagster starts two processes for the logs of each run."""
+ENOUGH_MEMORY = 4_000_000_000
+LONGEST = ("test_schedules_daemon.py", "test_ui.py", "test_kills.py")
+"""Files that wait for a clock, a browser or a process; the others use the time."""
+
+
+def pytest_configure() -> None:
+    """Temporary files are kept in memory where there is room: Dagster's SQLite waits for the disk at each event."""
+    if "TMPDIR" not in os.environ and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ENOUGH_MEMORY:
+        os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests come first, so that no process is left alone with one at the end."""
+    """Mark what needs a server or another program; put long files first, so that no process ends alone with one."""
+    for item in items:
+        if starts_a_server(item):
+            item.add_marker("servers")
+        if not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: (order.get(item.path.name, len(order)), item.path not in slow))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_loader_of_botocore() -> Iterator[None]:
+    """Each session of botocore parses the megabyte of JSON that describes AWS again, unless it is given a loader."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(botocore.session, "create_loader", cache(create_loader))
+        yield
+
+
+@pytest.fixture(scope="session")
+def new_instance(tmp_path_factory: pytest.TempPathFactory) -> NewInstance:
+    """Opens an instance on disk, in a new folder of the one that it is given; only the first one makes its tables."""
+    empty = tmp_path_factory.mktemp("empty_home")
+    with dg.instance_for_test(NO_COMPUTE_LOGS, temp_dir=str(empty)):
+        pass
+
+    def opened(folder: Path) -> AbstractContextManager[dg.DagsterInstance]:
+        home = shutil.copytree(empty, folder / "dagster")
+        return dg.instance_for_test(NO_COMPUTE_LOGS, temp_dir=str(home))
+
+    return opened
+
+
+@pytest.fixture
+def instance(new_instance: NewInstance, tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    """An instance of the test's own, on disk, so that one run finds another."""
+    with new_instance(tmp_path) as instance:
+        yield instance
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,8 @@
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -23,16 +25,16 @@ BEFORE = JUNE_6 - timedelta(minutes=1)
 LATE = JUNE_6 + timedelta(hours=6)
 """The grace of five days is over."""
 DAGSTER = "https://dagster.example.com"
+NewInstance = Callable[[Path], AbstractContextManager[dg.DagsterInstance]]
 IN_PROCESS = dg.in_process_executor
 FINANCE = {"m3ter/schedule": "finance"}
 TAGS = FINANCE | {"m3ter/due": JUNE_6.isoformat()}
 
 
 @pytest.fixture(scope="module")
-def used_instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dg.DagsterInstance]:
-    """One that knows schedules' toggles; making it takes a second."""
-    settings = {"telemetry": {"enabled": False}}
-    with dg.DagsterInstance.local_temp(str(tmp_path_factory.mktemp("home")), overrides=settings) as instance:
+def used_instance(new_instance: NewInstance, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dg.DagsterInstance]:
+    """One for all tests; making it takes a second."""
+    with new_instance(tmp_path_factory.mktemp("home")) as instance:
         yield instance
 
 

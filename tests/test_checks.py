@@ -58,14 +58,6 @@ def use(s3: SandboxS3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
         api.close()
 
 
-@pytest.fixture
-def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    home = tmp_path / "dagster"
-    home.mkdir()
-    with dg.instance_for_test(temp_dir=str(home)) as instance:
-        yield instance
-
-
 def export(instance: dg.DagsterInstance, *names: str, again: dg.DagsterRun | None = None) -> dg.DagsterRun:
     """Run the export job for these entities, or complete an earlier run of it."""
     config = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,13 @@ from typing import Any
 import dagster as dg
 import polars as pl
 import pytest
+from click.testing import CliRunner
 from dagster._core.events import EngineEventData, JobFailureData
+from processes import plain_environment
 
 from m3ter_dagster.assets.manifest import export_manifest
 from m3ter_dagster.assets.operational import operational_assets
+from m3ter_dagster.cli import main
 from m3ter_dagster.config import load_exports, load_settings
 from m3ter_dagster.config.usage import USAGE_ASSETS
 from m3ter_dagster.definitions import definitions
@@ -41,6 +45,7 @@ PROGRAM = Path(sys.executable).parent / "m3ter-dagster"
 
 Records = Iterable[tuple[str, dict[str, Any]]]
 Use = Callable[..., SandboxApi]
+NewInstance = Callable[[Path], AbstractContextManager[dg.DagsterInstance]]
 
 
 @pytest.fixture(scope="module")
@@ -103,9 +108,9 @@ def set_environment(monkeypatch: pytest.MonkeyPatch, values: dict[str, str]) -> 
 
 
 @pytest.fixture(scope="module")
-def instance() -> Iterator[dg.DagsterInstance]:
+def instance(new_instance: NewInstance, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dg.DagsterInstance]:
     """An instance on disk, which a re-execution can find the first run in."""
-    with dg.instance_for_test() as instance:
+    with new_instance(tmp_path_factory.mktemp("home")) as instance:
         yield instance
 
 
@@ -342,11 +347,13 @@ def test_an_asset_of_the_users_own_reads_the_delivered_file_as_a_typed_frame(
     assert sorted(seen[1].collect()["id"]) == sorted(ids)
 
 
-def test_an_entity_that_was_never_delivered_cannot_be_read(house: House) -> None:
+def test_an_entity_that_was_never_delivered_cannot_be_read(
+    house: House, new_instance: NewInstance, tmp_path: Path
+) -> None:
     house.use(ORGANIZATION.records())
     message = r"^meter was never delivered, so there is no file to read; materialise meter first\.$"
     assets = [*operational_assets(), downstream([])]
-    with dg.instance_for_test() as unused, pytest.raises(NotExported, match=message):
+    with new_instance(tmp_path) as unused, pytest.raises(NotExported, match=message):
         dg.materialize(assets, selection=["report"], instance=unused, resources=resources())
 
 
@@ -359,14 +366,16 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
         yield sandbox
 
 
-def export(sandbox: Sandbox, folder: Path, *options: str, **environment: str | None) -> tuple[int, str, str]:
-    """Exit code, output and errors of `m3ter-dagster export`; None takes a variable away."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("M3TER_", "AWS_", "DAGSTER_"))}
-    given = {**kept, **sandbox.environment, "DAGSTER_HOME": str(folder / "home"), "M3TER_REQUESTS_PER_SECOND": "50"}
-    changed = {name: value for name, value in {**given, **environment}.items() if value is not None}
+def export(sandbox: Sandbox, folder: Path, *options: str, **environment: str) -> tuple[int, str, str]:
+    """Exit code, output and errors of `m3ter-dagster export`."""
     command = [str(PROGRAM), "export", *options]
-    done = subprocess.run(command, cwd=folder, env=changed, capture_output=True, text=True, check=False, timeout=90)
+    variables = {**plain_environment(), **variables_of(sandbox, folder), **environment}
+    done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False, timeout=90)
     return done.returncode, done.stdout, done.stderr
+
+
+def variables_of(sandbox: Sandbox, folder: Path) -> dict[str, str]:
+    return {**sandbox.environment, "DAGSTER_HOME": str(folder / "home"), "M3TER_REQUESTS_PER_SECOND": "50"}
 
 
 @pytest.mark.slow
@@ -428,11 +437,18 @@ WRONG_USE = [
 
 @pytest.mark.parametrize(("options", "environment", "message"), WRONG_USE)
 def test_wrong_use_ends_with_2_and_says_what_is_right(
-    sandbox: Sandbox, tmp_path: Path, options: tuple[str, ...], environment: dict[str, str | None], message: str
+    sandbox: Sandbox,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: tuple[str, ...],
+    environment: dict[str, str | None],
+    message: str,
 ) -> None:
+    """None takes a variable away."""
+    monkeypatch.chdir(tmp_path)
     asked = len(sandbox.api.requests)
-    code, output, errors = export(sandbox, tmp_path, *options, **environment)
-    assert (code, output) == (2, "")
-    assert message in errors
-    assert "Traceback" not in errors
+    result = CliRunner().invoke(main, ["export", *options], env={**variables_of(sandbox, tmp_path), **environment})
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
     assert len(sandbox.api.requests) == asked

@@ -7,7 +7,7 @@ import random
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,25 +38,11 @@ from m3ter_dagster.runs import export_now, job_named, resume
 Truth = dict[str, bytes]
 """The CSVs of an export without a fault, by type."""
 MoveIn = Callable[..., House]
+NewInstance = Callable[[Path], AbstractContextManager[dg.DagsterInstance]]
 SOME = ("account_plan", "meter")
 """One that is asked for per account, and one of several pages."""
 READ_TIMEOUT = "0.7"
 """Seconds: more than a slow answer pauses, less than one may hang."""
-
-
-@pytest.fixture
-def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    with new_instance(tmp_path) as instance:
-        yield instance
-
-
-@contextmanager
-def new_instance(folder: Path) -> Iterator[dg.DagsterInstance]:
-    """On disk, so that a resume finds the first run."""
-    home = folder / "dagster"
-    home.mkdir()
-    with dg.instance_for_test(temp_dir=str(home)) as instance:
-        yield instance
 
 
 @pytest.fixture
@@ -74,19 +60,22 @@ def move_in(moto_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.fixture(scope="module")
-def truth(moto_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Truth:
-    return without_a_fault(moto_store, tmp_path_factory.mktemp("small"), small_organization(), NAMES)
+def truth(moto_store: Store, new_instance: NewInstance, tmp_path_factory: pytest.TempPathFactory) -> Truth:
+    with new_instance(folder := tmp_path_factory.mktemp("small")) as instance:
+        return without_a_fault(moto_store, instance, folder, small_organization(), NAMES)
 
 
 @pytest.fixture(scope="module")
-def large_truth(moto_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Truth:
-    return without_a_fault(moto_store, tmp_path_factory.mktemp("large"), large_meters(), ["meter"])
+def large_truth(moto_store: Store, new_instance: NewInstance, tmp_path_factory: pytest.TempPathFactory) -> Truth:
+    with new_instance(folder := tmp_path_factory.mktemp("large")) as instance:
+        return without_a_fault(moto_store, instance, folder, large_meters(), ["meter"])
 
 
-def without_a_fault(store: Store, folder: Path, records: Records, names: Sequence[str]) -> Truth:
+def without_a_fault(
+    store: Store, instance: dg.DagsterInstance, folder: Path, records: Records, names: Sequence[str]
+) -> Truth:
     with (
         pytest.MonkeyPatch.context() as monkeypatch,
-        new_instance(folder) as instance,
         open_house(store, folder, records, codes=["warehouse"]) as house,
     ):
         house.move_in(monkeypatch)

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -37,12 +35,6 @@ FINANCE = schedule_of(name="Finance")
 HOURLY = schedule_of("hour-ly", schedule_type="HOUR", period=1, operational_data_types="ALL")
 LATER = schedule_of("later", dt_created=NOW + timedelta(hours=1))
 CONFIG = {"resources": {IO_MANAGER: {"config": {"destinations": ["warehouse", "archive"]}}}}
-
-
-@pytest.fixture
-def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
-        yield instance
 
 
 class Destinations(dg.ConfigurableIOManager):

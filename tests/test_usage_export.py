@@ -128,17 +128,14 @@ class House:
 
 
 @pytest.fixture
-def house(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[House]:
+def house(sandbox: Sandbox, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> House:
     for name, value in sandbox.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("M3TER_REQUESTS_PER_SECOND", "50")
     monkeypatch.setenv("M3TER_JOB_PAUSE_SECONDS", "0.01")
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "dagster").mkdir()
-    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
     sandbox.usage.behaviour = Behaviour()
-    with dg.instance_for_test(temp_dir=str(tmp_path / "dagster")) as instance:
-        yield House(sandbox, instance)
+    return House(sandbox, instance)
 
 
 def key_of(result: Any, name: str = RAW) -> str:
