@@ -7,7 +7,7 @@ HOME_OF_DAGSTER := $(CURDIR)/.dagster
 PORT ?= 3000
 AUDIT := $(BIN)/pip-audit --strict --disable-pip --no-deps --progress-spinner off --requirement
 
-.PHONY: help demo test check fix ui lock audit browser clean
+.PHONY: help demo test test-fast mutants check fix ui lock audit browser clean
 
 help: ## This list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -16,7 +16,10 @@ demo: $(INSTALLED) ## Export a sample organization to a sample S3, through Dagst
 	$(BIN)/m3ter-dagster demo
 
 test: $(INSTALLED) ## All tests (those in a browser need `make browser` once)
-	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n 4 --dist loadgroup --no-loadscope-reorder
+
+test-fast: $(INSTALLED) ## The tests that start no server, no browser and no other program
+	$(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "not servers and not slow" --hypothesis-profile fast
 
 check ui: export DAGSTER_HOME := $(HOME_OF_DAGSTER)
 

@@ -17,8 +17,12 @@ import pytest
 import stores
 from botocore.loaders import create_loader
 from deliveries import MARK, ROWS
+from hypothesis import settings
 from starts import starts_a_server
 from stores import Key, Store
+
+# Of each property a few examples, for the person who is working; `make test` looks at all.
+settings.register_profile("fast", max_examples=20)
 
 NewInstance = Callable[[Path], AbstractContextManager[dg.DagsterInstance]]
 MEMORY = Path("/dev/shm")

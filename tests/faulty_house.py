@@ -88,11 +88,11 @@ class House:
 
     def objects(self) -> Objects:
         """Everything that stands in a bucket, under whatever name."""
-        return {
-            (bucket, key): self.store.content(bucket, key)
-            for bucket in self.buckets.values()
-            for key in self.store.keys(bucket)
-        }
+        return {(bucket, key): self.store.content(bucket, key) for bucket, key in self.places()}
+
+    def places(self) -> list[tuple[str, str]]:
+        """Bucket and key of everything that stands in a bucket, under whatever name."""
+        return [(bucket, key) for bucket in self.buckets.values() for key in self.store.keys(bucket)]
 
     def delivered(self) -> dict[tuple[str, str], bytes]:
         """The CSVs by destination and type; there is one of each."""
@@ -103,7 +103,7 @@ class House:
         return dict(csvs)
 
     def manifests(self) -> list[str]:
-        return [f"s3://{bucket}/{key}" for bucket, key in self.objects() if key.endswith("_manifest.json")]
+        return [f"s3://{bucket}/{key}" for bucket, key in self.places() if key.endswith("_manifest.json")]
 
     def open_uploads(self) -> list[Any]:
         return [one for bucket in self.buckets.values() for one in self.store.open_uploads(bucket)]
@@ -118,7 +118,7 @@ class House:
         package = read_data_package(store.read(manifest, at_most=1_000_000))
         with TemporaryDirectory() as folder:
             report = verify(package, manifest, store=store, folder=Path(folder), found=lambda _: None)
-        assert {one.entity for one in report.entities} == {name for _, name in self.delivered()}
+        assert {one.entity for one in report.entities} == {type_of(key) for _, key in self.places()} & entities().keys()
         return report.findings
 
 

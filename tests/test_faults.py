@@ -101,7 +101,7 @@ def assert_whole(house: House, truth: Truth, export_id: str) -> None:
     files = [f"{export_id}_{name}" for name in truth]
     expected = [*(f"{file}.csv" for file in files), *(f"{file}_keys.parquet" for file in files)]
     for bucket in house.buckets.values():
-        found = [key.rsplit("/", 1)[-1] for where, key in house.objects() if where == bucket]
+        found = [key.rsplit("/", 1)[-1] for where, key in house.places() if where == bucket]
         assert sorted(found) == sorted([*expected, f"{export_id}_manifest.json"])
     assert house.findings() == []
     assert house.open_uploads() == []

@@ -127,7 +127,7 @@ def assert_resumed(house: House, truth: Truth, run_id: str, *options: str) -> No
     assert resumed.exit_code == 0, resumed.output
     assert house.delivered() == {(code, name): content for code in house.buckets for name, content in truth.items()}
     assert len(house.manifests()) == len(house.buckets)
-    assert all(f"/{run_id}_" in key for _, key in house.objects())
+    assert all(f"/{run_id}_" in key for _, key in house.places())
     assert house.findings() == []
     assert house.open_uploads() == []
 
