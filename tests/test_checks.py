@@ -120,6 +120,29 @@ def test_a_run_of_three_entities_makes_only_their_checks(use: Use, instance: dg.
     }
 
 
+def test_more_than_half_of_the_rows_gone_is_a_warning_and_half_of_them_is_none(
+    use: Use, instance: dg.DagsterInstance
+) -> None:
+    accounts = [("account", {"id": f"a-{number}", "name": "A", **OLD}) for number in range(10)]
+    expected = {
+        10: (True, "Not checked: there is no previous export by the same schedule."),
+        5: (True, "5 rows, 10 in the previous export."),
+        2: (False, "2 rows, 5 in the previous export."),
+        1: (True, "1 rows, 2 in the previous export."),
+        0: (False, "0 rows, 1 in the previous export."),
+    }
+    for rows, (passed, description) in expected.items():
+        use(accounts[:rows])
+        run = export(instance, "account", MANIFEST)
+        records = instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION).records
+        events = [record.event_log_entry.dagster_event for record in records]
+        evaluations = [event.asset_check_evaluation_data for event in events if event]
+        (found,) = [one for one in evaluations if one.check_name == "row_count"]
+        assert run.is_success
+        assert (found.passed, found.description) == (passed, description)
+        assert found.passed or found.severity == dg.AssetCheckSeverity.WARN
+
+
 def test_a_reference_to_nothing_is_named_and_the_run_succeeds(use: Use, instance: dg.DagsterInstance) -> None:
     use([("account", {"id": "a", "name": "A", **OLD}), contract(1, "a"), contract(2, NOBODY), contract(3, NOBODY)])
     run = export(instance, "account", "contract")
