@@ -21,6 +21,10 @@ test: $(INSTALLED) ## All tests (those in a browser need `make browser` once)
 test-fast: $(INSTALLED) ## The tests that start no server, no browser and no other program
 	$(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "not servers and not slow" --hypothesis-profile fast
 
+mutants: $(INSTALLED) ## Which changes of frames/ and m3ter/ no test would notice (takes long; MUTANTS names some)
+	$(BIN)/mutmut run $(MUTANTS)
+	$(BIN)/mutmut results
+
 check ui: export DAGSTER_HOME := $(HOME_OF_DAGSTER)
 
 check: $(INSTALLED) $(HOME_OF_DAGSTER)/dagster.yaml ## Lint, format, types, layers, definitions, vulnerabilities
@@ -51,7 +55,7 @@ browser: ## Debian's chromium, only for the tests in a browser (needs root)
 	command -v chromium >/dev/null || { apt-get update && apt-get install --yes --no-install-recommends chromium; }
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) .dagster demo-output .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .dagster demo-output mutants .pytest_cache .ruff_cache .hypothesis
 
 $(INSTALLED): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -22,7 +22,7 @@ from starts import starts_a_server
 from stores import Key, Store
 
 # Of each property a few examples, for the person who is working; `make test` looks at all.
-settings.register_profile("fast", max_examples=20)
+settings.register_profile("fast", max_examples=20, deadline=None)
 
 NewInstance = Callable[[Path], AbstractContextManager[dg.DagsterInstance]]
 MEMORY = Path("/dev/shm")
