@@ -20,7 +20,7 @@ KEYS = [
 
 @pytest.mark.parametrize(("prefix", "order", "key"), KEYS)
 def test_a_key_follows_prefix_and_partition_order(prefix, order, key):
-    assert object_key(EXPORT, "bill", prefix=prefix, partition_order=order) == key
+    assert object_key(EXPORT, "bill", prefix=prefix, partition_order=order, suffix="csv") == key
 
 
 def test_the_suffix_is_the_files_own():
@@ -30,7 +30,7 @@ def test_the_suffix_is_the_files_own():
 
 def test_date_and_hour_are_utc():
     due = datetime(2025, 1, 28, 1, 30, tzinfo=timezone(timedelta(hours=5, minutes=30)))
-    key = object_key(Export(id="e", org_id="o", due=due), "bill", prefix="", partition_order="TIME_FIRST")
+    key = object_key(Export(id="e", org_id="o", due=due), "bill", prefix="", partition_order="TIME_FIRST", suffix="csv")
     assert key == "orgId=o/date=2025-01-27/hour=20/type=bill/e_bill.csv"
 
 

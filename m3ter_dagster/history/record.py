@@ -12,6 +12,7 @@ from typing import Any
 import dagster as dg
 import msgspec
 
+from m3ter_dagster.frames.formats import format_of
 from m3ter_dagster.history import older
 from m3ter_dagster.model.entities import Table, entities
 from m3ter_dagster.model.manifest import ExportedEntity
@@ -140,11 +141,13 @@ def whole_export_in(materialization: dg.AssetMaterialization) -> WholeExport | N
 
 def exported_entity(delivery: Delivery) -> ExportedEntity:
     """The record as the manifest lists it."""
-    reading = delivery.reading
+    reading, format = delivery.reading, format_of(delivery.objects[0].uri)
     window = {"window": [moment.isoformat() for moment in reading.window]} if reading.window else {}
     return ExportedEntity(
         entity=delivery.table,
         rows=delivery.rows,
+        file_format=format.suffix,
+        media_type=format.content_type.partition(";")[0],
         objects={one.destination: msgspec.structs.asdict(one) for one in delivery.objects},
         reading={
             "from": reading.started.isoformat(),

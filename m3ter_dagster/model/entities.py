@@ -65,7 +65,7 @@ class Listing:
 
 
 class Table(Protocol):
-    """Anything that is exported as a CSV: an entity, or measurements."""
+    """Anything whose rows are exported as a file: an entity, or measurements."""
 
     @property
     def name(self) -> str: ...

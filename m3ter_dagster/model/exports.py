@@ -35,7 +35,7 @@ def object_key(
     *,
     prefix: str,
     partition_order: PartitionOrder,
-    suffix: str = "csv",
+    suffix: str,
     name: str | None = None,
 ) -> str:
     """The key of one file of the export, named after its type unless it has a `name` of its own.

@@ -21,6 +21,9 @@ class ExportedEntity:
 
     entity: Table
     rows: int
+    file_format: str
+    """In the words of Table Schema: csv."""
+    media_type: str
     objects: Mapping[str, Mapping[str, Any]]
     """By destination: uri, bytes, sha256, etag."""
     reading: Mapping[str, Any]
@@ -78,8 +81,8 @@ def _resource(one: ExportedEntity, destination: str, present: set[str]) -> dict[
         "name": one.entity.name.replace("_", "-"),
         "profile": "tabular-data-resource",
         "path": delivered["uri"],
-        "format": "csv",
-        "mediatype": "text/csv",
+        "format": one.file_format,
+        "mediatype": one.media_type,
         "encoding": "utf-8",
         "bytes": delivered["bytes"],
         "hash": f"sha256:{delivered['sha256']}",

@@ -61,7 +61,7 @@ class ExportIOManager(dg.ConfigurableIOManager):
                 raise UnknownDestination(code, list(known))
         self._destinations = Destinations(known)
         self._format = format_for(self.exports)
-        self._folder = tempfile.TemporaryDirectory(prefix="m3ter-csv-")
+        self._folder = tempfile.TemporaryDirectory(prefix="m3ter-files-")
         assert context.run
         assert context.instance
         self._run, self._instance = context.run, context.instance
