@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
@@ -13,7 +12,7 @@ from deliveries import EXPORT, destination, destinations
 from stores import Store
 
 from m3ter_dagster.delivery.destinations import Destinations
-from m3ter_dagster.delivery.differences import Compared, compare
+from m3ter_dagster.delivery.differences import Compared, Previous, compare
 from m3ter_dagster.frames.schema import frame_schema
 from m3ter_dagster.model.entities import Entity, find_entity
 
@@ -28,7 +27,7 @@ def warehouse(moto_store: Store, moto_bucket: str) -> Destinations:
 
 
 def compared(
-    folder: Path, to: Destinations, ids: Sequence[str], *, previous: Mapping[str, Any] | None, entity: Entity = ACCOUNT
+    folder: Path, to: Destinations, ids: Sequence[str], *, previous: Previous | None, entity: Entity = ACCOUNT
 ) -> Compared:
     frame = pl.LazyFrame({"id": ids}).with_columns(
         pl.lit(None, dtype=dtype).alias(name) for name, dtype in frame_schema(entity).items() if name != "id"
@@ -37,9 +36,8 @@ def compared(
     return compare(frame, entity, previous=previous, destinations=to, export=export, to=["warehouse"], folder=folder)
 
 
-def manifest_of(first: Compared) -> dict[str, Any]:
-    """As much of the first export's record as a comparison needs."""
-    return {"id": "before", "entities": {"account": {"keys": [asdict(one) for one in first.keys]}}}
+def export_of(first: Compared, **changes: str) -> Previous:
+    return Previous("before", [asdict(one) | changes for one in first.keys])
 
 
 def test_the_first_export_has_nothing_to_be_compared_with(tmp_path: Path, warehouse: Destinations) -> None:
@@ -50,14 +48,14 @@ def test_the_first_export_has_nothing_to_be_compared_with(tmp_path: Path, wareho
 
 def test_the_next_export_is_compared_with_the_first(tmp_path: Path, warehouse: Destinations) -> None:
     first = compared(tmp_path, warehouse, ["a", "b", "c"], previous=None)
-    then = compared(tmp_path, warehouse, ["b", "d", "e", "c"], previous=manifest_of(first))
+    then = compared(tmp_path, warehouse, ["b", "d", "e", "c"], previous=export_of(first))
     assert then.difference == {"previous": "before", "added": 2, "removed": 1, "changed": 0}
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_new_column_is_told_in_words(tmp_path: Path, warehouse: Destinations) -> None:
     first = compared(tmp_path, warehouse, ["a", "b"], previous=None, entity=NARROW)
-    then = compared(tmp_path, warehouse, ["a", "b"], previous=manifest_of(first))
+    then = compared(tmp_path, warehouse, ["a", "b"], previous=export_of(first))
     assert then.difference == {
         "notCompared": "the columns changed since the previous export, so every row would count as changed "
         "(previous export: before)"
@@ -66,8 +64,7 @@ def test_a_new_column_is_told_in_words(tmp_path: Path, warehouse: Destinations) 
 
 
 def test_hashes_that_are_gone_are_told_in_words(tmp_path: Path, warehouse: Destinations) -> None:
-    first = manifest_of(compared(tmp_path, warehouse, ["a"], previous=None))
-    first["entities"]["account"]["keys"][0]["uri"] += ".gone"
-    then = compared(tmp_path, warehouse, ["a"], previous=first)
+    first = compared(tmp_path, warehouse, ["a"], previous=None)
+    then = compared(tmp_path, warehouse, ["a"], previous=export_of(first, uri=f"{first.keys[0].uri}.gone"))
     assert then.difference["notCompared"].startswith("the previous export before is no help: ")
     assert then.keys

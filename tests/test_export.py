@@ -31,7 +31,7 @@ from m3ter_dagster.config.usage import USAGE_ASSETS
 from m3ter_dagster.definitions import definitions
 from m3ter_dagster.frames.schema import frame_schema
 from m3ter_dagster.history.delivered_frames import NotExported
-from m3ter_dagster.history.log import EXPORT_JOB, MANIFEST, USAGE_MANIFEST
+from m3ter_dagster.history.log import EXPORT_JOB, MANIFEST, USAGE_MANIFEST, deliveries_of
 from m3ter_dagster.history.record import delivery_in
 from m3ter_dagster.model.entities import entities
 from m3ter_dagster.resources import IO_MANAGER, export_resources
@@ -213,6 +213,19 @@ def test_a_materialisation_says_what_was_delivered(house: House, instance: dg.Da
     assert [one.destination for one in delivery.objects] == BOTH
     assert (delivery.rows, delivery.objects[0].bytes) == (len(rows_of(content)), len(content))
     assert str(metadata["dagster/uri"]).startswith(f"s3://{house.warehouse}/m3ter/orgId=")
+
+
+def test_the_next_export_is_compared_with_the_last_whole_one(house: House, instance: dg.DagsterInstance) -> None:
+    house.use([("meter", {"id": "a"}), ("meter", {"id": "b"})])
+    first = materialize(instance, "meter", MANIFEST, more=[export_manifest()])
+    house.use([("meter", {"id": "b", "name": "new"}), ("meter", {"id": "c"}), ("meter", {"id": "d"})])
+    second = materialize(instance, "meter", "product", MANIFEST, more=[export_manifest()])
+    assert second.success
+    compared = {name: one.difference for name, one in deliveries_of(instance, second.run_id).items()}
+    assert compared == {
+        "meter": {"previous": first.run_id, "added": 2, "removed": 1, "changed": 1},
+        "product": {"notCompared": "there is no previous export of this entity by the same schedule"},
+    }
 
 
 def test_a_breached_entity_has_no_object_and_a_red_check_and_the_others_are_delivered(

@@ -17,6 +17,15 @@ from m3ter_dagster.model.exports import Export
 
 
 @dataclass(frozen=True)
+class Previous:
+    """An entity in the export that this one is compared with."""
+
+    export: str
+    keys: Sequence[Mapping[str, Any]]
+    """Its files of hashes, each with `destination` and `uri`."""
+
+
+@dataclass(frozen=True)
 class Compared:
     difference: Mapping[str, Any]
     """added, removed and changed rows, or `notCompared` with the reason."""
@@ -28,7 +37,7 @@ def compare(
     frame: pl.LazyFrame,
     entity: Entity,
     *,
-    previous: Mapping[str, Any] | None,
+    previous: Previous | None,
     destinations: Destinations,
     export: Export,
     to: Sequence[str],
@@ -45,18 +54,17 @@ def compare(
 
 
 def _difference(
-    current: Path, entity: Entity, previous: Mapping[str, Any] | None, destinations: Destinations, folder: Path
+    current: Path, entity: Entity, previous: Previous | None, destinations: Destinations, folder: Path
 ) -> Mapping[str, Any]:
-    known = (previous or {}).get("entities", {}).get(entity.name)
-    if previous is None or known is None:
+    if previous is None:
         return {"notCompared": "there is no previous export of this entity by the same schedule"}
     before = folder / f"{entity.name}-previous-keys.parquet"
     try:
-        destinations.fetch_any(known["keys"], before)
-        return {"previous": previous["id"], **asdict(difference(before, current))}
+        destinations.fetch_any(previous.keys, before)
+        return {"previous": previous.export, **asdict(difference(before, current))}
     except NotComparable as reason:
-        return {"notCompared": f"{reason} (previous export: {previous['id']})"}
+        return {"notCompared": f"{reason} (previous export: {previous.export})"}
     except (FetchFailed, UnknownDestination, pl.exceptions.PolarsError, OSError) as error:
-        return {"notCompared": f"the previous export {previous['id']} is no help: {error}"}
+        return {"notCompared": f"the previous export {previous.export} is no help: {error}"}
     finally:
         before.unlink(missing_ok=True)

@@ -15,7 +15,7 @@ from m3ter_dagster.config import Exports, Settings
 from m3ter_dagster.config.usage import AGGREGATED, RAW, RAW_BY_DAY
 from m3ter_dagster.dagster_internals import planned_steps
 from m3ter_dagster.delivery.destinations import JSON, Delivered, DeliveryFailed, Destinations, UnknownDestination
-from m3ter_dagster.delivery.differences import Compared, compare
+from m3ter_dagster.delivery.differences import Compared, Previous, compare
 from m3ter_dagster.frames.format import Format, RowsLost
 from m3ter_dagster.frames.formats import format_for
 from m3ter_dagster.history import captions, record
@@ -130,11 +130,12 @@ class ExportIOManager(dg.ConfigurableIOManager):
 
     def _compare(self, read: Reading) -> Compared:
         export, schedule = self._export(), self._run.tags.get(SCHEDULE_TAG)
-        previous = previous_export(self._instance, org_id=export.org_id, schedule=schedule, export_id=export.id)
+        whole = previous_export(self._instance, org_id=export.org_id, schedule=schedule, export_id=export.id)
+        part = whole.entities.get(read.entity.name) if whole else None
         return compare(
             read.frame,
             read.entity,
-            previous=msgspec.to_builtins(previous),
+            previous=Previous(whole.export, msgspec.to_builtins(part.keys)) if whole and part else None,
             destinations=self._destinations,
             export=export,
             to=self.destinations,
