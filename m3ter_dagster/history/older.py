@@ -9,37 +9,41 @@ from typing import Any
 
 import dagster as dg
 
+from m3ter_dagster.config.usage import RAW_BY_DAY
+
+_OBJECTS, _SUMMARY, _ROWS = "objects", "m3ter/manifest", "dagster/row_count"
+_FROM, _UNTIL, _SECONDS = "read from", "read until", "seconds to write and deliver"
+_PLACE = re.compile(rf"/orgId=([^/]+)/.*/({RAW_BY_DAY}|[^/_]+)_[^/]*$")
+"""The Organization and the export in an object's address: the ids of runs have no underscore."""
+
 
 def record_in(asset: str, metadata: Mapping[str, dg.MetadataValue[Any]]) -> dict[str, Any] | None:
     """The record that these captions amount to, in the words of `history/record.py`."""
-    if "objects" not in metadata:
+    table = metadata.get(_OBJECTS)
+    if not isinstance(table, dg.TableMetadataValue) or not ({_SUMMARY, _FROM} & metadata.keys()):
         return None
-    objects = [dict(row.data) for row in metadata["objects"].value]
-    place = re.search(r"/orgId=([^/]+)/.*/([^/]+?)_[^/]*$", objects[0]["uri"]) if objects else None
-    about = {
-        "asset": asset,
-        "export": place[2] if place else "",
-        "orgId": place[1] if place else "",
-        "objects": objects,
-    }
-    if "m3ter/manifest" in metadata:
-        summary = metadata["m3ter/manifest"].value
-        parts = {name: {"rows": 0, **part} for name, part in summary["entities"].items()}
+    objects = [dict(row.data) for row in table.records]
+    place = _PLACE.search(str(objects[0]["uri"]))
+    about = {"asset": asset, "orgId": place[1] if place else "", "objects": objects}
+    if _SUMMARY in metadata:
+        summary, previous = metadata[_SUMMARY].value, metadata["compared with export"].value
         return {
             **about,
             "kind": "manifest",
             "export": summary["id"],
             "schedule": summary["schedule"],
-            "entities": parts,
+            "entities": summary["entities"],
+            "previous": None if previous == "none" else previous,
         }
     comparison = metadata["m3ter/comparison"].value if "m3ter/comparison" in metadata else {}
     schema = metadata.get("m3ter/table_schema")
     return {
         **about,
         "kind": "rows",
-        "rows": int(metadata["dagster/row_count"].value),
+        "export": place[2] if place else "",
+        "rows": metadata[_ROWS].value,
         "reading": _reading(metadata),
-        "secondsToDeliver": float(metadata["seconds to write and deliver"].value),
+        "secondsToDeliver": metadata[_SECONDS].value,
         **comparison,
         **({"tableSchema": schema.value} if schema else {}),
     }
@@ -51,15 +55,15 @@ def _reading(metadata: Mapping[str, dg.MetadataValue[Any]]) -> dict[str, Any]:
         "unknownFields": "API fields not in the schema",
         "emptyFields": "documented fields without any value",
         "requests": "requests",
+        "job": "m3ter's export job",
         "window": "m3ter/window",
         "sums": "m3ter/sums",
     }
-    return {
-        "started": _moment(metadata["read from"]),
-        "finished": _moment(metadata["read until"]),
-        **{name: metadata[caption].value for name, caption in captions.items() if caption in metadata},
-    }
+    found = {name: metadata[caption].value for name, caption in captions.items() if caption in metadata}
+    if found.get("job", "").startswith("none: "):  # there can be nothing in the window
+        del found["job"]
+    return {"started": _moment(metadata[_FROM]), "finished": _moment(metadata[_UNTIL]), **found}
 
 
 def _moment(timestamp: dg.MetadataValue[Any]) -> str:
-    return datetime.fromtimestamp(float(timestamp.value), UTC).isoformat()
+    return datetime.fromtimestamp(timestamp.value, UTC).isoformat()
