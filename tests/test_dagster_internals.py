@@ -1,0 +1,292 @@
+"""What the product uses of Dagster beyond its public API, against Dagster itself: a new version fails here first."""
+
+import ast
+import inspect
+import json
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster._annotations import is_public
+from dagster._core.scheduler.instigation import InstigatorStatus
+from dagster._record import copy
+from toggles import switch
+
+import m3ter_dagster
+
+
+@contextmanager
+def dagster_still(promise: str) -> Generator[None]:
+    """Whatever goes wrong inside is said to be Dagster's change."""
+    try:
+        yield
+    except Exception as error:
+        pytest.fail(
+            f"Dagster changed: it no longer {promise}; see dagster_internals.py ({type(error).__name__}: {error})"
+        )
+
+
+with dagster_still("has every module, class and method that is imported there"):
+    from m3ter_dagster import dagster_internals as internals
+
+NAMES = ("account", "bill")
+PRODUCT = Path(m3ter_dagster.__file__).parent
+INTERNALS = PRODUCT / "dagster_internals.py"
+DAYS = dg.DailyPartitionsDefinition(start_date="2024-01-01", end_date="2024-01-04")
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    """On disk, where the processes of steps find it."""
+    with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
+        yield instance
+
+
+def asset(name: str) -> dg.AssetsDefinition:
+    @dg.asset(name=name)
+    def steps(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
+        if name in context.run.tags.get("fails", ""):
+            raise dg.Failure("not today", metadata={"reason": "rain"})
+        return dg.MaterializeResult(metadata={"steps": sorted(internals.steps_of_this_process(context))})
+
+    return steps
+
+
+@dg.definitions
+def in_one_process() -> dg.Definitions:
+    return dg.Definitions(assets=[asset(name) for name in NAMES], executor=dg.in_process_executor)
+
+
+@dg.definitions
+def in_many_processes() -> dg.Definitions:
+    return dg.Definitions(assets=[asset(name) for name in NAMES], executor=dg.multiprocess_executor)
+
+
+def run(instance: dg.DagsterInstance, definitions: str = "in_one_process", **tags: str) -> dg.DagsterRun:
+    """Of Dagster's own job behind the button Materialize."""
+    job = internals.reconstructable_job(__name__, definitions, "__ASSET_JOB")
+    with dg.execute_job(job, instance, tags=tags) as result:
+        (record,) = instance.get_run_records(dg.RunsFilter(run_ids=[result.run_id]))
+    return record.dagster_run
+
+
+@dagster_still("opens an instance with overrides of its dagster.yaml, or has no compute log manager that does nothing")
+def test_the_instance_of_a_terminal_has_no_compute_logs_and_else_what_its_dagster_yaml_says(tmp_path: Path) -> None:
+    settings = {"telemetry": {"enabled": False}, "run_retries": {"enabled": True, "max_retries": 3}}
+    (tmp_path / "dagster.yaml").write_text(json.dumps(settings), encoding="utf-8")
+    with internals.open_instance_for_a_terminal(tmp_path) as instance:
+        assert Path(instance.root_directory) == tmp_path
+        assert (instance.run_retries_enabled, instance.run_retries_max_retries) == (True, 3)
+        run(instance)
+    assert (tmp_path / "history").is_dir()
+    assert not [path for path in tmp_path.rglob("*") if path.suffix in (".err", ".out", ".complete")]
+
+
+@dagster_still("gives a job that is run in this process by the name `__ASSET_JOB`")
+def test_dagster_s_own_job_is_found_by_name(instance: dg.DagsterInstance) -> None:
+    found = run(instance)
+    assert found.job_name == "__ASSET_JOB"
+    assert found.status == dg.DagsterRunStatus.SUCCESS
+
+
+@dagster_still("returns an UnresolvedAssetJobDefinition from define_asset_job")
+def test_the_class_of_an_asset_job_is_known() -> None:
+    assert isinstance(dg.define_asset_job("export"), internals.AssetJob)
+
+
+@dagster_still("lists the state of the toggles of schedules")
+def test_the_schedules_that_a_person_switched_off_are_known(instance: dg.DagsterInstance) -> None:
+    assert internals.switched_off_schedules(instance) == set()
+    switch(instance, InstigatorStatus.STOPPED, "finance")
+    switch(instance, InstigatorStatus.RUNNING, "nightly")
+    switch(instance, InstigatorStatus.STOPPED, "weekly")
+    assert internals.switched_off_schedules(instance) == {"finance", "weekly"}
+    switch(instance, InstigatorStatus.RUNNING, "finance")
+    assert internals.switched_off_schedules(instance) == {"weekly"}
+
+
+@dagster_still("keeps the steps of a run in its record, or else in the snapshot of its plan")
+def test_the_steps_of_a_run_are_known_even_if_it_names_none(instance: dg.DagsterInstance) -> None:
+    named = run(instance)
+    assert internals.planned_steps(instance, named) == set(NAMES)
+    unnamed = copy(named, step_keys_to_execute=None)
+    assert internals.planned_steps(instance, unnamed) == set(NAMES)
+    assert internals.planned_steps(instance, copy(unnamed, execution_plan_snapshot_id=None)) == set()
+
+
+def steps_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dict[str, Any]:
+    """What each asset of the run said of its own process."""
+    events = internals.events_of_run(instance, run.run_id, {dg.DagsterEventType.ASSET_MATERIALIZATION})
+    found = [event.step_materialization_data.materialization for event, _ in events]
+    return {one.asset_key.to_user_string(): one.metadata["steps"].value for one in found}
+
+
+@dagster_still("gives a step the plan of its whole process")
+def test_in_one_process_the_steps_of_the_process_are_those_of_the_run(instance: dg.DagsterInstance) -> None:
+    assert steps_of(instance, run(instance)) == {name: list(NAMES) for name in NAMES}
+
+
+@pytest.mark.slow
+@dagster_still("gives a step with a process of its own a plan of that step alone")
+def test_with_a_process_per_step_each_step_is_alone(
+    instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)  # Dagster leaves out what is first for the processes, else this folder
+    assert steps_of(instance, run(instance, "in_many_processes")) == {name: [name] for name in NAMES}
+
+
+@dagster_still("gives the events of a run by type, each with a cursor behind it")
+def test_the_events_of_a_run_come_by_type_in_order_and_go_on_behind_a_cursor(instance: dg.DagsterInstance) -> None:
+    kinds = {dg.DagsterEventType.STEP_START, dg.DagsterEventType.ASSET_MATERIALIZATION}
+    other, mine = run(instance), run(instance)
+    found = list(internals.events_of_run(instance, mine.run_id, kinds))
+    shown = [(event.event_type, event.step_key) for event, _ in found]
+    assert sorted(shown, key=str) == sorted([(kind, name) for kind in kinds for name in NAMES], key=str)
+    for name in NAMES:
+        assert shown.index((dg.DagsterEventType.STEP_START, name)) < shown.index(
+            (dg.DagsterEventType.ASSET_MATERIALIZATION, name)
+        )
+    instance.report_engine_event("something new", mine)
+    instance.report_run_canceled(mine)
+    cursor = found[-1][1]
+    later = internals.events_of_run(instance, mine.run_id, {*kinds, dg.DagsterEventType.RUN_CANCELED}, cursor)
+    assert [event.event_type for event, _ in later] == [dg.DagsterEventType.RUN_CANCELED]
+    assert list(internals.events_of_run(instance, other.run_id, {dg.DagsterEventType.RUN_CANCELED})) == []
+
+
+@dagster_still("lists the partitions that were ever materialised by the asset alone")
+def test_the_partitions_that_were_delivered_are_known(instance: dg.DagsterInstance) -> None:
+    @dg.asset(partitions_def=DAYS)
+    def by_day() -> None: ...
+
+    assert internals.materialized_partitions(instance, by_day.key) == set()
+    for day in ("2024-01-03", "2024-01-01"):
+        dg.materialize([by_day], instance=instance, partition_key=day)
+    assert internals.materialized_partitions(instance, by_day.key) == {"2024-01-01", "2024-01-03"}
+
+
+@dagster_still("ends a run from outside its process")
+def test_a_run_whose_process_died_is_ended_with_a_reason(instance: dg.DagsterInstance) -> None:
+    dead = instance.add_run(dg.DagsterRun(job_name="export", status=dg.DagsterRunStatus.STARTED))
+    internals.report_abandoned(instance, dead, "its process had died")
+    found = instance.get_run_by_id(dead.run_id)
+    assert found
+    assert found.status == dg.DagsterRunStatus.FAILURE
+    ((event, _),) = internals.events_of_run(instance, dead.run_id, {dg.DagsterEventType.RUN_FAILURE})
+    assert event.message == "its process had died"
+
+
+@dagster_still("lets a sensor on runs fail its own tick by what it returns")
+def test_a_sensor_on_runs_fails_its_tick_with_the_given_words(instance: dg.DagsterInstance) -> None:
+    @dg.run_status_sensor(run_status=dg.DagsterRunStatus.FAILURE, monitor_all_code_locations=True)
+    def on_failure(context: dg.RunStatusSensorContext) -> Any:
+        return internals.failed_tick(context.dagster_run, "nobody answers")
+
+    def evaluate(cursor: str | None) -> Any:
+        with dg.build_sensor_context(instance=instance, cursor=cursor) as context:
+            return on_failure.evaluate_tick(context)
+
+    begun = evaluate(None)
+    failed = instance.add_run(dg.DagsterRun(job_name="export", status=dg.DagsterRunStatus.STARTED))
+    internals.report_abandoned(instance, failed, "it failed")
+    tick = evaluate(begun.cursor)
+    (reaction,) = tick.dagster_run_reactions
+    assert reaction.dagster_run.run_id == failed.run_id
+    assert reaction.error.to_string().strip() == "nobody answers"
+    assert reaction.run_status == dg.DagsterRunStatus.FAILURE
+    assert evaluate(tick.cursor).dagster_run_reactions == []
+
+
+def failure(error: BaseException) -> internals.Failure:
+    @dg.op
+    def failing() -> None:
+        raise error
+
+    @dg.job
+    def job() -> None:
+        failing()
+
+    (event,) = job.execute_in_process(raise_on_error=False).get_step_failure_events()
+    return internals.failure_of(event)
+
+
+@dagster_still("keeps the words and the metadata of a dg.Failure in its event")
+def test_a_failure_has_the_words_and_metadata_that_it_was_given(instance: dg.DagsterInstance) -> None:
+    failed = run(instance, fails="bill")
+    ((event, _),) = internals.events_of_run(instance, failed.run_id, {dg.DagsterEventType.STEP_FAILURE})
+    found = internals.failure_of(event)
+    assert (found.description, found.error) == ("not today", "Failure")
+    assert {name: value.value for name, value in found.metadata.items()} == {"reason": "rain"}
+
+
+@dagster_still("keeps the chain of causes of an error in its event")
+def test_an_error_is_its_innermost_cause() -> None:
+    found = failure(ValueError("no such thing"))
+    assert (found.description, found.metadata, found.error) == ("", {}, "ValueError")
+    assert found.message.strip() == "ValueError: no such thing"
+    again = dg.RetryRequested(max_retries=0)
+    again.__cause__ = dg.Failure("the store is down")
+    found = failure(again)
+    assert (found.error, found.message.strip()) == (
+        "Failure",
+        "dagster._core.definitions.events.Failure: the store is down",
+    )
+
+
+@dagster_still("has events of failures without an error")
+def test_a_failure_event_that_says_nothing_is_empty(instance: dg.DagsterInstance) -> None:
+    dead = instance.add_run(dg.DagsterRun(job_name="export"))
+    internals.report_abandoned(instance, dead, "gone")
+    ((event, _),) = internals.events_of_run(instance, dead.run_id, {dg.DagsterEventType.RUN_FAILURE})
+    assert internals.failure_of(event) == internals.Failure("", {}, "", "")
+
+
+def modules() -> Iterator[tuple[Path, ast.Module]]:
+    for file in PRODUCT.rglob("*.py"):
+        yield file, ast.parse(file.read_text(encoding="utf-8"))
+
+
+def test_no_other_file_imports_what_is_private_in_dagster() -> None:
+    found = {file for file, module in modules() if any(map(is_private, imported(module)))}
+    assert found == {INTERNALS}
+
+
+def imported(module: ast.Module) -> Iterator[str]:
+    for node in ast.walk(module):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def is_private(name: str) -> bool:
+    """Also in a text, as dagster.yaml and importlib name modules."""
+    package, *inside = name.split(".")
+    return (
+        package.startswith("dagster") and package != "dagster_internals" and any(one.startswith("_") for one in inside)
+    )
+
+
+def test_no_other_file_calls_a_method_of_the_instance_that_is_not_public() -> None:
+    names = (name for name in dir(dg.DagsterInstance) if not name.startswith("_"))
+    private = {name for name in names if not is_public(inspect.getattr_static(dg.DagsterInstance, name))}
+    used = {file: private & attributes(module) for file, module in modules()}
+    assert {file: names for file, names in used.items() if names} == {
+        INTERNALS: {
+            "all_instigator_state",
+            "from_ref",
+            "get_execution_plan_snapshot",
+            "get_materialized_partitions",
+            "get_records_for_run",
+            "report_run_failed",
+        }
+    }
+
+
+def attributes(module: ast.Module) -> set[str]:
+    return {node.attr for node in ast.walk(module) if isinstance(node, ast.Attribute)}
