@@ -1,9 +1,9 @@
-"""The environment: where exports.yaml is, and how to reach m3ter. No other module reads environment variables."""
+"""The environment: where exports.yaml and Dagster's home are, and how to reach m3ter. No other module reads it."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, get_args
@@ -139,6 +139,13 @@ def executor(environ: Mapping[str, str] = os.environ) -> Executor:
     if name not in EXECUTORS:
         raise ConfigError(f"the environment has the M3TER_EXECUTOR {name!r}; write {' or '.join(EXECUTORS)}.")
     return name
+
+
+def dagster_home(environ: MutableMapping[str, str] = os.environ) -> Path:
+    """DAGSTER_HOME, else .dagster in the current folder, kept from run to run; Dagster finds it in `environ`, too."""
+    home = Path(_value(environ, "DAGSTER_HOME") or ".dagster").absolute()
+    environ["DAGSTER_HOME"] = str(home)
+    return home
 
 
 def exports_path(environ: Mapping[str, str] = os.environ, *, folder: Path | None = None) -> Path:
