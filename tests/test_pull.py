@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from werkzeug.exceptions import Forbidden
 
 from m3ter_dagster.cli import main
-from m3ter_dagster.cli.carried_over import carried_destinations, carried_schedules
 from m3ter_dagster.cli.exports_yaml import exports_yaml
-from m3ter_dagster.cli.free_codes import LONGEST_CODE
+from m3ter_dagster.cli.hosted_exports import LONGEST_CODE, destination_items, schedule_items
 from m3ter_dagster.config import Exports, ExportSchedule, UsageSchedule, parse_exports
 from m3ter_dagster.config.schedules import data_types
 from m3ter_sandbox import SandboxApi
@@ -39,8 +38,8 @@ def pull(api: SandboxApi) -> Result:
 
 
 def text_of(destinations: Sequence[Any], schedules: Sequence[Any]) -> str:
-    items = carried_destinations(destinations)
-    return exports_yaml("org-1", items.values(), carried_schedules(schedules, items))
+    items = destination_items(destinations)
+    return exports_yaml("org-1", items.values(), schedule_items(schedules, items))
 
 
 def exports_of(text: str) -> Exports:

@@ -412,7 +412,7 @@ def test_new_descriptors_make_the_demo_work_without_a_line_of_python(tmp_path: P
     assert {row["deleted"] for row in tables["charge"]} == {"false"}
     (tmp_path / "schemas" / "wrong.json").write_text("{}")
     refused = run(cwd=tmp_path, env={**plain_environment(), **settings})
-    assert (refused.returncode, refused.stderr) == (2, "schemas/wrong.json has no 'm3ter:api'.\n")
+    assert (refused.returncode, refused.stderr) == (2, "Error: schemas/wrong.json has no 'm3ter:api'.\n")
 
 
 def exported(bucket: Path, name: str) -> list[dict[str, str]]:
@@ -842,7 +842,7 @@ def test_without_the_extra_the_command_says_what_to_install(command: str, missin
     ended = subprocess.run([sys.executable, "-c", code, command], capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr == (
-        f"The sandbox needs the package {missing}, which is not installed; "
+        f"Error: The sandbox needs the package {missing}, which is not installed; "
         "install the extra with: pip install 'm3ter-dagster[sandbox]'\n"
     )
 

@@ -442,7 +442,7 @@ def test_wrong_use_ends_with_2(
 def test_a_wrong_bucket_ends_with_2(copy: Copy) -> None:
     result = verify(f"s3://no-such-bucket-here/{copy.key}", "--endpoint-url", copy.s3.endpoint_url)
     assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr == "there is no bucket 'no-such-bucket-here'; check the address and the endpoint\n"
+    assert result.stderr == "Error: there is no bucket 'no-such-bucket-here'; check the address and the endpoint\n"
 
 
 def test_a_refusal_says_that_the_object_may_be_absent(moto_store: Store, aws_key: Callable[[Key], None]) -> None:

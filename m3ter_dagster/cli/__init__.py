@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import click
 
-from m3ter_dagster.cli.check import check, schema
+from m3ter_dagster.cli.configuration import check, pull, schema
 from m3ter_dagster.cli.export import export
 from m3ter_dagster.cli.jobs import jobs
-from m3ter_dagster.cli.pull import pull
 from m3ter_dagster.cli.sandbox import demo, sandbox
 from m3ter_dagster.cli.schedules import schedules
 from m3ter_dagster.cli.verify import verify

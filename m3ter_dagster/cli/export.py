@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import click
 
-from m3ter_dagster.cli.tables import open_console
-from m3ter_dagster.cli.wrong_use import configured, listed, wrong_use
-from m3ter_dagster.config import AnySchedule, Exports, UsageSchedule, load_exports, load_m3ter_settings
+from m3ter_dagster.cli.terminal import configured, listed, open_console
+from m3ter_dagster.config import AnySchedule, Exports, UsageSchedule, dagster_home, load_exports, load_m3ter_settings
 from m3ter_dagster.model.entities import UnknownEntity, entities, find_entity
 from m3ter_dagster.model.time_periods import window_of
 
 if TYPE_CHECKING:
+    from dagster import DagsterInstance
+
     from m3ter_dagster.runs import UsageRun
+
+DEFAULT_HOME = ".dagster"
 
 
 @click.command()
@@ -41,15 +46,19 @@ def export(
     """Export entities to destinations now; exit code 0 only if all was delivered."""
     exports = configured(load_exports)
     if code is None and (start is not None or end is not None):
-        wrong_use("--from and --to are of a usage schedule; name it with --schedule.")
+        raise click.UsageError("--from and --to are of a usage schedule; name it with --schedule.")
     if run_id is not None:
         if names is not None or codes is not None or code is not None:
-            wrong_use("--resume completes what its export began; leave out --entities, --destinations and --schedule.")
+            raise click.UsageError(
+                "--resume completes what its export began; leave out --entities, --destinations and --schedule."
+            )
         configured(load_m3ter_settings)
         raise SystemExit(resume_export(run_id, abandoned=abandoned))
     if code is not None:
         if names is not None or codes is not None:
-            wrong_use("--schedule brings its own entities and destinations; leave out --entities and --destinations.")
+            raise click.UsageError(
+                "--schedule brings its own entities and destinations; leave out --entities and --destinations."
+            )
         schedule = find_schedule(exports, code)
         window = _window(schedule, start, end)
         configured(load_m3ter_settings)
@@ -84,7 +93,6 @@ def run_export(
 ) -> int:
     """Run the export job in this process, showing how it goes; the exit code."""
     from m3ter_dagster.cli.progress import print_result, progress
-    from m3ter_dagster.history.instance import open_instance
     from m3ter_dagster.runs import export_now
 
     console = open_console()
@@ -97,7 +105,6 @@ def run_export(
 def resume_export(run_id: str, *, abandoned: bool) -> int:
     """Run what is missing of an export, showing how it goes; the exit code."""
     from m3ter_dagster.cli.progress import print_result, progress
-    from m3ter_dagster.history.instance import open_instance
     from m3ter_dagster.runs import NothingToResume, resume
 
     console = open_console()
@@ -105,9 +112,22 @@ def resume_export(run_id: str, *, abandoned: bool) -> int:
         with open_instance() as instance, progress(console) as changed:
             result = resume(instance, run_id, abandoned=abandoned, changed=changed)
     except NothingToResume as nothing:
-        wrong_use(f"--resume: {nothing}")
+        raise click.UsageError(f"--resume: {nothing}") from None
     print_result(console, result)
     return 0 if result.is_complete else 1
+
+
+def open_instance() -> DagsterInstance:
+    """That of DAGSTER_HOME, which gets this project's dagster.yaml where it has none."""
+    from m3ter_dagster.dagster_internals import open_instance_for_a_terminal
+
+    home, package = dagster_home(), Path(__file__).parents[1]
+    home.mkdir(parents=True, exist_ok=True)
+    # Inside the installed package, or beside it in a checkout.
+    settings = next((one for one in (package, package.parent) if (one / "dagster.yaml").exists()), None)
+    if settings and not (home / "dagster.yaml").exists():
+        shutil.copy(settings / "dagster.yaml", home / "dagster.yaml")
+    return open_instance_for_a_terminal(home)
 
 
 def find_schedule(exports: Exports, code: str) -> AnySchedule:
@@ -115,7 +135,7 @@ def find_schedule(exports: Exports, code: str) -> AnySchedule:
     by_code = {one.code: one for one in exports.schedules}
     if code not in by_code:
         known = f"known are {', '.join(sorted(by_code))}." if by_code else "exports.yaml has no schedules."
-        wrong_use(f"--schedule: there is no schedule {code!r}; {known}")
+        raise click.UsageError(f"--schedule: there is no schedule {code!r}; {known}")
     return by_code[code]
 
 
@@ -125,12 +145,14 @@ def _window(schedule: AnySchedule, start: str | None, end: str | None) -> dict[s
     window = {name: _moment(option, text) for name, (option, text) in given.items() if text is not None}
     if not isinstance(schedule, UsageSchedule):
         if window:
-            wrong_use(f"--from and --to are of usage schedules; schedule {schedule.code!r} exports operational data.")
+            raise click.UsageError(
+                f"--from and --to are of usage schedules; schedule {schedule.code!r} exports operational data."
+            )
         return {}
     usual = window_of(schedule.time_period, datetime.now(UTC))
     begins, ends = window.get("startDate", usual.start), window.get("endDate", usual.end)
     if begins > ends:
-        wrong_use(
+        raise click.UsageError(
             f"the window would begin at {begins} and end at {ends}; give both --from and --to, the earlier first."
         )
     return {name: moment.isoformat() for name, moment in window.items()}
@@ -140,7 +162,9 @@ def _moment(option: str, text: str) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        wrong_use(f"{option}: {text!r} is no time; write one such as 2024-06-01 or 2024-06-01T10:00:00Z.")
+        raise click.UsageError(
+            f"{option}: {text!r} is no time; write one such as 2024-06-01 or 2024-06-01T10:00:00Z."
+        ) from None
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
 
 
@@ -150,12 +174,13 @@ def _entities(names: str | None) -> list[str]:
     try:
         return list(dict.fromkeys(find_entity(name).name for name in listed("--entities", names)))
     except UnknownEntity as error:
-        wrong_use(f"--entities: {error}")
+        raise click.UsageError(f"--entities: {error}") from None
 
 
 def _destinations(codes: str, known: Sequence[str]) -> list[str]:
     chosen = listed("--destinations", codes)
     for code in chosen:
         if code not in known:
-            wrong_use(f"--destinations: there is no destination {code!r}; known are {', '.join(sorted(known))}.")
+            words = f"there is no destination {code!r}; known are {', '.join(sorted(known))}."
+            raise click.UsageError(f"--destinations: {words}")
     return chosen

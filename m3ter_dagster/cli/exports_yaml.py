@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from m3ter_dagster.cli.carried_over import Item
+from m3ter_dagster.cli.hosted_exports import Item
 
 HEAD = """\
 # yaml-language-server: $schema=docs/exports.schema.json
@@ -32,32 +32,17 @@ def _section(key: str, noun: str, items: list[Item]) -> Iterator[str]:
     yield ""
     yield f"{key}:" if any(item.is_usable for item in items) else f"{key}: []"
     for item in items:
-        for text in _comments(noun, item):
-            yield f"  # {_on_one_line(text)}"
-        margin = "  " if item.is_usable else "  # "
-        for line in _fields(item):
-            yield f"{margin}{line}".rstrip()
-
-
-def _comments(noun: str, item: Item) -> Iterator[str]:
-    if not item.is_usable:
-        yield f"{noun} {item.fields['code']!r} is not carried over: {'; '.join(item.reasons)}."
-    for note in item.notes:
-        yield f"{note}."
-
-
-def _fields(item: Item) -> Iterator[str]:
-    bullet = "- "
-    for name, value in item.fields.items():
-        yield from f"{bullet}{inline(name)}: {inline(value)}".splitlines()
-        bullet = "  "
+        reasons = f"{noun} {item.fields['code']!r} is not carried over: {'; '.join(item.reasons)}"
+        for text in item.notes if item.is_usable else (reasons, *item.notes):
+            yield f"  # {''.join(letter if letter.isprintable() else ' ' for letter in text)}."
+        margin, bullet = "  " if item.is_usable else "  # ", "- "
+        for name, value in item.fields.items():
+            for line in f"{bullet}{inline(name)}: {inline(value)}".splitlines():
+                yield f"{margin}{line}".rstrip()
+            bullet = "  "
 
 
 def inline(value: Any) -> str:
     """A value in YAML's flow style, quoted where that is needed."""
     text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, sort_keys=False, width=math.inf)
     return text.removesuffix("...\n").strip()
-
-
-def _on_one_line(text: str) -> str:
-    return "".join(character if character.isprintable() else " " for character in text)

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from m3ter_dagster.cli.export import find_schedule
-from m3ter_dagster.cli.tables import moment_text, print_table
-from m3ter_dagster.cli.wrong_use import configured
+from m3ter_dagster.cli.export import find_schedule, open_instance
+from m3ter_dagster.cli.terminal import configured, moment_text, print_table
 from m3ter_dagster.config import load_exports
 
 if TYPE_CHECKING:
@@ -24,7 +23,6 @@ STATUSES = ("PENDING", "RUNNING", "SUCCEEDED", "FAILED")
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="At most so many.")
 def jobs(code: str | None, status: Status | None, limit: int) -> None:
     """List the last exports: when, how they went, and what was delivered."""
-    from m3ter_dagster.history.instance import open_instance
     from m3ter_dagster.history.jobs import read_export_jobs
 
     with open_instance() as instance:

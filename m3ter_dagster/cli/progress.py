@@ -21,16 +21,18 @@ class Progress:
     def __init__(self, console: Console, live: Live | None) -> None:
         self._console = console
         self._live = live
-        self._told: set[str] = set()
+        self._printed: set[str] = set()
 
     def __call__(self, result: RunResult, entity: str) -> None:
         if self._live:
             self._live.update(result_table(result))
             return
         one = result.entities[entity]
-        if one.status in ("delivered", "failed") and entity not in self._told:
-            self._told.add(entity)
-            self._console.print(_line(one, len(self._told), len(result.entities)), soft_wrap=True, highlight=False)
+        if one.status in ("delivered", "failed") and entity not in self._printed:
+            self._printed.add(entity)
+            what = f"{one.rows:,} rows, {one.bytes:,} bytes" if one.status == "delivered" else one.error.splitlines()[0]
+            line = f"[{len(self._printed)}/{len(result.entities)}] {entity} {one.status}: {what}"
+            self._console.print(line, soft_wrap=True, highlight=False)
 
 
 @contextmanager
@@ -51,7 +53,10 @@ def print_result(console: Console, result: RunResult) -> None:
         console.print(Text(result.error, style="red"), soft_wrap=True)
     for uri in result.manifest:
         console.print(f"manifest: {uri}", soft_wrap=True, highlight=False)
-    console.print(_summary(result), soft_wrap=True, highlight=False)
+    delivered = sum(one.status == "delivered" for one in result.entities.values())
+    rows = sum(one.rows or 0 for one in result.entities.values())
+    summary = f"{delivered} of {len(result.entities)} entities delivered, {rows:,} rows, run {result.run_id}"
+    console.print(summary, soft_wrap=True, highlight=False)
     if result.run_id and not result.is_complete:
         advice = f"Once the cause is gone, `m3ter-dagster export --resume {result.run_id}` completes this export."
         console.print(advice, soft_wrap=True, highlight=False)
@@ -73,14 +78,3 @@ def _cells(one: EntityResult) -> tuple[str, ...]:
     seconds = "" if one.seconds is None else f"{one.seconds:.1f}"
     passed = f"{sum(one.checks)} of {len(one.checks)}" if one.checks else ""
     return one.entity, one.status, rows, size, seconds, passed, "\n".join(one.uris)
-
-
-def _line(one: EntityResult, number: int, of: int) -> str:
-    what = f"{one.rows:,} rows, {one.bytes:,} bytes" if one.status == "delivered" else one.error.splitlines()[0]
-    return f"[{number}/{of}] {one.entity} {one.status}: {what}"
-
-
-def _summary(result: RunResult) -> str:
-    delivered = sum(one.status == "delivered" for one in result.entities.values())
-    rows = sum(one.rows or 0 for one in result.entities.values())
-    return f"{delivered} of {len(result.entities)} entities delivered, {rows:,} rows, run {result.run_id}"

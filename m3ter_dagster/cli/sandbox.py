@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from m3ter_dagster.cli.export import run_export
-from m3ter_dagster.cli.wrong_use import configured, wrong_use
+from m3ter_dagster.cli.terminal import Unusable, configured
 from m3ter_dagster.config import load_exports
 from m3ter_dagster.model.entities import entities
 
@@ -61,10 +61,10 @@ def _needs_the_extra() -> Generator[None]:
         package = (missing.name or "").partition(".")[0]
         if package.startswith("m3ter"):  # a fault of ours, not of the installation
             raise
-        wrong_use(
+        raise Unusable(
             f"The sandbox needs the package {package}, which is not installed; "
             "install the extra with: pip install 'm3ter-dagster[sandbox]'"
-        )
+        ) from None
 
 
 def _write(objects: Mapping[str, bytes], folder: Path) -> int:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from m3ter_dagster.cli.tables import moment_text, print_table
-from m3ter_dagster.cli.wrong_use import configured
+from m3ter_dagster.cli.export import open_instance
+from m3ter_dagster.cli.terminal import configured, moment_text, print_table
 from m3ter_dagster.config import AnySchedule, load_exports
 from m3ter_dagster.model.entities import entities
 
@@ -27,7 +27,6 @@ def schedules() -> None:
         click.echo("exports.yaml has no schedules.")
         return
     from m3ter_dagster.dagster_internals import switched_off_schedules
-    from m3ter_dagster.history.instance import open_instance
     from m3ter_dagster.history.jobs import last_export
 
     now = datetime.now(UTC)
@@ -41,24 +40,13 @@ def schedules() -> None:
 
 
 def _row(schedule: AnySchedule, last: ExportJob | None, *, is_on: bool, now: datetime) -> tuple[str, ...]:
-    cadence = schedule.cadence
+    cadence, names = schedule.cadence, schedule.asset_names
     return (
         schedule.code,
-        _entities_text(schedule),
+        "ALL" if len(names) == len(entities()) else ", ".join(names),
         ", ".join(schedule.destinations),
         cadence.words(),
         "on" if is_on else "off",
-        _last_text(last),
+        f"{last.status} {moment_text(last.finished or last.started or last.due)}".strip() if last else "none yet",
         ", ".join(f"{due:%Y-%m-%d %H:%M}" for due in cadence.due_times(now, DUE_TIMES)) if is_on else "none while off",
     )
-
-
-def _entities_text(schedule: AnySchedule) -> str:
-    names = schedule.asset_names
-    return "ALL" if len(names) == len(entities()) else ", ".join(names)
-
-
-def _last_text(last: ExportJob | None) -> str:
-    if last is None:
-        return "none yet"
-    return f"{last.status} {moment_text(last.finished or last.started or last.due)}".strip()

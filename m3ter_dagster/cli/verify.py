@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import click
 from pydantic import ValidationError
 
-from m3ter_dagster.cli.tables import print_table
-from m3ter_dagster.cli.wrong_use import configured, wrong_use
+from m3ter_dagster.cli.terminal import Unusable, configured, print_table
 from m3ter_dagster.config import Destination, load_exports
+from m3ter_dagster.config.wording import refusals
 
 if TYPE_CHECKING:
     from m3ter_dagster.delivery.store import Store
@@ -52,19 +52,17 @@ def verify(manifest: str, code: str | None, endpoint_url: str | None, region: st
     from m3ter_dagster.delivery.destinations import store_of
     from m3ter_dagster.verification.findings import counted
 
-    store = store_of(_destination(code, _bucket(manifest), endpoint_url, region), max_attempts=MAX_ATTEMPTS)
+    found = MANIFEST.fullmatch(manifest)
+    if not found:
+        raise click.UsageError(
+            f"{manifest!r} is no address of a manifest; write s3://bucket/.../<export id>_manifest.json."
+        )
+    store = store_of(_destination(code, found[1], endpoint_url, region), max_attempts=MAX_ATTEMPTS)
     package = _package(store, manifest)
     click.echo(f"export {package.export.id}, due {package.export.due}: {counted(len(package.resources), 'file')}")
     report = _verified(package, manifest, store)
     _print(report)
     raise SystemExit(1 if report.count("error") or (strict and report.count("warning")) else 0)
-
-
-def _bucket(manifest: str) -> str:
-    found = MANIFEST.fullmatch(manifest)
-    if not found:
-        wrong_use(f"{manifest!r} is no address of a manifest; write s3://bucket/.../<export id>_manifest.json.")
-    return found[1]
 
 
 def _destination(code: str | None, bucket: str, endpoint_url: str | None, region: str | None) -> Destination:
@@ -74,12 +72,14 @@ def _destination(code: str | None, bucket: str, endpoint_url: str | None, region
     if code is not None:
         known = {one.code: one for one in configured(load_exports).destinations}
         if code not in known:
-            wrong_use(f"--destination: there is no destination {code!r}; known are {', '.join(sorted(known))}.")
+            words = f"there is no destination {code!r}; known are {', '.join(sorted(known))}."
+            raise click.UsageError(f"--destination: {words}")
         base = known[code].model_dump(exclude={"name"})
     try:
         return Destination.model_validate(base | {name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
-        wrong_use("\n".join(f"the command {one['msg'].removeprefix('Value error, ')}." for one in error.errors()))
+        words = (f"the command {one.words}." for one in refusals(error, Destination))
+        raise click.UsageError("\n".join(words)) from None
 
 
 def _package(store: Store, manifest: str) -> DataPackage:
@@ -93,23 +93,23 @@ def _package(store: Store, manifest: str) -> DataPackage:
     except NotAManifest as error:
         click.echo(f"error: manifest: {error}")
     except ObjectUnreadable as error:
-        wrong_use(str(error))
+        raise Unusable(str(error)) from None
     raise SystemExit(1)
 
 
 def _verified(package: DataPackage, manifest: str, store: Store) -> Report:
     from m3ter_dagster.verification.verify import verify as verify_export
 
+    def print_findings(findings: Sequence[Finding]) -> None:
+        for one in findings:
+            click.echo(str(one))
+
     with TemporaryDirectory(prefix="m3ter-verify-") as folder:
         try:
-            return verify_export(package, manifest, store=store, folder=Path(folder), found=_print_findings)
+            return verify_export(package, manifest, store=store, folder=Path(folder), found=print_findings)
         except OSError as error:
-            wrong_use(f"{folder}: {error.strerror or error}: set TMPDIR to a folder with room for the largest file.")
-
-
-def _print_findings(findings: Sequence[Finding]) -> None:
-    for one in findings:
-        click.echo(str(one))
+            words = f"{folder}: {error.strerror or error}: set TMPDIR to a folder with room for the largest file."
+            raise Unusable(words) from None
 
 
 def _print(report: Report) -> None:

@@ -1,14 +1,13 @@
-"""m3ter's own destinations and schedules as items of exports.yaml, with what is different here."""
+"""m3ter's hosted destinations and schedules as items of exports.yaml, with what is different here."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from m3ter_dagster.cli.free_codes import free_code, plain
 from m3ter_dagster.config import Destination, ExportSchedule, UsageSchedule
 from m3ter_dagster.config.names import OPERATIONAL, RESERVED, USAGE, dagster_name
 from m3ter_dagster.config.wording import refusals
@@ -16,7 +15,7 @@ from m3ter_dagster.model.entities import UnknownEntity, entities, find_entity
 
 Record = Mapping[str, Any]
 
-LONGEST_NAME = 200
+LONGEST_CODE, LONGEST_NAME = 80, 200
 DESTINATION_FIELDS = ("bucketName", "prefix", "partitionOrder", "iamRoleArn")
 USAGE_FIELDS = ("timePeriod", "meterIds", "accountIds", "dimensionFilters", "aggregations", "groups")
 ABOUT_THE_RECORD = {"id", "version", "dtLastModified", "createdBy", "lastModifiedBy", "destinationIds"}
@@ -42,20 +41,20 @@ class Item:
         return not self.reasons
 
 
-def carried_destinations(records: Sequence[Record]) -> dict[str, Item]:
+def destination_items(records: Sequence[Record]) -> dict[str, Item]:
     """The items by m3ter's ids."""
     taken: set[str] = set()
     return {record["id"]: _destination(record, taken) for record in records}
 
 
-def carried_schedules(records: Sequence[Record], destinations: Mapping[str, Item]) -> list[Item]:
+def schedule_items(records: Sequence[Record], destinations: Mapping[str, Item]) -> list[Item]:
     taken = set(RESERVED)
     return [_schedule(record, destinations, taken) for record in records]
 
 
 def _destination(record: Record, taken: set[str]) -> Item:
     fields = {name: record[name] for name in DESTINATION_FIELDS if record.get(name)}
-    item = _item(record, fields, free_code(record, taken, key=str))
+    item = _item(record, fields, _free_code(record, taken, key=str))
     kind = record.get("destinationType", "S3")
     if kind != "S3":
         item.reasons.append(f"it is of type {kind}, and this project delivers to S3")
@@ -64,7 +63,7 @@ def _destination(record: Record, taken: set[str]) -> Item:
 
 
 def _schedule(record: Record, destinations: Mapping[str, Item], taken: set[str]) -> Item:
-    item = _item(record, {"sourceType": record.get("sourceType")}, free_code(record, taken, key=dagster_name))
+    item = _item(record, {"sourceType": record.get("sourceType")}, _free_code(record, taken, key=dagster_name))
     item.reasons += _reasons(record)
     if record.get("sourceType") == OPERATIONAL:
         item.fields["operationalDataTypes"] = _data_types(record, item)
@@ -77,7 +76,7 @@ def _schedule(record: Record, destinations: Mapping[str, Item], taken: set[str])
 
 
 def _item(record: Record, fields: Mapping[str, Any], code: str) -> Item:
-    name = plain(record.get("name"))[:LONGEST_NAME].strip()
+    name = _plain(record.get("name"))[:LONGEST_NAME].strip()
     item = Item({"code": code, **({"name": name} if name else {}), **fields})
     for field_name, given in (("code", code), ("name", name)):
         if record.get(field_name) and record[field_name] != given:
@@ -157,3 +156,21 @@ def _codes(record: Record, destinations: Mapping[str, Item], item: Item) -> list
     if record.get("destinationIds") and not codes:
         item.reasons.append("none of its destinations is carried over; give it another")
     return list(dict.fromkeys(codes))
+
+
+def _free_code(record: Record, taken: set[str], *, key: Callable[[str], str]) -> str:
+    """The record's code, or one like it whose `key` is not taken yet."""
+    code = _plain(record.get("code") or record.get("name"))[:LONGEST_CODE].strip() or str(record["id"])
+    if key(code) in RESERVED and key(code) in taken:
+        code = f"{code[: LONGEST_CODE - 7]}_export"
+    numbered, number = code, 1
+    while key(numbered) in taken:
+        number += 1
+        numbered = f"{code[: LONGEST_CODE - 4]}_{number}"
+    taken.add(key(numbered))
+    return numbered
+
+
+def _plain(text: str | None) -> str:
+    """On one line, and without what exports.yaml takes for a variable of the environment."""
+    return "".join(letter if letter.isprintable() else " " for letter in text or "").replace("${", "$ {")

@@ -1,0 +1,64 @@
+"""What all commands share: reading the configuration, lists of names, wrong use, tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from typing import TypeVar
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from m3ter_dagster.config import ConfigError
+from m3ter_dagster.model.entities import DescriptorError
+
+WIDE = 400
+
+T = TypeVar("T")
+
+
+class Unusable(click.ClickException):
+    """A right command that cannot be carried out: the configuration, credentials or the disk are in its way."""
+
+    exit_code = 2
+
+
+def configured(load: Callable[[], T]) -> T:
+    """What `load` returns, or the end of the command with what is wrong in the configuration."""
+    try:
+        return load()
+    except (ConfigError, DescriptorError) as error:
+        # Not a UsageError: the usage of the command would be no help.
+        raise Unusable(str(error)) from None
+
+
+def listed(option: str, text: str) -> list[str]:
+    """The names of a comma-separated option, each once."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise click.UsageError(f"{option} names nothing; give at least one.")
+    return list(dict.fromkeys(names))
+
+
+def open_console() -> Console:
+    """A console fitted to a terminal; in a log nothing is cut off, and values are never read as markup."""
+    console = Console(markup=False, emoji=False, highlight=False)
+    if not console.is_terminal:
+        console.width = WIDE
+    return console
+
+
+def print_table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    open_console().print(table, highlight=False)
+
+
+def moment_text(moment: datetime | None) -> str:
+    """A time in UTC, to the second; empty for None."""
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}" if moment else ""
