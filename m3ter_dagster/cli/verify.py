@@ -67,14 +67,14 @@ def verify(manifest: str, code: str | None, endpoint_url: str | None, region: st
 
 def _destination(code: str | None, bucket: str, endpoint_url: str | None, region: str | None) -> Destination:
     """That of the code, or the ordinary credentials; what the command says comes first."""
-    given = {"bucket_name": bucket, "endpoint_url": endpoint_url, "region": region}
+    given = {"bucketName": bucket, "endpointUrl": endpoint_url, "region": region}
     base = {"code": "verify"}
     if code is not None:
         known = {one.code: one for one in configured(load_exports).destinations}
         if code not in known:
             words = f"there is no destination {code!r}; known are {', '.join(sorted(known))}."
             raise click.UsageError(f"--destination: {words}")
-        base = known[code].model_dump(exclude={"name"})
+        base = known[code].model_dump(by_alias=True, exclude={"name"}, exclude_none=True)
     try:
         return Destination.model_validate(base | {name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
