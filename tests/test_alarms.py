@@ -142,7 +142,7 @@ def test_dagster_takes_the_sensors(receiver: Receiver) -> None:
         ({}, "started by hand"),
     ],
 )
-def test_a_failed_export_is_told(
+def test_the_webhook_is_notified_of_a_failed_export(
     instance: dg.DagsterInstance, receiver: Receiver, tags: dict[str, str], words: str
 ) -> None:
     sensor = sensors_of(exports_of(receiver, dagster_url=DAGSTER), receiver)["failed_exports"]
@@ -207,7 +207,7 @@ def test_a_webhook_that_refuses_is_reported_in_words_and_the_next_run_is_told(
     assert len(receiver.posts) == 3
     log = capfd.readouterr().err
     assert SECRET not in log
-    assert "Not told: m3ter export failed: started by hand" in log
+    assert "Not sent: m3ter export failed: started by hand" in log
 
 
 @pytest.mark.parametrize(
@@ -418,7 +418,7 @@ def test_what_the_webhook_did_not_take_is_told_at_the_next_look(
     assert ["'finance'" in text for text in receiver.texts] == [True, True, False]
     log = capfd.readouterr().err
     assert SECRET not in log + refused.cursor
-    assert "Not told: m3ter export late: schedule 'finance'" in log
+    assert "Not sent: m3ter export late: schedule 'finance'" in log
 
 
 @pytest.mark.parametrize(

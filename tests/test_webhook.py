@@ -7,13 +7,13 @@ import pytest
 from pydantic import SecretStr
 from receiver import PATH, SECRET, Answer, Receiver
 
-from m3ter_dagster.alarms.webhook import LAST_TRY_SECONDS, LONGEST_TEXT, NotTold, Webhook
+from m3ter_dagster.alarms.webhook import LAST_TRY_SECONDS, LONGEST_TEXT, NotTaken, Webhook
 
 BUSY = Answer(503, b"later")
 
 
 def refusal(receiver: Receiver, **values: float) -> str:
-    with pytest.raises(NotTold) as raised:
+    with pytest.raises(NotTaken) as raised:
         receiver.webhook(**values).post("hello")
     shown = "".join(traceback.format_exception(raised.value))
     assert SECRET not in shown

@@ -1,4 +1,4 @@
-"""The dead man's switch: a sensor that tells of exports that should have been delivered and were not."""
+"""The dead man's switch: a sensor that reports exports that should have been delivered and were not."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 
 from m3ter_dagster.alarms import messages
 from m3ter_dagster.alarms.lateness import Watch, owed, watched
-from m3ter_dagster.alarms.telling import Tell
+from m3ter_dagster.alarms.webhook import Notify
 from m3ter_dagster.config import AnySchedule, Notifications, grace
 from m3ter_dagster.config.names import LATE_EXPORTS
 from m3ter_dagster.dagster_internals import switched_off_schedules
@@ -23,18 +23,18 @@ _CLOCKS_DIFFER = timedelta(minutes=1)
 
 @dataclass(frozen=True)
 class News:
-    """Something to tell, and what to remember once it is told."""
+    """A message about a schedule, and what to remember once it is sent."""
 
     text: str
     watch: Watch
 
 
 def late_exports(
-    schedules: Sequence[AnySchedule], wanted: Notifications, tell: Tell, *, clock: Callable[[], datetime]
+    schedules: Sequence[AnySchedule], wanted: Notifications, notify: Notify, *, clock: Callable[[], datetime]
 ) -> dg.SensorDefinition:
-    """Tells each schedule and due time once, and once more when it has recovered.
+    """Reports each due time of a schedule once, and once more when the export has been delivered after all.
 
-    What the webhook did not take is told at the next look, and nothing else is tried before: Dagster gives a look one
+    What the webhook did not take is sent at the next tick, and nothing else is tried before: Dagster gives a tick one
     minute.
     """
 
@@ -47,16 +47,20 @@ def late_exports(
             is_on = one.dagster_name not in off
             watch = watched(before.get(one.code), one.cadence, is_on=is_on, now=now)
             news = _news(context.instance, one, watch, wanted, now) if is_on and not failure else None
-            failure = tell(context.log, news.text) if news else failure
+            failure = notify(context.log, news.text) if news else failure
             after[one.code] = news.watch if news and not failure else watch
-        return dg.SensorResult(skip_reason=failure or _summary(after), cursor=msgspec.json.encode(after).decode())
+        late = [code for code, watch in after.items() if watch.reported]
+        return dg.SensorResult(
+            skip_reason=failure or (f"late: {', '.join(late)}." if late else "every export is on time."),
+            cursor=msgspec.json.encode(after).decode(),
+        )
 
     return dg.SensorDefinition(
         name=LATE_EXPORTS,
         evaluation_fn=evaluate,
         minimum_interval_seconds=LOOK_EVERY_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Tells the webhook of each scheduled export that is not delivered in time, whatever the reason.",
+        description="Notifies the webhook of each scheduled export that is not delivered in time, whatever the reason.",
     )
 
 
@@ -65,22 +69,22 @@ def _news(
 ) -> News | None:
     cadence, code, url = schedule.cadence, schedule.code, wanted.dagster_url
     due = owed(watch, cadence, now=now, grace=grace(cadence.interval, wanted))
-    if watch.told:
-        success = _delivered(runs_due(instance, code, watch.told))
+    if watch.reported:
+        success = _delivered(runs_due(instance, code, watch.reported))
         if success:
-            text = messages.recovered(code, watch.told, success, url)
-            return News(text, msgspec.structs.replace(watch, told=None))
-    if due is None or due == watch.told:
+            text = messages.recovered(code, watch.reported, success, url)
+            return News(text, msgspec.structs.replace(watch, reported=None))
+    if due is None or due == watch.reported:
         return None
     runs = list(runs_due(instance, code, due))
     if _delivered(runs):
         return None
     last = runs[0] if runs else None
-    return News(messages.late(code, due, last, url), msgspec.structs.replace(watch, told=due))
+    return News(messages.late(code, due, last, url), msgspec.structs.replace(watch, reported=due))
 
 
 def runs_due(instance: dg.DagsterInstance, code: str, since: datetime) -> Iterator[dg.DagsterRun]:
-    """The runs of a schedule's exports that were due at `since` or later, of each export the newest run first."""
+    """The runs of the schedule's exports due at `since` or later; of each export the newest run comes first."""
     filters = dg.RunsFilter(tags={SCHEDULE_TAG: code}, created_after=since - _CLOCKS_DIFFER)
     found = [record.dagster_run for record in instance.get_run_records(filters)]
     # A re-execution is found by its root: whoever makes one may have taken the other tags away.
@@ -91,8 +95,3 @@ def runs_due(instance: dg.DagsterInstance, code: str, since: datetime) -> Iterat
 
 def _delivered(runs: Iterable[dg.DagsterRun]) -> dg.DagsterRun | None:
     return next((run for run in runs if run.status == dg.DagsterRunStatus.SUCCESS), None)
-
-
-def _summary(watches: dict[str, Watch]) -> str:
-    late = [code for code, watch in watches.items() if watch.told]
-    return f"late: {', '.join(late)}." if late else "every export is on time."

@@ -15,7 +15,7 @@ LONGEST_REASON = 300
 
 
 def failed(run: dg.DagsterRun, events: Sequence[dg.DagsterEvent], dagster_url: str | None) -> str:
-    """`events` are the failures of steps, or the one of the run where no step failed."""
+    """The text about a failed run. `events` are the failures of its steps, or that of the run where no step failed."""
     return "\n".join([f"m3ter export failed: {_export(run)}", *_places(run, dagster_url), *map(_reason, events)])
 
 
@@ -39,14 +39,14 @@ def recovered(code: str, due: datetime, run: dg.DagsterRun, dagster_url: str | N
 
 
 def _export(run: dg.DagsterRun) -> str:
-    """Such as "schedule 'finance', due 2024-06-06 10:00 UTC"."""
+    """The export in words, such as "schedule 'finance', due 2024-06-06 10:00 UTC"."""
     schedule, due = run.tags.get(SCHEDULE_TAG), run.tags.get(DUE_TAG)
     cause = f"due {_moment(datetime.fromisoformat(due))}" if due else "started by hand"
     return f"schedule '{schedule}', {cause}" if schedule else cause
 
 
 def _places(run: dg.DagsterRun, dagster_url: str | None) -> Iterator[str]:
-    """Where to find the export in the buckets, and its run in Dagster."""
+    """Where to find the export in the buckets, and the run in Dagster."""
     yield f"export id {root_id(run)}"
     if dagster_url:
         yield f"{dagster_url}/runs/{run.run_id}"
@@ -57,7 +57,7 @@ def _moment(moment: datetime) -> str:
 
 
 def _reason(event: dg.DagsterEvent) -> str:
-    """Why, on one line that begins with the entity."""
+    """Why an entity failed, on one line that starts with its name."""
     line, entity = " ".join(notification_text(event).split()), event.step_key or ""
     whole = line if line.startswith(entity) else f"{entity}: {line}"
     return whole if len(whole) <= LONGEST_REASON else f"{whole[: LONGEST_REASON - 3]}..."

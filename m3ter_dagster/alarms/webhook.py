@@ -1,4 +1,4 @@
-"""Messages to an incoming webhook of Slack, or of a tool that takes the same JSON. Its address is a secret."""
+"""Messages to an incoming webhook of Slack, or of a tool that takes the same JSON. The address is a secret."""
 
 from __future__ import annotations
 
@@ -18,17 +18,20 @@ from m3ter_dagster.m3ter.http import open_pool, retry_after
 
 TRIES = 4
 LAST_TRY_SECONDS = 22.0
-"""No try begins later than this after the first, so that all is over within 30 seconds."""
+"""No try starts later than this after the first, so that everything is over within 30 seconds."""
 TRY_SECONDS = 8.0
 LONGEST_TEXT = 4000
-"""Slack's advice for one message."""
+"""What Slack recommends for one message."""
+
+Notify = Callable[[logging.Logger, str], str | None]
+"""Sends a text; returns why that failed, or None. Takes at most 30 seconds."""
 
 _HTML = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 _URLLIB3 = logging.getLogger("urllib3.connectionpool")
 
 
-class NotTold(Exception):
-    """The webhook did not take a message. Says why, and nothing of the address."""
+class NotTaken(Exception):
+    """The webhook did not take a message. The text says why and holds nothing of the address."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(
@@ -37,7 +40,7 @@ class NotTold(Exception):
 
 
 class _Later(Exception):
-    """Another try may help."""
+    """The webhook did not take a message, and another try may help."""
 
     def __init__(self, reason: str, retry_after: float | None = None) -> None:
         self.retry_after = retry_after
@@ -46,15 +49,16 @@ class _Later(Exception):
 
 @dataclass(frozen=True)
 class Webhook:
-    """Posts texts. Its repr shows no secret."""
+    """Posts texts. Its repr does not show the address."""
 
     url: SecretStr
     sleep: Callable[[float], None] = time.sleep
     try_seconds: float = TRY_SECONDS
 
     def post(self, text: str) -> None:
-        """Returns once the webhook has taken the text; NotTold if it has not within 30 seconds."""
-        body = json.dumps({"text": _cut(text).translate(_HTML)}).encode()
+        """Returns once the webhook has taken the text; raises NotTaken if it has not within 30 seconds."""
+        cut = text if len(text) <= LONGEST_TEXT else f"{text[: LONGEST_TEXT - 3]}..."
+        body = json.dumps({"text": cut.translate(_HTML)}).encode()
         tries = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_Later),
             wait=_pause,
@@ -65,7 +69,7 @@ class Webhook:
             tries(self._try, body)
         except tenacity.RetryError as error:
             last = error.last_attempt
-            raise NotTold(f"{last.exception()}, {last.attempt_number} tries") from None
+            raise NotTaken(f"{last.exception()}, {last.attempt_number} tries") from None
 
     def _try(self, body: bytes) -> None:
         url, headers = self.url.get_secret_value(), {"content-type": "application/json"}
@@ -79,19 +83,27 @@ class Webhook:
         _judge(answer)
 
 
+def notify(webhook: Webhook, log: logging.Logger, text: str) -> str | None:
+    """Send a text from a sensor. A webhook that fails is reported in the log and in the answer, and stops nothing."""
+    title = text.splitlines()[0]
+    try:
+        webhook.post(text)
+    except NotTaken as failure:
+        log.error("%s Not sent: %s", failure, title)
+        return str(failure)
+    log.info("Sent to the webhook: %s", title)
+    return None
+
+
 def _judge(answer: urllib3.BaseHTTPResponse) -> None:
     if 200 <= answer.status < 300:
         return
-    reason = f"status {answer.status}{_code(answer.data)}"
+    # Slack says why in one word, such as no_service; anything longer may repeat the address.
+    word = answer.data[:100].decode("utf-8", "replace").strip()
+    reason = f"status {answer.status} {word}" if re.fullmatch(r"[a-z]+(_[a-z]+)+", word) else f"status {answer.status}"
     if answer.status in (408, 429) or answer.status >= 500:
         raise _Later(reason, retry_after(answer))
-    raise NotTold(reason)
-
-
-def _code(body: bytes) -> str:
-    """Slack says why in one word, such as no_service; anything longer may repeat the address."""
-    word = body[:100].decode("utf-8", "replace").strip()
-    return f" {word}" if re.fullmatch(r"[a-z]+(_[a-z]+)+", word) else ""
+    raise NotTaken(reason)
 
 
 def _pause(state: tenacity.RetryCallState) -> float:
@@ -99,10 +111,6 @@ def _pause(state: tenacity.RetryCallState) -> float:
     if isinstance(error, _Later) and error.retry_after is not None:
         return error.retry_after
     return tenacity.wait_exponential(multiplier=1, max=8)(state)
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= LONGEST_TEXT else f"{text[: LONGEST_TEXT - 3]}..."
 
 
 @contextmanager
