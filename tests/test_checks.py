@@ -10,8 +10,8 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from m3ter_dagster.assets.checks import STEP
 
+from m3ter_dagster.assets.cross_entity_checks import STEP
 from m3ter_dagster.history.log import EXPORT_JOB, MANIFEST
 from m3ter_dagster.history.record import delivery_in
 from m3ter_dagster.model.entities import entities
