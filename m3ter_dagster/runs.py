@@ -1,4 +1,4 @@
-"""An export run in this process: a new one, or the rest of one that failed."""
+"""Exports that run in this process: a new one, or the rest of one that failed."""
 
 from __future__ import annotations
 
@@ -22,27 +22,28 @@ from m3ter_dagster.history.log import (
     USAGE_MANIFEST,
     chosen_entities,
     deliveries_of,
+    root_id,
     runs_of,
 )
 from m3ter_dagster.history.progress import EntityResult, RunResult, follow
 from m3ter_dagster.resources import IO_MANAGER
 
 Changed = Callable[[RunResult, str], None]
-"""Is told each entity that did something."""
+"""Called with the name of each entity whose state has changed."""
 _REQUEST_TAG = "m3ter/request"
 _OWN_TAGS = ("m3ter/", "dagster/partition")
 
 
 @dataclass(frozen=True)
 class UsageRun:
-    """The job of a usage schedule, and what it is to export."""
+    """The job of a usage schedule, and the config of its asset."""
 
     job: str
     ops: Mapping[str, Any]
 
 
 class NothingToResume(Exception):
-    """The text says why."""
+    """There is nothing to resume; the text says why."""
 
 
 def export_now(
@@ -55,7 +56,7 @@ def export_now(
     tags: Mapping[str, str] | None = None,
     usage: UsageRun | None = None,
 ) -> RunResult:
-    """Run the export job for these entities to its end, or that of a usage schedule."""
+    """Run the export job for these entities, or the job of a usage schedule, until it ends."""
     result = RunResult({name: EntityResult(name) for name in entities})
     with _followed(instance, result, changed) as request:
         dg.execute_job(
@@ -69,25 +70,27 @@ def export_now(
 
 
 def usage_run(schedule: UsageSchedule, window: Mapping[str, str]) -> UsageRun:
-    """`window` is startDate and endDate, as far as they are not those of the schedule's time period."""
+    """The run of a usage schedule; startDate and endDate in `window` replace those of its time period."""
     return UsageRun(schedule.job_name, usage_ops(schedule, **window))
 
 
 def resume(instance: dg.DagsterInstance, run_id: str, *, abandoned: bool, changed: Changed) -> RunResult:
-    """Run what is missing of the export that `run_id` belongs to, as Dagster's "re-execute from failure" does.
+    """Run what is missing from the export that `run_id` belongs to, as Dagster's "re-execute from failure" does.
 
-    `abandoned` says that the process of a run which Dagster takes for running has died.
+    `abandoned` says that the process of a run has died although Dagster believes it to be running.
     """
     last = _last_run(instance, run_id, abandoned=abandoned)
     root = runs_of(instance, last.root_run_id or last.run_id)[0].dagster_run
     missing = set(chosen_entities(instance, root)) - set(deliveries_of(instance, root.run_id))
+    # Dagster passes tags on only to re-executions that are started from the UI.
+    inherited = {name: value for name, value in last.tags.items() if name.startswith(_OWN_TAGS)}
     result = RunResult({name: EntityResult(name) for name in sorted(missing)})
     with _followed(instance, result, changed) as request:
         dg.execute_job(
             job_named(last.job_name),
             instance,
             run_config={**last.run_config, "loggers": _loggers(verbose=False)},
-            tags={**_inherited_tags(last), **request},
+            tags={**inherited, ROOT_TAG: root_id(last), "dagster/parent_run_id": last.run_id, **request},
             reexecution_options=dg.ReexecutionOptions.from_failure(last.run_id, instance),
         )
     return result
@@ -100,7 +103,7 @@ def _last_run(instance: dg.DagsterInstance, run_id: str, *, abandoned: bool) -> 
         raise NothingToResume(f"there is no run {run_id}; `m3ter-dagster jobs` lists the exports.")
     last = runs_of(instance, run.root_run_id or run.run_id)[-1].dagster_run
     if last.status == dg.DagsterRunStatus.SUCCESS:
-        raise NothingToResume(f"run {last.run_id} succeeded, so nothing of this export is missing.")
+        raise NothingToResume(f"run {last.run_id} succeeded, so nothing is missing from this export.")
     if not last.is_finished and abandoned:
         report_abandoned(instance, last, "Its process had died; it was abandoned when the export was resumed.")
     elif not last.is_finished:
@@ -111,15 +114,9 @@ def _last_run(instance: dg.DagsterInstance, run_id: str, *, abandoned: bool) -> 
     return instance.get_run_by_id(last.run_id) or last
 
 
-def _inherited_tags(run: dg.DagsterRun) -> dict[str, str]:
-    """Dagster's own re-execution sets the group tags only when it is started from the UI."""
-    own = {name: value for name, value in run.tags.items() if name.startswith(_OWN_TAGS)}
-    return {**own, "dagster/parent_run_id": run.run_id, ROOT_TAG: run.root_run_id or run.run_id}
-
-
 @contextmanager
 def _followed(instance: dg.DagsterInstance, result: RunResult, changed: Changed) -> Generator[dict[str, str]]:
-    """The tag by which the run inside the `with` is found, and followed to its end."""
+    """A tag for the run that is executed inside the `with`; by it the run is found and followed to its end."""
     request = {_REQUEST_TAG: str(uuid.uuid4())}
     ended = threading.Event()
     follower = threading.Thread(target=follow, args=(instance, request, result, changed, ended))
@@ -132,7 +129,7 @@ def _followed(instance: dg.DagsterInstance, result: RunResult, changed: Changed)
 
 
 def job_named(name: str) -> ReconstructableJob:
-    """A job of this project, or Dagster's own behind the button Materialize, for a process that runs it itself."""
+    """A job of this project, or Dagster's own job behind the Materialize button, for a process that executes it."""
     return reconstructable_job("m3ter_dagster.definitions", "definitions", name)
 
 

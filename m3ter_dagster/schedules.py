@@ -1,10 +1,11 @@
-"""Export Schedules in Dagster: a job and a schedule each, and the sensor that launches each one's first export."""
+"""Export Schedules in Dagster: a job and a schedule for each, and the sensor that launches their first exports."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -18,15 +19,15 @@ from m3ter_dagster.model.entities import entities
 from m3ter_dagster.resources import IO_MANAGER
 
 PUNCTUAL = timedelta(minutes=10)
-"""A first export that is launched this soon after its moment was waited for: it is due at that moment."""
+"""A first export launched within this time of its dtCreated was waited for, so it is due at dtCreated."""
 
 Jobs = Mapping[str, AssetJob]
-"""The job of each schedule by the schedule's code: built once, since Dagster takes equal jobs for two."""
+"""The job of each schedule by its code: built once, since Dagster does not see that two equal jobs are one."""
 Clock = Callable[[], datetime]
 
 
 def export_jobs(schedules: Sequence[AnySchedule]) -> Jobs:
-    """A job per schedule. Launched by hand it delivers to the schedule's destinations, too."""
+    """A job per schedule. Launched by hand, it delivers to the schedule's destinations as well."""
     return {
         schedule.code: dg.define_asset_job(
             schedule.job_name,
@@ -46,16 +47,19 @@ def export_selection(schedule: AnySchedule) -> dg.AssetSelection:
 
 
 def export_schedules(schedules: Sequence[AnySchedule], jobs: Jobs, *, now: datetime) -> list[dg.ScheduleDefinition]:
-    """A Dagster schedule per Export Schedule, right until eleven months after `now`: reload the location by then."""
+    """A Dagster schedule per Export Schedule.
+
+    Cron lines know no year: they are right until eleven months after `now`, so the location must be reloaded by then.
+    """
     return [_schedule(schedule, jobs[schedule.code], now) for schedule in schedules]
 
 
 def first_exports(schedules: Sequence[AnySchedule], jobs: Jobs, *, clock: Clock | None = None) -> dg.SensorDefinition:
-    """The sensor that launches each schedule's first export: once per code and creation time, over restarts too.
+    """The sensor that launches each schedule's first export: once per code and dtCreated, whatever restarts.
 
-    A schedule that is switched off gets its first export once it is switched on.
+    A schedule that is switched off gets its first export when it is switched on.
     """
-    read_clock = clock or _utc_now
+    read_clock = clock or partial(datetime.now, UTC)
 
     def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         now, launched = read_clock(), json.loads(context.cursor or "[]")
@@ -79,12 +83,14 @@ def first_exports(schedules: Sequence[AnySchedule], jobs: Jobs, *, clock: Clock 
 
 
 def first_run_key(schedule: AnySchedule) -> str:
-    """What makes a first export the first: Dagster launches one run for it, ever."""
+    """The run key of a schedule's first export: Dagster never launches a second run for it."""
     return f"{schedule.code}:{schedule.cadence.anchor.isoformat()}"
 
 
 def _schedule(schedule: AnySchedule, job: AssetJob, now: datetime) -> dg.ScheduleDefinition:
-    lines = schedule.cadence.cron_lines(_window_start(now))
+    # From the first of last month: a due time missed since then is made up for, and restarts seldom change the lines.
+    last_month = now.astimezone(UTC).replace(day=1) - timedelta(days=1)
+    lines = schedule.cadence.cron_lines(last_month.replace(day=1, hour=0, minute=0, second=0, microsecond=0))
 
     def evaluate(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         tick = context.scheduled_execution_time
@@ -102,14 +108,8 @@ def _schedule(schedule: AnySchedule, job: AssetJob, now: datetime) -> dg.Schedul
     )
 
 
-def _window_start(now: datetime) -> datetime:
-    """The first of last month: a due time missed since then is made up for, and a restart seldom changes the lines."""
-    last_month = now.astimezone(UTC).replace(day=1) - timedelta(days=1)
-    return last_month.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-
-
 def _reason_to_skip(schedule: AnySchedule, tick: datetime) -> str | None:
-    """Why nothing is launched at this tick of the cron lines, which know no year and no beginning."""
+    """Why no export is launched at this tick, or None. The cron lines have more ticks than there are due times."""
     cadence = schedule.cadence
     if tick == cadence.anchor:
         return f"the first export of schedule {schedule.code!r} is launched by the sensor {FIRST_EXPORTS}."
@@ -120,7 +120,7 @@ def _reason_to_skip(schedule: AnySchedule, tick: datetime) -> str | None:
 
 
 def _first_request(schedule: AnySchedule, jobs: Jobs, now: datetime) -> dg.RunRequest:
-    """The export holds the data of now, so it is due now, unless its own moment has only just come."""
+    """The run of a first export. It holds the data of now, so it is due now unless dtCreated has only just passed."""
     anchor = schedule.cadence.anchor
     due = anchor if now - anchor < PUNCTUAL else now.replace(microsecond=0)
     return _request(schedule, due, run_key=first_run_key(schedule), job_name=jobs[schedule.code].name)
@@ -154,7 +154,7 @@ def _tags(schedule: AnySchedule) -> dict[str, str]:
 
 
 def _description(schedule: AnySchedule) -> str:
-    """Such as "Finance: every 5 days since 2024-06-01 10:00 UTC, account, bill to warehouse"."""
+    """The schedule in words: "Finance: every 5 days since 2024-06-01 10:00 UTC, account, bill to warehouse"."""
     what = _what(schedule)
     return f"{schedule.name}: {schedule.cadence.words()}, {what} to {', '.join(schedule.destinations)}"
 
@@ -165,7 +165,3 @@ def _what(schedule: AnySchedule) -> str:
         return f"measurements {how} of {schedule.time_period}"
     names = schedule.asset_names
     return f"all {len(names)} entities" if len(names) == len(entities()) else ", ".join(names)
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
