@@ -30,7 +30,6 @@ from m3ter_dagster.history.log import (
     runs_of,
 )
 from m3ter_dagster.model import manifest
-from m3ter_dagster.model.entities import Table
 from m3ter_dagster.model.exports import Export
 from m3ter_dagster.model.manifest import Manifest
 from m3ter_dagster.reading.reading import Reading
@@ -97,7 +96,7 @@ class ExportIOManager(dg.ConfigurableIOManager):
             # A day's file has a key of its own, which the next export of that day writes again.
             export = Export(RAW_BY_DAY, export.org_id, read.window.start)
         started = time.monotonic()
-        rows, objects = self._write_and_deliver(read.frame, table, export, read)
+        rows, objects = self._write_and_deliver(read, export)
         seconds = time.monotonic() - started
         compared = self._compare(read) if isinstance(read, Reading) and self._has_manifest() else Compared({}, ())
         delivery = record.Delivery(
@@ -115,13 +114,12 @@ class ExportIOManager(dg.ConfigurableIOManager):
         previews = {"preview": captions.preview(read.frame, table)} if self.exports.previews else {}
         return {**captions.delivery_captions(delivery), **previews, **record.as_metadata(delivery)}
 
-    def _write_and_deliver(
-        self, frame: pl.LazyFrame, table: Table, export: Export, read: Read
-    ) -> tuple[int, list[Delivered]]:
+    def _write_and_deliver(self, read: Read, export: Export) -> tuple[int, list[Delivered]]:
+        table = read.table
         file = Path(self._folder.name) / f"{table.name}.{self._format.suffix}"
         type, name = (TYPE, self._usage_file(table.name)) if isinstance(read, UsageReading) else (table.name, None)
         try:
-            rows = self._format.write(frame, table, file)
+            rows = self._format.write(read.frame, table, file)
             return rows, self._destinations.deliver(
                 file, export, type, to=self.destinations, kind=self._format, name=name
             )
