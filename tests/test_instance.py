@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import logging
 import shutil
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -30,3 +32,21 @@ def test_a_run_that_died_with_its_machine_keeps_its_place_for_a_day_at_most(
         found = instance.get_run_by_id(run.run_id)
         assert found
         assert found.status == status
+
+
+@pytest.mark.parametrize(
+    "place", ["m3ter_dagster", "."], ids=["inside the installed package", "beside it in a checkout"]
+)
+def test_a_new_home_gets_this_project_s_settings_and_keeps_what_a_person_changes(tmp_path: Path, place: str) -> None:
+    shutil.copytree(SETTINGS.parent / "m3ter_dagster", tmp_path / "m3ter_dagster")
+    shutil.copy(SETTINGS, tmp_path / place)
+    opening = "from m3ter_dagster.cli.export import open_instance; open_instance()"
+    environment = {"PYTHONPATH": str(tmp_path), "DAGSTER_HOME": "home"}
+    command = [sys.executable, "-c", opening]
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=60)
+    settings = tmp_path / "home" / "dagster.yaml"
+    assert settings.read_text() == SETTINGS.read_text()
+    changed = f"{settings.read_text()}\n# ours\n"
+    settings.write_text(changed)
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=60)
+    assert settings.read_text() == changed
