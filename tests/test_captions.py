@@ -1,0 +1,94 @@
+"""What Dagster's pages show of a delivery beside its record, in words and numbers for people."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+import msgspec
+
+from m3ter_dagster.history.captions import delivery_captions, manifest_captions
+from m3ter_dagster.history.record import Delivery, Part, Reading, StoredObject, WholeExport
+
+NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
+OBJECTS = (
+    StoredObject("warehouse", "s3://acme/e_meter.csv", 12, "ab", '"cd"'),
+    StoredObject("archive", "s3://archive/e_meter.csv", 12, "ab", '"ef"'),
+)
+ROWS = [
+    {"destination": "warehouse", "uri": "s3://acme/e_meter.csv", "bytes": 12, "sha256": "ab", "etag": '"cd"'},
+    {"destination": "archive", "uri": "s3://archive/e_meter.csv", "bytes": 12, "sha256": "ab", "etag": '"ef"'},
+]
+READING = Reading(started=NOON, finished=NOON + timedelta(seconds=1.23456), requests=6)
+METERS = Delivery("meter", "e", "org-1", rows=3, objects=OBJECTS, reading=READING, seconds_to_deliver=0.00049)
+ALWAYS = {
+    "dagster/row_count": 3,
+    "dagster/uri": "s3://acme/e_meter.csv",
+    "bytes": 12,
+    "objects": ROWS,
+    "seconds to read": 1.235,
+    "seconds to write and deliver": 0.0,
+    "read from": NOON.timestamp(),
+    "read until": NOON.timestamp() + 1.23456,
+    "rows dropped as older copies": 0,
+}
+
+
+def shown(captions: dict[str, Any]) -> dict[str, Any]:
+    """As plain values; a table as its rows."""
+    return {name: plain(value) for name, value in captions.items()}
+
+
+def plain(value: Any) -> Any:
+    if isinstance(value, dg.TableMetadataValue):
+        return [dict(record.data) for record in value.records]
+    return value.value if isinstance(value, dg.MetadataValue) else value
+
+
+def test_an_entity_without_findings_shows_none() -> None:
+    assert shown(delivery_captions(METERS)) == {**ALWAYS, "requests": 6}
+
+
+def test_findings_and_the_difference_are_shown() -> None:
+    reading = msgspec.structs.replace(
+        READING, duplicates_dropped=2, unknown_fields={"colour": 3}, empty_fields=("unit",)
+    )
+    difference = {"previous": "d", "added": 1, "removed": 0, "changed": 2}
+    found = shown(delivery_captions(msgspec.structs.replace(METERS, reading=reading, difference=difference)))
+    assert found == {
+        **ALWAYS,
+        "requests": 6,
+        "rows dropped as older copies": 2,
+        "API fields not in the schema": {"colour": 3},
+        "documented fields without any value": ["unit"],
+        "rows added": 1,
+        "rows removed": 0,
+        "rows changed": 2,
+    }
+
+
+def test_why_an_entity_was_not_compared_is_no_number_of_rows() -> None:
+    delivery = msgspec.structs.replace(METERS, difference={"notCompared": "there is no previous export"})
+    assert not [name for name in delivery_captions(delivery) if name.startswith("rows not")]
+
+
+def test_measurements_show_their_window_and_m3ter_s_job() -> None:
+    window = (datetime(2024, 3, 31, tzinfo=UTC), datetime(2024, 4, 1, tzinfo=UTC))
+    for job, words in (("job-1", "job-1"), (None, "none: there can be nothing in this window")):
+        reading = msgspec.structs.replace(READING, requests=None, job=job, window=window)
+        found = shown(delivery_captions(msgspec.structs.replace(METERS, reading=reading)))
+        assert found == {
+            **ALWAYS,
+            "window": "2024-03-31 00:00 to 2024-04-01 00:00 UTC",
+            "m3ter's export job": words,
+        }
+
+
+def test_a_manifest_shows_the_whole_export() -> None:
+    entities = {"meter": Part(3), "bill": Part(4)}
+    whole = WholeExport("export_manifest", "e", "org-1", "nightly", objects=OBJECTS, entities=entities)
+    expected = {"dagster/uri": "s3://acme/e_meter.csv", "entities": 2, "rows": 7, "objects": ROWS}
+    assert shown(manifest_captions(whole)) == {**expected, "compared with export": "none"}
+    compared = msgspec.structs.replace(whole, previous="d")
+    assert shown(manifest_captions(compared)) == {**expected, "compared with export": "d"}
