@@ -22,15 +22,16 @@ Judge = Callable[[FindRows], Outcome]
 
 
 def cross_entity_checks() -> list[dg.AssetChecksDefinition]:
-    """One step for all of them, after the last entity of a run: each file that must be read back is read once."""
+    """One step for all of these checks, after the last entity of a run, so that each file is read back only once."""
     judges = _judges()
+    total = dg.AssetCheckSpec(BILL_TOTAL, asset=_BILL, additional_deps=[_LINE_ITEM], description=RULE)
 
     @dg.multi_asset_check(
         name=STEP,
         description="Does what the rows refer to exist in the same export, and do bills add up?",
-        specs=_specs(),
+        specs=[*(_spec(entity, one) for entity in entities().values() for one in references_of(entity)), total],
         can_subset=True,
-        op_tags={"dagster/priority": "-1"},  # in a process that runs one step at a time the manifest goes first
+        op_tags={"dagster/priority": "-1"},  # where a process runs one step at a time, the manifest goes first
         required_resource_keys={"organization", IO_MANAGER},
     )
     def across_entities(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
@@ -47,13 +48,8 @@ def foreign_key_check(entity: str, column: str) -> dg.AssetCheckKey:
     return dg.AssetCheckKey(dg.AssetKey(entity), f"foreign_key_{column}")
 
 
-def _specs() -> list[dg.AssetCheckSpec]:
-    total = dg.AssetCheckSpec(BILL_TOTAL, asset=_BILL, additional_deps=[_LINE_ITEM], description=RULE)
-    return [_spec(entity, one) for entity in entities().values() for one in references_of(entity)] + [total]
-
-
 def _spec(entity: Entity, reference: Reference) -> dg.AssetCheckSpec:
-    """A dependency on the parent makes the check wait for it, in runs that export it."""
+    """The spec of a foreign key's check. It depends on the parent, to wait for it in runs that export both."""
     rule = f"Every {reference.column} of {entity.name} is the id of a row of {reference.to} in the same export."
     written = "Rows written after the reading of the parents began are counted and not judged."
     never = f"m3ter exports no {reference.to}, so this is never checked."
@@ -79,7 +75,7 @@ def _judges() -> Mapping[dg.AssetCheckKey, Judge]:
 
 
 def _outcome(judge: Judge, find: FindRows, context: dg.AssetCheckExecutionContext) -> Outcome:
-    """An export is as good as before when it could not be checked, so nothing may be raised from here."""
+    """The outcome of a check, whatever goes wrong: an export that cannot be checked is no worse for it."""
     try:
         return judge(find)
     except Exception as error:
@@ -89,7 +85,7 @@ def _outcome(judge: Judge, find: FindRows, context: dg.AssetCheckExecutionContex
 
 
 def _finder(organization: Organization, io_manager: ExportIOManager, export_id: str) -> FindRows:
-    """What this process has read, or else what the runs of the export have delivered; nothing older."""
+    """Finds an entity's rows as this process has read them, or else as the runs of the export delivered them."""
     delivered = io_manager.delivered_frames(export_id)
 
     def find(name: str) -> ExportedRows | None:

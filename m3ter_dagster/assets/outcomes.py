@@ -8,14 +8,14 @@ from typing import Any
 
 import polars as pl
 
-from m3ter_dagster.frames.bill_totals import LEAST_TOLERANCE, BillTotals, compare_totals
-from m3ter_dagster.frames.references import Dangling, ExportedRows, Reference, dangling
+from m3ter_dagster.frames.bill_totals import LEAST_TOLERANCE, compare_totals
+from m3ter_dagster.frames.references import ExportedRows, Reference, dangling
 from m3ter_dagster.history import captions
 from m3ter_dagster.history.progress import CHECKED
 from m3ter_dagster.model.entities import Entity, entities
 
 FindRows = Callable[[str], ExportedRows | None]
-"""An entity's rows in this export, by its name; None when it is not in it."""
+"""Returns the rows of an entity in this export by its name, or None if the export does not have it."""
 
 
 @dataclass(frozen=True)
@@ -33,32 +33,6 @@ def reference_outcome(entity: Entity, reference: Reference, find: FindRows) -> O
         return _absent(entity.name if children is None else reference.to)
     parent_key = entities()[reference.to].primary_key
     found = dangling(children.frame, reference.column, parents, row_id=entity.primary_key, key=parent_key)
-    return _reference_outcome(found, entity, reference)
-
-
-def bill_total_outcome(find: FindRows, *, bill: str, line_item: str) -> Outcome:
-    bills, line_items = find(bill), find(line_item)
-    if bills is None or line_items is None:
-        return _absent(bill if bills is None else line_item)
-    return _bill_total_outcome(compare_totals(bills, line_items))
-
-
-def error_outcome(error: Exception) -> Outcome:
-    """Polars may quote a cell that it cannot read."""
-    is_silent = isinstance(error, pl.exceptions.PolarsError)
-    return Outcome(False, f"Could not be checked: {type(error).__name__ if is_silent else error}")
-
-
-def _absent(name: str) -> Outcome:
-    return _not_checked(f"{name} is not in this export")
-
-
-def _not_checked(why: str) -> Outcome:
-    """It counts as passed, since Dagster knows passed and failed only."""
-    return Outcome(True, f"Not checked: {why}.", {CHECKED: False})
-
-
-def _reference_outcome(found: Dangling, entity: Entity, reference: Reference) -> Outcome:
     lost = f"{_count(found.rows, 'row')} of {entity.name} refer to {found.parents:,} of {reference.to} not there"
     text = lost if found.rows else f"{_count(found.references, 'row')} looked at"
     metadata: dict[str, Any] = {
@@ -73,7 +47,11 @@ def _reference_outcome(found: Dangling, entity: Entity, reference: Reference) ->
     return Outcome(not found.rows, f"{text}{_recent(found.recent, 'row')}.", metadata)
 
 
-def _bill_total_outcome(found: BillTotals) -> Outcome:
+def bill_total_outcome(find: FindRows, *, bill: str, line_item: str) -> Outcome:
+    bills, line_items = find(bill), find(line_item)
+    if bills is None or line_items is None:
+        return _absent(bill if bills is None else line_item)
+    found = compare_totals(bills, line_items)
     wrong = f"{found.wrong:,} of {_count(found.compared, 'bill')} do not have the sum of their line items as total"
     text = wrong if found.wrong else f"{_count(found.compared, 'bill')} looked at"
     skipped = f"; {_count(found.without_total, 'bill')} without a total skipped" if found.without_total else ""
@@ -87,6 +65,22 @@ def _bill_total_outcome(found: BillTotals) -> Outcome:
     if found.examples:
         metadata["first bills"] = captions.table(list(found.examples[0]), found.examples)
     return Outcome(not found.wrong, f"{text}{skipped}{_recent(found.recent, 'bill')}.", metadata)
+
+
+def error_outcome(error: Exception) -> Outcome:
+    """A check that could not be made."""
+    # Polars may quote a cell that it cannot read, which might be personal.
+    is_silent = isinstance(error, pl.exceptions.PolarsError)
+    return Outcome(False, f"Could not be checked: {type(error).__name__ if is_silent else error}")
+
+
+def _absent(name: str) -> Outcome:
+    return _not_checked(f"{name} is not in this export")
+
+
+def _not_checked(why: str) -> Outcome:
+    """A check with nothing to look at. It counts as passed: to Dagster a check has either passed or failed."""
+    return Outcome(True, f"Not checked: {why}.", {CHECKED: False})
 
 
 def _recent(count: int, what: str) -> str:
