@@ -1,4 +1,4 @@
-"""Everything that this project uses of Dagster beyond its public API, each with the reason. No other file does."""
+"""Everything that this project uses of Dagster beyond its public API, each with the reason. No other file uses any."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def open_instance_for_a_terminal(home: Path) -> dg.DagsterInstance:
 def reconstructable_job(module: str, function: str, name: str) -> ReconstructableJob:
     """A job of the definitions that `function` of `module` gives, for `dg.execute_job`.
 
-    `dg.build_reconstructable_job` cannot take Dagster's own job behind the button Materialize (`__ASSET_JOB`).
+    `dg.build_reconstructable_job` cannot take Dagster's own job behind the Materialize button (`__ASSET_JOB`).
     """
     return ReconstructableRepository.for_module(module, function).get_reconstructable_job(name)
 
@@ -57,9 +57,9 @@ def planned_steps(instance: dg.DagsterInstance, run: dg.DagsterRun) -> set[str]:
 
 
 def steps_of_this_process(context: dg.AssetExecutionContext) -> set[str]:
-    """The steps that run in the process of this one: all of the run's in process, else this one alone.
+    """The steps that run in this step's process: all of the run's steps, or only this one.
 
-    The plan that a step executes is the only thing that is right under every executor, those of other projects too.
+    Only the plan that a step executes is right under every executor, including those of other projects.
     """
     return set(context.get_step_execution_context().execution_plan.step_keys_to_execute)
 
@@ -86,7 +86,7 @@ def materialized_partitions(instance: dg.DagsterInstance, asset: dg.AssetKey) ->
 
 
 def report_abandoned(instance: dg.DagsterInstance, run: dg.DagsterRun, reason: str) -> None:
-    """Ends a run whose process is dead; public are only ways that ask that process."""
+    """Ends a run whose process is dead; the public ways all ask that process."""
     instance.report_run_failed(run, reason)
 
 
@@ -100,16 +100,16 @@ class Failure:
     """What a failure event says."""
 
     description: str
-    """Of a `dg.Failure`, else empty."""
+    """The description of a `dg.Failure`; empty for other errors."""
     metadata: Mapping[str, Any]
     error: str
     """The class of the innermost cause, without its module; empty if there was none."""
     message: str
-    """Of the innermost cause: its class with the module, a colon, and its words."""
+    """The innermost cause: its class with the module, a colon, and its text."""
 
 
 def failure_of(event: dg.DagsterEvent) -> Failure:
-    """Dagster's API promises nothing of what an event carries beyond its type."""
+    """What a failure event says. Dagster's API promises nothing about what an event holds beyond its type."""
     data: Any = event.event_specific_data
     user, error = getattr(data, "user_failure_data", None), getattr(data, "error", None)
     while error is not None and error.cause is not None:

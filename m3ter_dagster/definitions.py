@@ -1,4 +1,4 @@
-"""What Dagster loads. Wires; decides nothing."""
+"""What Dagster loads. It wires the parts together and decides nothing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from m3ter_dagster.schedules import export_jobs, export_schedules, first_exports
 
 @dg.definitions
 def definitions() -> dg.Definitions:
-    """The exports of exports.yaml and the environment, which are read here and nowhere behind it."""
+    """The exports of exports.yaml and the environment, which are read here and nowhere further down."""
     return build_definitions(load_exports(), load_settings())
 
 

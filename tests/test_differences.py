@@ -66,5 +66,5 @@ def test_a_new_column_is_told_in_words(tmp_path: Path, warehouse: Destinations) 
 def test_hashes_that_are_gone_are_told_in_words(tmp_path: Path, warehouse: Destinations) -> None:
     first = compared(tmp_path, warehouse, ["a"], previous=None)
     then = compared(tmp_path, warehouse, ["a"], previous=export_of(first, uri=f"{first.keys[0].uri}.gone"))
-    assert then.difference["notCompared"].startswith("the previous export before is no help: ")
+    assert then.difference["notCompared"].startswith("the previous export before cannot be used: ")
     assert then.keys

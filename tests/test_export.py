@@ -311,7 +311,9 @@ def test_a_manifest_alone_says_that_it_needs_something_to_list(house: House, ins
     house.use(ORGANIZATION.records())
     result = materialize(instance, MANIFEST, more=[export_manifest()])
     assert not result.success
-    assert failure_of(result, MANIFEST).startswith(f"{MANIFEST} lists what its own run exports, which is nothing;")
+    assert failure_of(result, MANIFEST).startswith(
+        f"{MANIFEST} lists what its own run exports, and this run exports nothing;"
+    )
 
 
 def test_an_unknown_destination_is_refused_before_m3ter_is_asked(house: House, instance: dg.DagsterInstance) -> None:

@@ -507,7 +507,7 @@ def test_a_day_that_failed_is_completed(house: House) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--from", "2024-03-31"], "--from and --to are of a usage schedule; name it with --schedule."),
+        (["--from", "2024-03-31"], "--from and --to need a usage schedule; name it with --schedule."),
         (["--schedule", "bills", "--to", "2024-03-31"], "schedule 'bills' exports operational data."),
         (["--schedule", "daily", "--to", "now"], "--to: 'now' is no time; write one such as 2024-06-01"),
         (["--schedule", "daily", "--from", "2024-03-31", "--to", "2024-03-30"], "the earlier first."),

@@ -147,7 +147,7 @@ def test_an_empty_file_is_asked_for_at_a_new_address(tmp_path: Path, content: by
         job_id, file, told, _ = export_empty(api, tmp_path)
         assert (job_id, file) == ("j1", TEXT)
         assert (len(api.asked(ADHOC)), len(api.asked(ADDRESS)), len(api.asked(QUERY))) == (1, 2, 1)
-    assert "The file of m3ter's export job j1 is empty, which is not believed; asking for it again." in told
+    assert "The file of m3ter's export job j1 is empty, which may be wrong; asking for it again." in told
 
 
 def test_and_then_of_a_new_job_after_the_pauses_that_were_handed_in(tmp_path: Path) -> None:

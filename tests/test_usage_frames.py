@@ -202,7 +202,7 @@ def test_fields_under_names_nobody_knows_are_refused(tmp_path: Path) -> None:
     """All of them would be empty; one that m3ter leaves out, or adds, is no reason to export nothing."""
     assert breach_in(tmp_path, f"{HEADER}\n{ROW}\n".replace("Gigabytes (ORIGINAL)", "gb")) == (
         "a row without id, column Gigabytes (ORIGINAL), value missing, and there are 'gb': must be a column of m3ter's "
-        "file; it has others, which no field is called"
+        "file; it has others that are not named after any field"
     )
     assert read(tmp_path, f"{HEADER},gb\n{ROW},1\n").unknown_columns == ("gb",)
     assert read(tmp_path, f"{HEADER}\n{ROW}\n".replace(",Gigabytes (ORIGINAL)", "").replace(",1.5", "")).rows == 1

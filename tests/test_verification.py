@@ -377,7 +377,7 @@ def test_no_manifest_is_an_unfinished_export(copy: Copy) -> None:
     assert result.exit_code == 1
     assert result.stdout == (
         f"error: manifest: there is no object s3://{copy.bucket}/{copy.key}: "
-        "the export is not finished, or the address is another.\n"
+        "the export is not finished, or the address is wrong.\n"
     )
 
 
@@ -418,8 +418,8 @@ def test_an_unknown_type_of_column_is_no_manifest(copy: Copy) -> None:
 
 
 WRONG_USE = [
-    (["bill.csv"], "'bill.csv' is no address of a manifest; write s3://bucket/.../<export id>_manifest.json."),
-    (["s3://bucket"], "'s3://bucket' is no address of a manifest"),
+    (["bill.csv"], "'bill.csv' is not the address of a manifest; write s3://bucket/.../<export id>_manifest.json."),
+    (["s3://bucket"], "'s3://bucket' is not the address of a manifest"),
     (["s3://Bad_Bucket/x"], "the command has the bucketName 'Bad_Bucket'; write the name of an S3 bucket"),
     (["s3://bucket/x", "--endpoint-url", "nowhere"], "the command has the endpointUrl 'nowhere'; write an address"),
     (["s3://bucket/x", "--region", "a b"], "the command has the region 'a b'; write a region such as eu-west-1."),
@@ -451,7 +451,7 @@ def test_a_refusal_says_that_the_object_may_be_absent(moto_store: Store, aws_key
     result = verify(f"s3://{moto_store.new_bucket()}/x_manifest.json", "--endpoint-url", moto_store.endpoint)
     assert result.exit_code == 2
     assert "AccessDenied on GetObject: allow s3:GetObject on arn:aws:s3:::" in result.stderr
-    assert "which a store tells only to those who may s3:ListBucket." in result.stderr
+    assert "which a store reveals only to those who are allowed s3:ListBucket." in result.stderr
 
 
 def test_it_reads_in_the_role_of_a_destination(

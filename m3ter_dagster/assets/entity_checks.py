@@ -1,4 +1,4 @@
-"""What an entity is checked for by itself, before it is delivered, and the report of the rows that fail."""
+"""The checks of one entity by itself before it is delivered, and the report of the rows that fail."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _DESCRIPTIONS = {
 
 
 def check_specs(entity: Entity) -> list[dg.AssetCheckSpec]:
-    """Those that stop the delivery are blocking; a person decides about the other."""
+    """The checks of an entity. Those that stop the delivery are blocking; the row count is for a person to judge."""
     return [
         dg.AssetCheckSpec(name, asset=entity.name, description=text, blocking=name != ROW_COUNT)
         for name, text in _DESCRIPTIONS.items()
@@ -37,7 +37,7 @@ def passed_checks(rows: int, *, rows_before: int | None) -> Iterator[dg.AssetChe
 
 
 def failed_checks(entity: Entity, breached: SchemaBreached) -> Iterator[dg.AssetCheckResult]:
-    """Which of the checks the breaches break; all rows were looked at."""
+    """The results for an entity that breaks its schema; every breach belongs to one of the checks."""
     for name, is_of_key in ((SCHEMA, False), (PRIMARY_KEY, True)):
         mine = [breach for breach in breached.breaches if (breach.column == entity.primary_key) is is_of_key]
         metadata = breach_metadata(breached, mine) if mine else {}
@@ -69,7 +69,7 @@ def _row_count(rows: int, before: int | None) -> dg.AssetCheckResult:
 def breach_metadata(
     breached: SchemaBreached | UsageBreached, breaches: Sequence[Breach] | None = None
 ) -> dict[str, Any]:
-    """The report of the rows that break a schema: these, or all that are kept."""
+    """The report of cells that break a schema: of these `breaches`, or of all that are kept."""
     shown = breached.breaches if breaches is None else breaches
     rows = [{"row id": one.row_id or "", "column": one.column, "value": one.value, "rule": one.rule} for one in shown]
     report = captions.table(("row id", "column", "value", "rule"), rows)

@@ -20,12 +20,12 @@ def source_assets() -> Sequence[dg.AssetSpec]:
 
 
 def column_schema(table: Table) -> dg.TableSchema:
-    """The columns as Dagster shows them, before the first run too."""
+    """The columns as Dagster shows them, even before the first run."""
     return dg.TableSchema(columns=[_column(table, column) for column in table.columns])
 
 
 def _source(entity: Entity) -> dg.AssetSpec:
-    """Depends on the entities that its foreign keys name; one that names itself cannot depend on itself."""
+    """An entity in m3ter. It depends on the entities that its foreign keys name, except itself."""
     referred = sorted({key.entity for key in entity.foreign_keys} - {entity.name})
     return dg.AssetSpec(
         source_key(entity.name),

@@ -1,4 +1,4 @@
-"""The last asset of an export: what was delivered, written only when everything was."""
+"""The last asset of an export: the list of what was delivered, written only when everything was."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -39,7 +39,7 @@ class NotWhole(dg.Failure):
 class NothingToList(dg.Failure):
     def __init__(self, manifest: str) -> None:
         super().__init__(
-            f"{manifest} lists what its own run exports, which is nothing; materialise it together with that.",
+            f"{manifest} lists what its own run exports, and this run exports nothing; materialise them together.",
             allow_retries=False,
         )
 
@@ -76,7 +76,7 @@ def _manifest(
 def whole_export(
     run: dg.DagsterRun, instance: dg.DagsterInstance, org_id: str, manifest: str, parts: Sequence[str]
 ) -> Manifest:
-    """What `run` completes of these parts of an export. NotWhole if one of them is missing anywhere."""
+    """The manifest of the export that `run` completes. NotWhole if one of the parts is missing in any destination."""
     export = export_of(run, instance, org_id)
     root = runs_of(instance, export.id)[0]
     expected = [name for name in chosen_entities(instance, root.dagster_run) if name in parts]

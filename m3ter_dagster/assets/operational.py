@@ -60,7 +60,7 @@ def operational_asset(
 
 
 def _rows_before(entity: Entity, organization: Organization, context: dg.AssetExecutionContext) -> int | None:
-    """In the previous whole export by the same schedule."""
+    """The number of rows in the previous whole export by the same schedule, if there is one."""
     previous = previous_export(
         context.instance,
         org_id=organization.id,

@@ -30,7 +30,7 @@ from m3ter_dagster.usage.rows import UsageBreached
 
 GROUP = "usage"
 FIRST_DAY = "2020-01-01"
-"""Of the partitions; m3ter has no measurements of most Organizations from before."""
+"""The first partition; for most Organizations m3ter has no measurements from before."""
 Context = dg.AssetExecutionContext
 DAYS = dg.DailyPartitionsDefinition(start_date=FIRST_DAY, timezone="UTC")
 PERMANENT = (CredentialsRefused, Refused, UnknownMeters, UsageExportInvalid, UsageExportRefused)
@@ -39,7 +39,7 @@ PERMANENT = (CredentialsRefused, Refused, UnknownMeters, UsageExportInvalid, Usa
 def usage_assets(
     owners: Sequence[str] = (), freshness: Mapping[str, dg.FreshnessPolicy] = MappingProxyType({})
 ) -> list[dg.AssetsDefinition]:
-    """The day by day one has no schedule, so it cannot be late."""
+    """The three assets of measurements. The one with a file per day has no schedule, so it cannot be late."""
     return [_raw(owners, freshness.get(RAW)), _aggregated(owners, freshness.get(AGGREGATED)), _raw_by_day(owners)]
 
 
@@ -68,7 +68,7 @@ def _aggregated(owners: Sequence[str], freshness: dg.FreshnessPolicy | None) -> 
 
 
 def _raw_by_day(owners: Sequence[str]) -> dg.AssetsDefinition:
-    """A day exported again replaces its own file and no other: its key is that of the day."""
+    """Raw measurements by day. A day exported again replaces its own file and no other, since its key is that day's."""
     about = _about(
         RAW_BY_DAY, owners, "Measurements as they were sent, a file per day (UTC), for backfills of the past."
     )

@@ -1,4 +1,4 @@
-"""What exported measurements are checked for."""
+"""The checks of exported measurements."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -26,7 +26,7 @@ _WARNING = {
     COLUMNS: "m3ter's file has no columns but those of its document and of fields that the meters have.",
 }
 Sums = Mapping[str, Mapping[str, float]]
-"""By meter and column."""
+"""Sums by meter and column."""
 _RAW_EXPORTS_LOOKED_AT = 50
 _SHOWN = 20
 _TOLERANCE = 1e-9
@@ -49,7 +49,7 @@ def usage_checks(asset: str, reading: UsageReading) -> Iterator[dg.AssetCheckRes
 
 
 def failed_usage_checks(asset: str, breached: UsageBreached) -> Iterator[dg.AssetCheckResult]:
-    """Each breach belongs to the check of its column, or else to that of the schema."""
+    """The results for measurements that break their schema: a breach belongs to its column's check, or to `schema`."""
     names = [name for name, _ in _stopping(asset)]
     owners = {column: name for name, column in ((UNIQUE, UID), (WINDOW, TIME)) if name in names}
     for name in names:
@@ -81,7 +81,7 @@ def sums_equal_raw(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResul
 
 
 def _stopping(asset: str) -> Sequence[tuple[str, str]]:
-    """Aggregated measurements have no uid."""
+    """The blocking checks of an asset: without that of the uid for aggregated measurements, which have none."""
     return [(name, text) for name, text in _BLOCKING.items() if name != UNIQUE or asset != AGGREGATED]
 
 
@@ -108,7 +108,7 @@ def _not_checked(check: str, reason: str) -> dg.AssetCheckResult:
 
 
 def _recorded_sums(instance: dg.DagsterInstance, asset: str) -> Iterator[dict[str, Any]]:
-    """Of the last exports, the newest first."""
+    """The sums that the last exports recorded, newest first."""
     deliveries = last_deliveries(instance, asset, _RAW_EXPORTS_LOOKED_AT)
     return (one.reading.sums for one in deliveries if one.reading.sums)
 

@@ -1,4 +1,4 @@
-"""What the launchpad asks for a usage export, in m3ter's own field names, as exports.yaml has them."""
+"""The run config of usage exports: what the launchpad asks for, in the field names of m3ter and exports.yaml."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -15,7 +15,7 @@ Filters = list[dict[str, Any]]
 
 
 class MeasurementsConfig(dg.Config):
-    """Which measurements; without anything: those of all meters and accounts."""
+    """Which measurements to export; by default, those of all meters and accounts."""
 
     meterIds: list[str] = Field(default=[], description="Left out: all meters.")
     accountIds: list[str] = Field(default=[], description="Left out: all accounts.")
@@ -51,7 +51,7 @@ def usage_ops(schedule: UsageSchedule, **window: str) -> dict[str, Any]:
 
 
 def selection_of(config: MeasurementsConfig) -> UsageSelection:
-    """UnusableConfig says what is wrong, in the words of exports.yaml's own errors."""
+    """The selection in a run's config. UnusableConfig says what is wrong with it, as errors in exports.yaml would."""
     given = {"timePeriod": "YESTERDAY", **config.model_dump()}
     chosen = {name: value for name, value in given.items() if name not in ("startDate", "endDate") and value != []}
     try:
@@ -61,7 +61,7 @@ def selection_of(config: MeasurementsConfig) -> UsageSelection:
 
 
 def window_in(config: RawConfig, due: datetime) -> Window:
-    """From startDate to endDate, each by default that of the time period."""
+    """The window from startDate to endDate; the time period stands in for one that is left out."""
     try:
         usual = window_of(selection_of(config).time_period, due)
         start, end = _moment(config.startDate, usual.start), _moment(config.endDate, usual.end)
@@ -71,7 +71,7 @@ def window_in(config: RawConfig, due: datetime) -> Window:
 
 
 def _moment(text: str | None, usual: datetime) -> datetime:
-    """A date is its midnight, and a time without a zone is in UTC."""
+    """The time that `text` gives, or the usual one. A date means midnight, and a time without a zone is in UTC."""
     if not text:
         return usual
     moment = datetime.fromisoformat(text)

@@ -1,4 +1,4 @@
-"""m3ter-dagster: the exports from a terminal. Exit codes: 0 all is well, 1 something failed, 2 wrong use."""
+"""m3ter-dagster: the exports from a terminal. Exit codes: 0 success, 1 something failed, 2 wrong use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An export now, from the terminal."""
+"""m3ter-dagster export: an export now, and the Dagster instance that it and other commands use."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ DEFAULT_HOME = ".dagster"
 
 
 @click.command()
-@click.option("--entities", "names", metavar="NAMES", help="Comma-separated: account,BILLS,... Without it: all.")
-@click.option("--destinations", "codes", metavar="CODES", help="Comma-separated. Without it: defaultDestinations.")
-@click.option("--schedule", "code", metavar="CODE", help="The entities and destinations of this Export Schedule.")
-@click.option("--from", "start", metavar="TIME", help="With --schedule, of usage: begin here, such as 2024-06-01.")
-@click.option("--to", "end", metavar="TIME", help="The same: end here. A time without a zone is in UTC.")
-@click.option("--resume", "run_id", metavar="RUN_ID", help="Complete the export of this run, which failed.")
-@click.option("--abandoned", is_flag=True, help="With --resume: its process died without telling Dagster.")
+@click.option("--entities", "names", metavar="NAMES", help="Comma-separated: account,BILLS,... Default: all.")
+@click.option("--destinations", "codes", metavar="CODES", help="Comma-separated. Default: defaultDestinations.")
+@click.option("--schedule", "code", metavar="CODE", help="The Export Schedule whose entities to export now.")
+@click.option("--from", "start", metavar="TIME", help="With --schedule of usage: the start, such as 2024-06-01.")
+@click.option("--to", "end", metavar="TIME", help="With --schedule of usage: the end. Times without a zone are UTC.")
+@click.option("--resume", "run_id", metavar="RUN_ID", help="Complete the failed export of this run.")
+@click.option("--abandoned", is_flag=True, help="With --resume: the run's process has died.")
 @click.option("--verbose", is_flag=True, help="Show Dagster's own log.")
 def export(
     names: str | None,
@@ -46,7 +46,7 @@ def export(
     """Export entities to destinations now; exit code 0 only if all was delivered."""
     exports = configured(load_exports)
     if code is None and (start is not None or end is not None):
-        raise click.UsageError("--from and --to are of a usage schedule; name it with --schedule.")
+        raise click.UsageError("--from and --to need a usage schedule; name it with --schedule.")
     if run_id is not None:
         if names is not None or codes is not None or code is not None:
             raise click.UsageError(
@@ -73,7 +73,7 @@ def export(
 def run_schedule(
     schedule: AnySchedule, *, verbose: bool = False, window: Mapping[str, str] = MappingProxyType({})
 ) -> int:
-    """An export of the schedule that is due now; the exit code."""
+    """Run an export of the schedule as if it were due now; return the exit code."""
     from m3ter_dagster.history.log import DUE_TAG, SCHEDULE_TAG
     from m3ter_dagster.runs import usage_run
 
@@ -91,7 +91,7 @@ def run_export(
     tags: Mapping[str, str] | None = None,
     usage: UsageRun | None = None,
 ) -> int:
-    """Run the export job in this process, showing how it goes; the exit code."""
+    """Run the export job in this process and show its progress; return the exit code."""
     from m3ter_dagster.cli.progress import print_result, progress
     from m3ter_dagster.runs import export_now
 
@@ -103,7 +103,7 @@ def run_export(
 
 
 def resume_export(run_id: str, *, abandoned: bool) -> int:
-    """Run what is missing of an export, showing how it goes; the exit code."""
+    """Run what is missing from an export and show its progress; return the exit code."""
     from m3ter_dagster.cli.progress import print_result, progress
     from m3ter_dagster.runs import NothingToResume, resume
 
@@ -140,13 +140,13 @@ def find_schedule(exports: Exports, code: str) -> AnySchedule:
 
 
 def _window(schedule: AnySchedule, start: str | None, end: str | None) -> dict[str, str]:
-    """What is given instead of the schedule's time period, in m3ter's names."""
+    """The given ends of the window, by m3ter's names; the schedule's time period stands in for the others."""
     given = {"startDate": ("--from", start), "endDate": ("--to", end)}
     window = {name: _moment(option, text) for name, (option, text) in given.items() if text is not None}
     if not isinstance(schedule, UsageSchedule):
         if window:
             raise click.UsageError(
-                f"--from and --to are of usage schedules; schedule {schedule.code!r} exports operational data."
+                f"--from and --to are for usage schedules; schedule {schedule.code!r} exports operational data."
             )
         return {}
     usual = window_of(schedule.time_period, datetime.now(UTC))

@@ -20,7 +20,7 @@ HEAD = """\
 
 
 def exports_yaml(org_id: str, destinations: Iterable[Item], schedules: Iterable[Item]) -> str:
-    """What cannot be used here is written as a comment."""
+    """The file's text. Destinations and schedules that cannot be used here are written as comments."""
     lines = [
         *_section("destinations", "destination", list(destinations)),
         *_section("schedules", "schedule", list(schedules)),

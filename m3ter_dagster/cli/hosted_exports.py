@@ -1,4 +1,4 @@
-"""m3ter's hosted destinations and schedules as items of exports.yaml, with what is different here."""
+"""Exports hosted by m3ter: its destinations and schedules as items of exports.yaml, with what is different here."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NOT_HERE = {
     "AD_HOC": "it runs once, on request; `m3ter-dagster export` does that",
     "MINUTE": "it runs by the minute; give it scheduleType HOUR or DAY and a period",
 }
-"""Why a schedule of this kind is written as a comment only."""
+"""Why schedules of these kinds are written as comments only."""
 
 
 @dataclass
@@ -34,7 +34,7 @@ class Item:
     fields: dict[str, Any]
     notes: list[str] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
-    """Why it cannot be used as it is."""
+    """Why the item cannot be used as it is."""
 
     @property
     def is_usable(self) -> bool:
@@ -42,7 +42,7 @@ class Item:
 
 
 def destination_items(records: Sequence[Record]) -> dict[str, Item]:
-    """The items by m3ter's ids."""
+    """The items of m3ter's destinations, by m3ter's ids."""
     taken: set[str] = set()
     return {record["id"]: _destination(record, taken) for record in records}
 
@@ -85,7 +85,7 @@ def _item(record: Record, fields: Mapping[str, Any], code: str) -> Item:
 
 
 def _checked(item: Item, model: type[BaseModel], record: Record) -> Item:
-    """With the words of exports.yaml's own check, where that refuses it."""
+    """The item, with the reasons why exports.yaml's own check refuses it, if it does."""
     if item.is_usable:
         try:
             model.model_validate(item.fields, by_alias=True, by_name=False)
@@ -97,7 +97,7 @@ def _checked(item: Item, model: type[BaseModel], record: Record) -> Item:
 
 
 def _with_the_rest(item: Item, record: Record) -> Item:
-    """Everything that m3ter says, for the person who adapts it."""
+    """The item with all other fields of m3ter's record, for the person who adapts it."""
     known = {*item.fields, *ABOUT_THE_RECORD}
     item.fields |= {name: value for name, value in record.items() if name not in known and value not in (None, "CSV")}
     return item
@@ -133,7 +133,7 @@ def _data_types(record: Record, item: Item) -> Any:
 
 
 def _usage(record: Record, item: Item) -> dict[str, Any]:
-    """m3ter's own fields, with the time that values are aggregated over as aggregationFrequency."""
+    """The fields of a usage schedule. The group by time becomes the aggregationFrequency."""
     fields = {name: record[name] for name in USAGE_FIELDS if record.get(name)}
     times = [group.get("frequency") for group in record.get("groups") or [] if group.get("groupType") == "TIME"]
     if times:
@@ -172,5 +172,5 @@ def _free_code(record: Record, taken: set[str], *, key: Callable[[str], str]) ->
 
 
 def _plain(text: str | None) -> str:
-    """On one line, and without what exports.yaml takes for a variable of the environment."""
+    """The text on one line, without anything that exports.yaml would take for an environment variable."""
     return "".join(letter if letter.isprintable() else " " for letter in text or "").replace("${", "$ {")

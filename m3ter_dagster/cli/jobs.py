@@ -1,4 +1,4 @@
-"""Reviewing export jobs: one line per export, with its latest state."""
+"""m3ter-dagster jobs: past exports, one line each, with their latest state."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ STATUSES = ("PENDING", "RUNNING", "SUCCEEDED", "FAILED")
 @click.command()
 @click.option("--schedule", "code", metavar="CODE", help="Only exports of this Export Schedule.")
 @click.option("--status", type=click.Choice(STATUSES, case_sensitive=False), help="Only exports in this state.")
-@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="At most so many.")
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="The most exports to list.")
 def jobs(code: str | None, status: Status | None, limit: int) -> None:
-    """List the last exports: when, how they went, and what was delivered."""
+    """List the last exports: when they ran, how they went, and what was delivered."""
     from m3ter_dagster.history.jobs import read_export_jobs
 
     with open_instance() as instance:

@@ -1,4 +1,4 @@
-"""What the terminal shows of a run: a live table, or a line per entity where nobody watches; then the result."""
+"""What the terminal shows of a run: a live table, or in a log a line per entity; then the result."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _COLUMNS = ("entity", "status", "rows", "bytes", "seconds", "checks", "objects")
 
 
 class Progress:
-    """Call it with each change of a run."""
+    """Shows a run's progress; to be called at each change."""
 
     def __init__(self, console: Console, live: Live | None) -> None:
         self._console = console

@@ -1,4 +1,4 @@
-"""The sandbox and the demo. Only these commands need the `sandbox` extra (flask, moto)."""
+"""m3ter-dagster sandbox and demo, the only commands that need the `sandbox` extra (flask, moto)."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ def demo(accounts: int, output: str) -> None:
             shutil.rmtree(output, ignore_errors=True)
             buckets = [exports.destination(one).bucket_name for one in exports.default_destinations]
             count = sum(_write(sample.s3.objects(bucket), Path(output) / bucket) for bucket in buckets)
-            print(f"{count} delivered files are copied to {output}/")
+            print(f"{count} delivered files were copied to {output}/")
     raise SystemExit(code)
 
 
 @contextmanager
 def _needs_the_extra() -> Generator[None]:
-    """Around the import of the sandbox: says what to install where a package of the extra is missing."""
+    """Put around imports of the sandbox: says what to install if a package of the extra is missing."""
     try:
         yield
     except ModuleNotFoundError as missing:

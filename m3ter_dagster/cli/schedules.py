@@ -1,4 +1,4 @@
-"""The Export Schedules: how often, what, whereto, whether on, how the last export went and when the next are due."""
+"""m3ter-dagster schedules: what they export, where and how often, the last export and the next due times."""
 
 from __future__ import annotations
 

@@ -20,17 +20,17 @@ T = TypeVar("T")
 
 
 class Unusable(click.ClickException):
-    """A right command that cannot be carried out: the configuration, credentials or the disk are in its way."""
+    """A correct command that cannot be carried out, because of the configuration, credentials or the disk."""
 
     exit_code = 2
 
 
 def configured(load: Callable[[], T]) -> T:
-    """What `load` returns, or the end of the command with what is wrong in the configuration."""
+    """What `load` returns; if the configuration is wrong, the command ends and says how."""
     try:
         return load()
     except (ConfigError, DescriptorError) as error:
-        # Not a UsageError: the usage of the command would be no help.
+        # Not a UsageError: showing the usage of the command would not help.
         raise Unusable(str(error)) from None
 
 

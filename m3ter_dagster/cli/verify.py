@@ -1,4 +1,4 @@
-"""A delivered export against its manifest, without Dagster."""
+"""m3ter-dagster verify: a delivered export against its manifest, without Dagster."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ if TYPE_CHECKING:
 
 MANIFEST = re.compile(r"s3://([^/]+)/(.+)")
 MAX_ATTEMPTS = 5
-"""A person waits."""
+"""Few, because a person is waiting."""
 LARGEST_MANIFEST = 64 * 1024 * 1024
 
 
 @click.command()
 @click.argument("manifest", metavar="s3://BUCKET/.../ID_manifest.json")
-@click.option("--destination", "code", metavar="CODE", help="Read with role, region and endpoint of this destination.")
+@click.option("--destination", "code", metavar="CODE", help="Read with this destination's role, region and endpoint.")
 @click.option("--endpoint-url", metavar="URL", help="The address of an S3-compatible store.")
-@click.option("--region", metavar="REGION", help="The bucket's region. Without it: that of the environment.")
+@click.option("--region", metavar="REGION", help="The bucket's region. Default: the environment's.")
 @click.option("--strict", is_flag=True, help="Warnings count as errors.")
 def verify(manifest: str, code: str | None, endpoint_url: str | None, region: str | None, strict: bool) -> None:
     """Check a delivered export against its manifest; exit code 0 only if it is whole.
 
     Errors are what went wrong with the delivery: an object that is missing or has another size, sha256, number of rows
     or header than the manifest says, a cell that does not read as its type, an id that is missing or stands twice, an
-    object of the export that the manifest does not name (a note says so where s3:ListBucket is not allowed).
+    object of the export that the manifest does not name (where s3:ListBucket is not allowed, a note says so).
 
     Warnings are rows that refer to a row which the export does not have: m3ter itself can keep references to what was
     deleted. They change the exit code only with --strict. A row that changed after its parent entity was read is a
-    note and never does. Empty references hold.
+    note and never does. Empty references are fine.
 
-    It needs s3:GetObject, with the ordinary AWS credentials or those of --destination, and nothing of Dagster or m3ter.
+    It needs s3:GetObject, with the ordinary AWS credentials or those of --destination, and neither Dagster nor m3ter.
     One file at a time is downloaded to the temporary folder (TMPDIR) and removed again; the columns with its keys stay
-    there, compressed, until the end. Memory does not grow with the files but for some bytes a row.
+    there, compressed, until the end. Memory does not grow with the files, apart from a few bytes per row.
 
-    Exit codes: 0 all is right, 1 something is wrong, 2 wrong use (address, credentials, bucket).
+    Exit codes: 0 all is well, 1 something is wrong, 2 wrong use (address, credentials, bucket).
     """
     from m3ter_dagster.delivery.destinations import store_of
     from m3ter_dagster.verification.findings import counted
@@ -55,7 +55,7 @@ def verify(manifest: str, code: str | None, endpoint_url: str | None, region: st
     found = MANIFEST.fullmatch(manifest)
     if not found:
         raise click.UsageError(
-            f"{manifest!r} is no address of a manifest; write s3://bucket/.../<export id>_manifest.json."
+            f"{manifest!r} is not the address of a manifest; write s3://bucket/.../<export id>_manifest.json."
         )
     store = store_of(_destination(code, found[1], endpoint_url, region), max_attempts=MAX_ATTEMPTS)
     package = _package(store, manifest)
@@ -66,7 +66,7 @@ def verify(manifest: str, code: str | None, endpoint_url: str | None, region: st
 
 
 def _destination(code: str | None, bucket: str, endpoint_url: str | None, region: str | None) -> Destination:
-    """That of the code, or the ordinary credentials; what the command says comes first."""
+    """The destination to read with: that of the code, or the ordinary credentials; options override its fields."""
     given = {"bucketName": bucket, "endpointUrl": endpoint_url, "region": region}
     base = {"code": "verify"}
     if code is not None:
@@ -89,7 +89,7 @@ def _package(store: Store, manifest: str) -> DataPackage:
     try:
         return read_data_package(store.read(manifest, at_most=LARGEST_MANIFEST))
     except ObjectMissing as error:
-        click.echo(f"error: manifest: {error}: the export is not finished, or the address is another.")
+        click.echo(f"error: manifest: {error}: the export is not finished, or the address is wrong.")
     except NotAManifest as error:
         click.echo(f"error: manifest: {error}")
     except ObjectUnreadable as error:

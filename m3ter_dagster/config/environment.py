@@ -86,20 +86,20 @@ class M3terSettings(BaseSettings):
         *_: PydanticBaseSettingsSource,
         **__: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """What is handed in, nothing else: settings made in code would read the process's environment as well."""
+        """Read only the values handed in; pydantic-settings would read the process's environment as well."""
         return (init_settings,)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the environment says, as far as a run needs it."""
+    """What a run needs to know from the environment."""
 
     organization: M3terSettings | ConfigError
-    """Definitions load without credentials, too."""
+    """How to reach m3ter, or what is missing for that: definitions load without credentials."""
     executor: Executor = "in_process"
 
     def connection(self) -> M3terSettings:
-        """How to reach m3ter, for what is about to read; ConfigError says what is missing."""
+        """How to reach m3ter; without credentials, ConfigError says what is missing."""
         if isinstance(self.organization, ConfigError):
             raise ConfigError(*self.organization.mistakes)
         return self.organization
@@ -134,7 +134,7 @@ def _mistakes(error: ValidationError) -> Iterator[str]:
 
 
 def executor(environ: Mapping[str, str] = os.environ) -> Executor:
-    """Whether the steps of a run share one process (read ahead) or have one each."""
+    """Whether the steps of a run share one process, which reads ahead, or have one each."""
     name = _value(environ, "M3TER_EXECUTOR") or EXECUTORS[0]
     if name not in EXECUTORS:
         raise ConfigError(f"the environment has the M3TER_EXECUTOR {name!r}; write {' or '.join(EXECUTORS)}.")
@@ -159,7 +159,7 @@ def exports_path(environ: Mapping[str, str] = os.environ, *, folder: Path | None
 
 
 def load_exports(environ: Mapping[str, str] = os.environ, *, folder: Path | None = None) -> Exports:
-    """exports.yaml, whole and checked; needs none of the credentials."""
+    """The checked exports.yaml; needs no credentials."""
     path = exports_path(environ, folder=folder)
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -181,7 +181,7 @@ def _no_file(path: Path) -> str:
 
 
 def _shown(path: Path) -> str:
-    """Short where the reader is in the folder, whole elsewhere."""
+    """The path of a file as messages show it: relative inside the current folder."""
     here = Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 

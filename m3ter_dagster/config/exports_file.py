@@ -39,7 +39,7 @@ def parse_exports(text: str, *, file: str = "exports.yaml", environ: Mapping[str
 
 
 def _is_of_names(refusal: Refusal) -> bool:
-    """Names that do not fit are reported one by one, each on its line."""
+    """Whether this is the error about names, which are reported one by one, each on its own line."""
     return refusal.kind == "value_error" and not refusal.loc
 
 
@@ -49,7 +49,7 @@ def _with_line(refusal: Refusal, document: YamlLines) -> Mistake:
 
 
 def _sentences(found: list[Mistake], document: YamlLines, file: str) -> Iterator[str]:
-    """In the order of the file; of several mistakes about one value the first, which explains the others."""
+    """The mistakes in the order of the file; for each value only the first, which explains the others."""
     first: dict[Any, Mistake] = {}
     for index, mistake in enumerate(found):
         first.setdefault(mistake.loc or index, mistake)
@@ -58,7 +58,7 @@ def _sentences(found: list[Mistake], document: YamlLines, file: str) -> Iterator
 
 
 def _subject(loc: Loc, value: Any) -> str:
-    """The destination or schedule by its code, or by its number if it has none."""
+    """The destination or schedule in words: by its code, or by its number if it has none."""
     if len(loc) > 1 and loc[0] in ("destinations", "schedules") and isinstance(loc[1], int):
         noun = str(loc[0]).removesuffix("s")
         item = value[loc[0]][loc[1]]

@@ -1,6 +1,6 @@
 """The kinds of value in exports.yaml and the environment: pydantic's constraints, and advice beside each.
 
-What no constraint can say is a validator that raises a kind of error. The words are in `wording`.
+Rules that no constraint can express are validators that raise a kind of error. The words are in `wording`.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ URL = r"^[Hh][Tt][Tt][Pp][Ss]?://[^\s/]+.*$"
 YEARS = range(2000, 2101)
 DISTINCT = {"uniqueItems": True}
 REFUSED = ("refused", "The advice beside the field says what is allowed.")
-"""The kind of error of a rule that no constraint can say."""
+"""The kind of error for a rule that no constraint can express."""
 
 
 def rule(advice: str, *, schema: Mapping[str, Any] | None = None, **constraints: Any) -> Any:
-    """Pydantic's constraints, and what to write instead of a wrong value: in messages, and in editors."""
+    """Pydantic's constraints with advice on what to write instead of a wrong value, for messages and editors."""
     return Field(json_schema_extra={"errorMessage": advice, **(schema or {})}, **constraints)
 
 
@@ -94,7 +94,7 @@ def is_address_of_a_host(text: str) -> bool:
 
 
 def without_password(value: Any) -> Any:
-    """Before all other rules, since their words repeat the address."""
+    """Refuses an address with a user or password, before any other rule, whose message would repeat the address."""
     if isinstance(value, str) and "@" in value:
         raise PydanticCustomError("url_password", "An address may not carry a user or password.")
     return value
@@ -179,7 +179,7 @@ ExternalId = Annotated[
         schema={"writeOnly": True},
     ),
 ]
-"""Shared with the owner of the role alone, so a wrong one is not repeated."""
+"""Known only to this project and the owner of the role, so messages do not repeat a wrong one."""
 Region = Annotated[
     str, rule("write a region such as eu-west-1", pattern=r"^[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?$")
 ]

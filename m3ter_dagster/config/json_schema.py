@@ -15,7 +15,7 @@ _ABOUT = ("description", "examples", "default")
 
 
 def exports_json_schema() -> dict[str, Any]:
-    """What an editor may know of the file; the project itself checks more."""
+    """The JSON Schema for editors; the project itself checks more."""
     schema = Exports.model_json_schema(by_alias=True)
     for model in (schema, *schema["$defs"].values()):
         model["properties"] = {name: _field(field) for name, field in model["properties"].items()}
@@ -31,7 +31,7 @@ def _field(field: dict[str, Any]) -> dict[str, Any]:
 
 
 def _or_variable(value: dict[str, Any]) -> dict[str, Any]:
-    """The value, or `${NAME}` wherever one text may stand."""
+    """The schema of a value that may also be written as `${NAME}`, wherever a single text is allowed."""
     if "$ref" in value or "oneOf" in value:
         return value
     if "anyOf" in value:

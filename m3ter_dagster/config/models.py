@@ -70,7 +70,7 @@ class Destination(FileModel):
 
 
 def _model_of(schedule: Any) -> str:
-    """What has no sourceType, or a wrong one, is taken for operational."""
+    """The model of a schedule, by its sourceType; without a valid one it is taken to be operational."""
     if isinstance(schedule, Mapping):
         source_type = schedule.get("sourceType") or schedule.get("source_type")
     else:
@@ -95,7 +95,7 @@ class Exports(FileModel):
         examples=[[{"code": "warehouse", "bucketName": "acme-m3ter-exports"}]],
     )
     schedules: tuple[_Schedule, ...] = rule(
-        "write a list of schedules", default=(), description="What is exported, whereto, and how often."
+        "write a list of schedules", default=(), description="What is exported, where to, and how often."
     )
     default_destinations: Codes = Field(
         default_factory=lambda data: tuple(first.code for first in data.get("destinations", ())[:1]),

@@ -17,7 +17,7 @@ OPERATIONAL, USAGE = "OPERATIONAL", "USAGE"
 FIRST_EXPORTS = "first_exports"
 FAILED_EXPORTS, DELIVERED_EXPORTS, LATE_EXPORTS = "failed_exports", "delivered_exports", "late_exports"
 SENSORS = (FIRST_EXPORTS, FAILED_EXPORTS, DELIVERED_EXPORTS, LATE_EXPORTS)
-"""Schedules and sensors share their names."""
+"""The names of our own sensors: in Dagster they must differ from those of schedules."""
 
 RESERVED = {
     *("context", "conf", "config", "meta", "arg_dict", "dict", "input_arg_dict", "output_arg_dict"),
@@ -33,7 +33,7 @@ def dagster_name(code: str) -> str:
 
 
 def name_mistakes(value: Any) -> Iterator[NameMistake]:
-    """What no single value shows. Takes the plain file, since other parts of it may be wrong as well."""
+    """Mistakes in names, which no single value shows. Takes the plain file, whose other parts may be wrong too."""
     if not isinstance(value, Mapping):
         return
     known = [code for _, code in _codes(value, "destinations")]
@@ -67,7 +67,7 @@ def _schedule_codes(value: Mapping[str, Any]) -> Iterator[NameMistake]:
 
 
 def _uses(owner: Any, field: str, known: list[str], loc: Loc) -> Iterator[NameMistake]:
-    """Destinations that are used under a name which none has, or twice."""
+    """Mistakes in the uses of destinations: a code that none has, or one used twice."""
     codes = _list(owner, field)
     for index, code in enumerate(codes):
         if not isinstance(code, str):

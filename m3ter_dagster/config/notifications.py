@@ -1,4 +1,4 @@
-"""Whom to tell about exports that failed, are late or were delivered, and who owns them."""
+"""Whom to notify of exports that failed, are late or were delivered, and who owns them."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from m3ter_dagster.config.fields import (
 
 LONGEST_GRACE_HOURS = 168
 SHORTEST, LONGEST = timedelta(minutes=30), timedelta(hours=6)
-"""Of the grace that is derived from a schedule's period."""
+"""Limits of the grace period derived from a schedule's period."""
 
 
 def _webhook_url(url: SecretStr) -> SecretStr:
-    """Who knows the address may post to it, so a wrong one is not repeated."""
+    """The address of a webhook. Whoever knows it may post to it, so messages do not repeat a wrong one."""
     text = url.get_secret_value()
     without_query = re.sub(r"\?[^#]*", "", text)
     if not is_address_of_a_host(without_query) or not text.isascii() or not text.isprintable() or " " in text:
@@ -52,7 +52,7 @@ GraceHours = Annotated[
 
 
 class Notifications(FileModel):
-    """What is told, and where."""
+    """What to notify people of, and where."""
 
     webhook_url: Annotated[SecretStr, AfterValidator(_webhook_url)] = Field(
         description="The address of an incoming webhook of Slack, or of a tool that takes the same messages. "
@@ -75,7 +75,7 @@ class Notifications(FileModel):
 
 
 def grace(period: timedelta, notifications: Notifications | None) -> timedelta:
-    """How long after its due time an export counts as on its way."""
+    """How long after its due time an export may take before it counts as late."""
     if notifications and notifications.grace_hours:
         return timedelta(hours=notifications.grace_hours)
     return min(max(period / 4, SHORTEST), LONGEST)

@@ -1,4 +1,4 @@
-"""Export Schedules of entities, and what every Export Schedule has, in m3ter's own field names."""
+"""Export Schedules of entities, and what all Export Schedules have in common, in m3ter's own field names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from m3ter_dagster.model.entities import UnknownEntity, entities, find_entity
 
 
 class ScheduleFields(FileModel):
-    """Whereto, and how often."""
+    """What all Export Schedules have in common: where to, and how often."""
 
     code: Code = Field(
         description="The schedule's name in Dagster; characters other than A-Z a-z 0-9 _ become _.",
@@ -84,7 +84,7 @@ EntityNames = Annotated[
 
 
 class ExportSchedule(ScheduleFields):
-    """Which entities to export, whereto, and how often."""
+    """Which entities to export, where to, and how often."""
 
     source_type: Literal["OPERATIONAL"] = rule(
         f"write {OPERATIONAL} or {USAGE}", default=OPERATIONAL, description="The kind of data."

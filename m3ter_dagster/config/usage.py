@@ -19,7 +19,7 @@ else:
     TimePeriod = Literal[tuple(TIME_PERIODS)]
 
 RAW, AGGREGATED = "usage_raw", "usage_aggregated"
-"""The assets that a usage schedule exports: the one or the other."""
+"""Each usage schedule exports one or the other of these assets."""
 RAW_BY_DAY = "usage_raw_by_day"
 USAGE_ASSETS = (RAW, AGGREGATED, RAW_BY_DAY)
 
@@ -29,7 +29,7 @@ FUNCTIONS = {"MEASURE": ("SUM", "MIN", "MAX", "COUNT", "LATEST", "MEAN"), "DIMEN
 
 
 def _ids(value: Any, inner: ValidatorFunctionWrapHandler) -> tuple[str, ...]:
-    """None at all stands for all, in code; in the file that would rather be a mistake."""
+    """In code an empty list means all; in the file it is more likely a mistake."""
     return () if value in (ALL, ()) else inner(value)
 
 
@@ -38,7 +38,7 @@ Ids = Annotated[IdList, WrapValidator(_ids, json_schema_input_type=Literal["ALL"
 
 
 class DimensionFilter(FileModel):
-    """Only measurements with one of these values in the field."""
+    """A filter: only measurements with one of these values in the field."""
 
     meter_id: Id = Field(description="The meter that has the field.", examples=["<meter id>"])
     field_code: Text = Field(description="The code of a field that is no number.", examples=["region"])
@@ -48,7 +48,7 @@ class DimensionFilter(FileModel):
 
 
 class UsageAggregation(FileModel):
-    """A field, and how its values become one."""
+    """A field, and the function that makes one value of many."""
 
     meter_id: Id = Field(description="The meter that has the field.", examples=["<meter id>"])
     field_code: Text = Field(description="The code of the field.", examples=["gb"])
@@ -72,7 +72,7 @@ class UsageAggregation(FileModel):
 
 
 class UsageGroup(FileModel):
-    """What aggregated values are kept apart by."""
+    """What aggregated values are grouped by."""
 
     group_type: Literal["ACCOUNT", "TIME", "DIMENSION"] = Field(description="The kind of group.", examples=["ACCOUNT"])
     frequency: Frequency | None = Field(default=None, description="For TIME: the same as aggregationFrequency.")
@@ -102,7 +102,7 @@ class UsageSelection(FileModel):
         "write a list of filters", default=(), description="Only measurements that pass all of these."
     )
     groups: tuple[UsageGroup, ...] = rule(
-        "write a list of groups", default=(), description="What aggregated values are kept apart by, beside time."
+        "write a list of groups", default=(), description="What aggregated values are grouped by, besides time."
     )
     aggregation_frequency: Literal["ORIGINAL", "HOUR", "DAY", "WEEK", "MONTH"] = Field(
         default_factory=lambda data: next(
@@ -161,7 +161,7 @@ class UsageSelection(FileModel):
 
 
 class UsageSchedule(UsageSelection, ScheduleFields):
-    """Which measurements to export, whereto, and how often."""
+    """Which measurements to export, where to, and how often."""
 
     source_type: Literal["USAGE"] = Field(description="The kind of data.", examples=["USAGE"])
 
@@ -182,7 +182,7 @@ class UsageSchedule(UsageSelection, ScheduleFields):
 
     @property
     def selection(self) -> dict[str, Any]:
-        """What it chooses, in the words of the file."""
+        """The selection of the schedule, in the words of the file."""
         chosen = self.model_dump(by_alias=True, mode="json", exclude_none=True)
         fields = {str(field.alias) for field in UsageSelection.model_fields.values()}
         return {name: value for name, value in chosen.items() if name in fields and value != []}

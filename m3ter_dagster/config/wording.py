@@ -35,14 +35,14 @@ WORDS = {
     "year": "has the {noun} {value!r}; write a moment from {first} to {last}",
 }
 A_WRONG_VALUE = "{has} the {noun} {value!r}; {advice}"
-"""Every other kind: patterns, lengths, limits, choices."""
+"""The words for every other kind of error: patterns, lengths, limits, choices."""
 MOST_CHOICES = 7
-"""More than these are listed in the order of the alphabet, with the nearest one."""
+"""A longer list of choices is in alphabetical order, and the nearest one is suggested."""
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """One mistake; `loc` is the value that it is about, by the names that the file uses."""
+    """One mistake; `loc` is where the wrong value is, by the names that the file uses."""
 
     kind: str
     loc: Loc
@@ -60,7 +60,7 @@ class _Place:
 
 
 def refusals(error: ValidationError, model: type[BaseModel]) -> Iterator[Refusal]:
-    """All but those that only follow from another one."""
+    """The mistakes in `error`, except those that only follow from another one."""
     schema = model.model_json_schema(by_alias=True)
     for details in error.errors():
         if not _follows(details):
@@ -70,13 +70,13 @@ def refusals(error: ValidationError, model: type[BaseModel]) -> Iterator[Refusal
 
 
 def _follows(details: ErrorDetails) -> bool:
-    """Of a wrong field: its default in another one is missing. Of a wrong item: its list is one too short."""
+    """Whether an error follows from another: a wrong field is no default, a wrong item makes a list too short."""
     kind = details["type"]
     return kind == "default_factory_not_called" or (kind == "too_short" and bool(details["input"]))
 
 
 def unknown(value: str, known: Iterable[str]) -> str:
-    """What is known instead of `value`, and which of it was probably meant."""
+    """What is allowed instead of `value`, and which of it was probably meant."""
     names = sorted(known)
     folded = {name.casefold(): name for name in names}
     near = difflib.get_close_matches(value.casefold(), folded, n=1, cutoff=0.6)
@@ -106,7 +106,7 @@ def _place(schema: Schema, loc: Loc) -> _Place:
 
 
 def _meant(value: Schema, schema: Schema) -> Schema:
-    """Without null and the word ALL, which stand beside what is usually written."""
+    """The usual form of a value, without null and the word ALL that are allowed beside it."""
     if "$ref" in value:
         return {**schema["$defs"][value["$ref"].rsplit("/", 1)[-1]], **value}
     usual = next((one for one in value.get("anyOf", ()) if one.get("type") != "null" and "const" not in one), None)
@@ -114,7 +114,7 @@ def _meant(value: Schema, schema: Schema) -> Schema:
 
 
 def _kind(details: ErrorDetails, place: _Place) -> str:
-    """Pydantic's, or one that says more."""
+    """The kind of error: pydantic's, or one that says more."""
     kind, value = details["type"], details["input"]
     if kind == "extra_forbidden" and _owner_of_key(place):
         return "of_another_kind"
@@ -130,13 +130,13 @@ def _kind(details: ErrorDetails, place: _Place) -> str:
 
 
 def _owner_of_key(place: _Place) -> Schema | None:
-    """The alternative that has the unknown key."""
+    """The alternative that does have the unknown key."""
     others = [one for one in place.alternatives if place.loc[-1] in one["properties"] and len(place.loc) == 3]
     return others[0] if others else None
 
 
 def _values(details: ErrorDetails, place: _Place) -> dict[str, Any]:
-    """What the words are about."""
+    """The values that the words are filled with."""
     key = str(place.loc[-1]) if place.loc else ""
     value, is_item = details["input"], not place.loc or isinstance(place.loc[-1], int)
     other = _owner_of_key(place) or {}
@@ -161,7 +161,7 @@ def _values(details: ErrorDetails, place: _Place) -> dict[str, Any]:
 
 
 def _advice(value: Schema, given: Any) -> str:
-    """That of the field, or what its type allows."""
+    """The advice of the field, or what its type allows."""
     choices = value.get("enum") or [value[name] for name in ("const",) if name in value]
     if "errorMessage" in value:
         return value["errorMessage"]
@@ -180,5 +180,5 @@ def a_kind_of(value: Any) -> str:
 
 
 def _example(value: Schema) -> str:
-    """As YAML."""
+    """The value as YAML."""
     return json.dumps(value.get("examples", [""])[0]).replace('"', "")

@@ -16,7 +16,7 @@ _VARIABLE = re.compile(r"\$\{([^}]*)(\}|$)")
 
 @dataclass(frozen=True)
 class Mistake:
-    """What is wrong, on which line; `loc` is the value that it is about."""
+    """What is wrong, and on which line; `loc` is where the wrong value is."""
 
     line: int
     words: str
@@ -25,7 +25,7 @@ class Mistake:
 
 @dataclass
 class YamlLines:
-    """A document: its value, and where each part of it stands."""
+    """A document: its value, and the line of each part."""
 
     value: Any = None
     value_lines: dict[Loc, int] = field(default_factory=dict)
@@ -42,7 +42,7 @@ class YamlLines:
 
 
 def read_yaml(text: str, environ: Mapping[str, str]) -> YamlLines:
-    """The document in `text`. Nothing but text, lists, mappings and None (nothing written) is ever made of it."""
+    """The document in `text`. It is only ever read as text, lists, mappings and None (nothing written)."""
     document = YamlLines()
     try:
         node = yaml.compose(text, Loader=yaml.BaseLoader)
@@ -86,7 +86,7 @@ class _Reader:
                 self._wrong(line, f"gives {key!r} a second time; the first is on line {first}, keep one", (*loc, key))
             else:
                 inner = (*loc, key)
-                # A list or mapping is found by its key, which may stand a line above it.
+                # A list or mapping is found by its key, which may be on the line above.
                 self._document.key_lines[inner] = self._document.value_lines[inner] = line
                 values[key] = self.plain(value_node, inner)
         return values
@@ -113,7 +113,7 @@ def _line(node: yaml.Node) -> int:
 
 
 def _syntax(error: yaml.YAMLError, text: str) -> Mistake:
-    """One sentence of PyYAML's paragraph, with what to do about the usual causes."""
+    """PyYAML's paragraph as one sentence, with what to do about the usual causes."""
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     if mark is None:
         position = getattr(error, "position", 0)

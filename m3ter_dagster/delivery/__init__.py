@@ -1,1 +1,1 @@
-"""Files to the stores of Export Destinations, whole, and back from there. No Dagster, no m3ter."""
+"""Delivers whole files to the stores of Export Destinations, and fetches them back. No Dagster, no m3ter."""

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from m3ter_dagster.config import Destination
     from m3ter_dagster.frames.format import Format
 
-# Botocore spreads them over 10 to 25 seconds, which outlives a bad moment of a store.
+# Botocore spreads these over 10 to 25 seconds, which outlasts a bad moment of a store.
 MAX_ATTEMPTS = 10
 
 
 @dataclass(frozen=True)
 class FileType:
-    """What a delivery has to know of a file that is no frame in one of the formats."""
+    """What a delivery must know about a file that is not a frame in one of the formats."""
 
     suffix: str
     content_type: str
@@ -34,7 +34,7 @@ PARQUET = FileType("parquet", "application/vnd.apache.parquet")
 
 @dataclass(frozen=True)
 class Delivered:
-    """A file that stands whole in a destination."""
+    """A file that is whole in a destination."""
 
     destination: str
     uri: str
@@ -56,7 +56,7 @@ class DeliveryFailed(Exception):
 
 
 class FetchFailed(Exception):
-    """A destination did not give an object."""
+    """A destination did not return an object."""
 
     def __init__(self, failure: Refusal) -> None:
         self.failure = failure
@@ -80,7 +80,7 @@ def store_of(destination: Destination, *, max_attempts: int = MAX_ATTEMPTS) -> S
 
 
 class Destinations:
-    """The destinations by code. Safe to share between threads."""
+    """The Export Destinations by code. Safe to share between threads."""
 
     def __init__(self, destinations: Mapping[str, Destination], *, max_attempts: int = MAX_ATTEMPTS) -> None:
         self._destinations = dict(destinations)
@@ -105,7 +105,7 @@ class Destinations:
         kind: Format | FileType,
         name: str | None = None,
     ) -> list[Delivered]:
-        """The file stands whole in every destination, or DeliveryFailed says where it does not and why."""
+        """Deliver the file to every destination. DeliveryFailed says which of them do not have it whole, and why."""
         destinations = [self._destination(code) for code in to]
         sent = fingerprint(file)
         delivered: list[Delivered] = []
@@ -132,7 +132,7 @@ class Destinations:
         return delivered
 
     def fetch(self, destination_code: str, uri_or_key: str, to: Path) -> None:
-        """Download an object of the destination: a key of its bucket, or the uri of a delivery."""
+        """Download an object from the destination: a key in its bucket, or the uri of a delivery."""
         destination = self._destination(destination_code)
         try:
             self._store(destination.code).fetch(uri_or_key, to)
@@ -140,7 +140,7 @@ class Destinations:
             raise FetchFailed(error.refusal) from error
 
     def fetch_any(self, objects: Sequence[Mapping[str, Any]], to: Path) -> None:
-        """Download a file that was delivered to several destinations from the first that still gives it."""
+        """Download a file from the first of the destinations it was delivered to that still returns it."""
         for number, one in enumerate(objects, 1):
             try:
                 self.fetch(one["destination"], one["uri"], to)

@@ -28,9 +28,9 @@ class Previous:
 @dataclass(frozen=True)
 class Compared:
     difference: Mapping[str, Any]
-    """added, removed and changed rows, or `notCompared` with the reason."""
+    """The numbers of added, removed and changed rows, or `notCompared` with the reason."""
     keys: Sequence[Delivered]
-    """The file that the next export compares itself with, in each destination."""
+    """The file in each destination that the next export compares itself with."""
 
 
 def compare(
@@ -65,6 +65,6 @@ def _difference(
     except NotComparable as reason:
         return {"notCompared": f"{reason} (previous export: {previous.export})"}
     except (FetchFailed, UnknownDestination, pl.exceptions.PolarsError, OSError) as error:
-        return {"notCompared": f"the previous export {previous.export} is no help: {error}"}
+        return {"notCompared": f"the previous export {previous.export} cannot be used: {error}"}
     finally:
         before.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What a file holds, as a store can be asked about it: size, sha256, and the ETag of S3."""
+"""The fingerprint of a file that a store can be asked about: size, sha256, and the ETag of S3."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 PART_SIZE = 16 * 1024 * 1024
-"""Files from this size on travel in parts of this size, and their ETag depends on it."""
+"""Files of this size or more are sent in parts of this size, on which their ETag depends."""
 
 
 @dataclass(frozen=True)
@@ -16,11 +16,11 @@ class Fingerprint:
     bytes: int
     sha256: str
     etag: str
-    """Where S3 makes it from the content, that is without KMS."""
+    """The ETag where S3 derives it from the content, that is without KMS."""
 
 
 def fingerprint(file: Path) -> Fingerprint:
-    """Read the file once."""
+    """The fingerprint of the file, which is read once."""
     sha256, parts, size = hashlib.sha256(), [], 0
     with file.open("rb") as content:
         for part in iter(partial(content.read, PART_SIZE), b""):

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 REFUSED = (BotoCoreError, ClientError)
 ABSENT = {"404", "NoSuchKey"}
-MAY_BE_ABSENT = " Or it is not there, which a store tells only to those who may s3:ListBucket."
+MAY_BE_ABSENT = " Or it does not exist, which a store reveals only to those who are allowed s3:ListBucket."
 
 
 class S3Store:
-    """`max_attempts` of a request, which botocore spreads over some seconds."""
+    """A bucket at S3. Botocore spreads the `max_attempts` of a request over some seconds."""
 
     def __init__(self, destination: Destination, *, max_attempts: int) -> None:
         self._destination = destination
@@ -49,7 +49,7 @@ class S3Store:
         return Stored(self._uri(key), sent.bytes, sent.sha256, etag)
 
     def fetch(self, where: str, to: Path) -> None:
-        """In parts, and a part again when it breaks off."""
+        """Download an object in parts; a part that breaks off is fetched again."""
         bucket, key = self._parts(where)
         try:
             download(self._open(), bucket=bucket, key=key, to=to)
@@ -89,7 +89,7 @@ class S3Store:
         return refusal(error, self._destination, self._uri(where))
 
     def _open(self) -> Any:
-        """Built once: a client is safe between threads, the session that makes it is not."""
+        """The client, built once: it is safe between threads, and the session that makes it is not."""
         with self._building:
             if self._client is None:
                 self._client = s3_client(self._destination, max_attempts=self._max_attempts)

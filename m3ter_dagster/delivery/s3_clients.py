@@ -19,8 +19,8 @@ DEFAULT_STS_REGION = "us-east-1"
 
 
 def s3_client(destination: Destination, *, max_attempts: int) -> Any:
-    """A client for the destination's bucket. Botocore addresses buckets by path where an endpoint is given."""
-    # They take long to import, so only a process that speaks to a store pays for it.
+    """A client for the destination's bucket. With an endpoint, botocore addresses buckets by path."""
+    # These take long to import, so only a process that talks to a store pays for it.
     from boto3 import Session
     from botocore.config import Config
     from botocore.credentials import CredentialResolver
@@ -38,13 +38,13 @@ def s3_client(destination: Destination, *, max_attempts: int) -> Any:
 
 
 def is_aws(endpoint_url: str | None) -> bool:
-    """Is this AWS itself, rather than a store that speaks its protocol?"""
+    """Whether this is AWS itself, rather than a store that speaks its protocol."""
     host = urlsplit(endpoint_url).hostname if endpoint_url else None
     return host is None or host.endswith((".amazonaws.com", ".amazonaws.com.cn"))
 
 
 class _RoleProvider:
-    """The only source of credentials of a session in a role."""
+    """The only source of credentials for a session in a role."""
 
     METHOD = "m3ter-dagster-role"
     CANONICAL_NAME = None
@@ -53,7 +53,7 @@ class _RoleProvider:
         self.destination = destination
 
     def load(self) -> DeferredRefreshableCredentials:
-        """Nothing is assumed before the first request, and again whenever the credentials run out."""
+        """Credentials of the role: assumed at the first request, and again whenever they run out."""
         from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
         from botocore.session import get_session
 

@@ -1,4 +1,4 @@
-"""One file as one object, whole: uploaded, read back, and uploaded again when it arrived altered."""
+"""Uploads one file as one object, reads it back, and uploads it again if it arrived altered."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from m3ter_dagster.delivery.fingerprints import PART_SIZE, Fingerprint
 UPLOADS = 3
 # Answers that leave open whether the object was stored: the reply to an earlier attempt may have been lost.
 LOST_REPLY = {"PreconditionFailed", "412", "ConditionalRequestConflict", "RequestTimeout"}
-# The parts have become an object, and the reply was lost, or somebody has ended the upload.
+# Either the parts have become an object and the reply was lost, or somebody has ended the upload.
 UPLOAD_IS_OVER = "NoSuchUpload"
 # Stores that check what they receive say so with these; most do not check.
 ALTERED_ON_THE_WAY = {"BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "IncompleteBody"}
@@ -31,7 +31,7 @@ ALTERED_ON_THE_WAY = {"BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChec
 
 @dataclass(frozen=True)
 class Answer:
-    """What an upload came to: the ETag of what stands there, and how that differs from the file, if it does."""
+    """The result of an upload: the ETag of the object, and how it differs from the file, if it does."""
 
     etag: str = ""
     difference: str | None = None
@@ -39,7 +39,7 @@ class Answer:
 
 
 class ObjectDiffers(Exception):
-    """The store does not hold what was sent to it, however often."""
+    """The store does not hold what was sent to it, however often it was sent."""
 
     def __init__(self, difference: str, aftermath: str) -> None:
         advice = "look for a proxy or a store that alters what it is sent"
@@ -47,7 +47,7 @@ class ObjectDiffers(Exception):
 
 
 def put(client: Any, file: Path, sent: Fingerprint, *, bucket: str, key: str, extra: Mapping[str, str]) -> str:
-    """Upload the file, see that it is there, and give its ETag. What is there but altered is removed."""
+    """Upload the file, check that it arrived, and return its ETag. An altered object is removed."""
     where = {"Bucket": bucket, "Key": key}
     answer = Answer()
     for _ in range(UPLOADS):
@@ -58,7 +58,7 @@ def put(client: Any, file: Path, sent: Fingerprint, *, bucket: str, key: str, ex
 
 
 def download(client: Any, *, bucket: str, key: str, to: Path) -> None:
-    """The file appears under its name when it is whole."""
+    """Download an object to a file that appears under its name only when it is whole."""
     from boto3.exceptions import RetriesExceededError
 
     try:
@@ -83,7 +83,7 @@ def _upload_and_look(
 
 
 def _upload(client: Any, file: Path, where: Mapping[str, str], extra: Mapping[str, str]) -> None:
-    """In parts from PART_SIZE on: a single PUT may not pass 5 GiB."""
+    """Upload the file, from PART_SIZE on in parts: a single PUT may not exceed 5 GiB."""
     from boto3.exceptions import S3UploadFailedError
 
     try:
@@ -95,9 +95,10 @@ def _upload(client: Any, file: Path, where: Mapping[str, str], extra: Mapping[st
 
 
 def _in_parts() -> Any:
-    """Both ways alike: some stores send the checksum of a whole object with a part of it, which botocore then refuses.
+    """How transfers are cut into parts, uploads and downloads alike.
 
-    The other transfer client (CRT) chooses its own part sizes, and with them another ETag.
+    Some stores send the checksum of a whole object with a part of another size, which botocore then refuses. The other
+    transfer client (CRT) chooses its own part sizes, and with them another ETag.
     """
     from boto3.s3.transfer import TransferConfig
 
@@ -131,7 +132,7 @@ def _look(client: Any, sent: Fingerprint, where: Mapping[str, str]) -> Answer:
 
 
 def _answer_behind(error: Exception, client: Any, sent: Fingerprint, where: Mapping[str, str]) -> Answer | None:
-    """What became of an upload that failed; None where the failure is all there is to say."""
+    """What became of a failed upload; None where the failure is all there is to say."""
     code = _code(error)
     if code in ALTERED_ON_THE_WAY:
         return Answer(difference=f"the store refused the file as altered on the way ({code})", is_stored=False)
@@ -139,7 +140,7 @@ def _answer_behind(error: Exception, client: Any, sent: Fingerprint, where: Mapp
         # When looking fails too, the failure of the upload is the one to report.
         with suppress(BotoCoreError, ClientError):
             answer = _look(client, sent, where)
-            # Where nothing tells that an object was made, one that differs may be that of the last delivery.
+            # Unless something shows that an object was made, one that differs may be that of the last delivery.
             return answer if answer.difference is None or code == UPLOAD_IS_OVER else None
     return None
 
@@ -147,7 +148,7 @@ def _answer_behind(error: Exception, client: Any, sent: Fingerprint, where: Mapp
 def _end_open_uploads(
     client: Any, sent: Fingerprint, where: Mapping[str, str], *, after: Exception | None = None
 ) -> None:
-    """The transfer aborts its own upload, but not one whose number it never heard of or that a killed run left."""
+    """Abort unfinished uploads: the transfer misses one whose id it never learned, or that a killed run left."""
     if sent.bytes < PART_SIZE or (after and not _was_sent(after)):
         return
     # Not every role may list uploads, and the upload's own outcome is what counts.
@@ -167,7 +168,7 @@ def _remove(client: Any, where: Mapping[str, str]) -> str:
 
 
 def _was_sent(error: Exception) -> bool:
-    """Did a request leave? Where there was no connection or no credentials, asking again only takes time."""
+    """Whether a request was sent. Without a connection or credentials, asking again only takes time."""
     return isinstance(error, ClientError) or (isinstance(error, HTTPClientError) and not isinstance(error, SSLError))
 
 

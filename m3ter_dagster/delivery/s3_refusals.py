@@ -65,7 +65,7 @@ DENIED = {"AccessDenied", "AccessDeniedException", "AllAccessDisabled", "Forbidd
 CONNECTION = "{endpoint} cannot be reached: check endpointUrl and region, the network, and AWS_CA_BUNDLE for TLS"
 BROKEN_OFF = "{endpoint} broke off the connection: run the export again later"
 CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or run where AWS gives a role"
-# The first class that fits.
+# The first class that matches applies.
 ADVICE_BY_CLASS: tuple[tuple[type[Exception], str], ...] = (
     (boto.NoCredentialsError, "no AWS credentials were found: " + CREDENTIALS),
     (boto.PartialCredentialsError, "the AWS credentials are incomplete: " + CREDENTIALS),
@@ -89,7 +89,7 @@ PERMANENT = (
     boto.TokenRetrievalError,
 )
 PASSING = {"RequestTimeout", "SlowDown", "Throttling", "ThrottlingException"}
-"""Codes that come with a status of 400, and may not come again."""
+"""Codes that come with status 400 and may not come again."""
 
 
 def refusal(error: Exception, destination: Destination, uri: str) -> Refusal:
@@ -105,7 +105,7 @@ def refusal(error: Exception, destination: Destination, uri: str) -> Refusal:
         named=_region_named(error),
     )
     operation = f" on {error.operation_name}" if isinstance(error, ClientError) else ""
-    # What a store says of wrong credentials may repeat them.
+    # The store's own message, except about wrong credentials, which it may repeat.
     said = "" if advice in ABOUT_THE_CREDENTIALS else _message(error)
     return Refusal(destination.code, uri, f"{code}{operation}", worded, said, _is_permanent(error))
 
@@ -124,7 +124,7 @@ def _is_permanent(error: Exception) -> bool:
 
 
 def _endpoint(error: Exception, destination: Destination) -> str:
-    """Which host: it may be STS's that failed. A password in its address stays out."""
+    """The host in the error, which may be that of STS, without a password in its address."""
     url = getattr(error, "kwargs", {}).get("endpoint_url") or destination.endpoint_url
     return f"{urlsplit(url).scheme}://{urlsplit(url).netloc.rpartition('@')[2]}" if url else "AWS"
 

@@ -1,9 +1,9 @@
-"""Stores: where files of exports stand as objects. A new kind is a file beside this and a line in `store_of`.
+"""Stores: where files of exports are kept as objects. A new kind is a file beside this and a line in `store_of`.
 
-StoreFailed             an object was not taken, or not given; `refusal` says why and what to do
-├── NotStored           put: the object does not stand whole under its key
+StoreFailed             an object was not stored, or not returned; `refusal` says why and what to do
+├── NotStored           put: there is no whole object under its key
 └── ObjectUnreadable    fetch, read, stat, uris
-    └── ObjectMissing   nothing stands there
+    └── ObjectMissing   there is no such object
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Refusal:
-    """One destination that did not take, or not give, an object."""
+    """A destination that did not store, or did not return, an object."""
 
     destination: str
     uri: str
     code: str
-    """The store's own word for it, or the kind of failure."""
+    """The store's own code, or the kind of failure."""
     advice: str
     store_says: str = ""
     is_permanent: bool = False
-    """Would the same request be refused again, until somebody changes something?"""
+    """Whether the same request would be refused again until somebody changes something."""
 
     def __str__(self) -> str:
         quoted = f" The store says: {self.store_says!r}" if self.store_says else ""
@@ -35,7 +35,7 @@ class Refusal:
 
 
 class StoreFailed(Exception):
-    """Worded for somebody who knows the object's address; the refusal names the destination too."""
+    """A store failed. Worded for somebody who knows the object's address; the refusal also names the destination."""
 
     def __init__(self, refusal: Refusal, says: str | None = None) -> None:
         self.refusal = refusal
@@ -43,20 +43,20 @@ class StoreFailed(Exception):
 
 
 class NotStored(StoreFailed):
-    """The object does not stand whole under its key. What stood there before may stand there still."""
+    """There is no whole object under the key. One that was there before may still be there."""
 
 
 class ObjectUnreadable(StoreFailed):
-    """The store does not give an object, or may not tell whether there is one."""
+    """The store does not return an object, or may not say whether there is one."""
 
 
 class ObjectMissing(ObjectUnreadable):
-    """The store says that nothing stands there."""
+    """The store says that there is no such object."""
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A file that stands whole in a store."""
+    """A file that is whole in a store."""
 
     uri: str
     bytes: int
@@ -66,14 +66,14 @@ class Stored:
 
 @dataclass(frozen=True)
 class Stat:
-    """What the store says of an object without giving it."""
+    """What the store says about an object without returning it."""
 
     bytes: int
     etag: str
 
 
 class Store(Protocol):
-    """One bucket of a store. tests/test_stores.py holds every kind to what stands here.
+    """One bucket of a store. tests/test_stores.py holds every kind to what is promised here.
 
     Nothing is asked before the first call, and every call may come from any thread. `where` is the key of an object in
     the bucket, or the uri of any object that the store's credentials may read. Whatever goes wrong with the store is a
@@ -81,36 +81,36 @@ class Store(Protocol):
     """
 
     def put(self, file: Path, key: str, *, sent: Fingerprint, content_type: str) -> Stored:
-        """The file stands whole under the key, and was read back; or NotStored.
+        """Store the file whole under the key and read it back; NotStored if that fails.
 
-        `sent` is the file's fingerprint. Nobody sees part of the file under the key at any time, an object of before
-        is replaced at once, and what arrived altered is removed or said to stand. Nothing of an upload that failed
-        is left behind.
+        `sent` is the file's fingerprint. At no time is part of the file visible under the key: an earlier object is
+        replaced in one step, and an object that arrived altered is removed or reported. A failed upload leaves
+        nothing behind.
         """
         ...
 
     def fetch(self, where: str, to: Path) -> None:
-        """The object as a file, which appears under its name when it is whole; or ObjectUnreadable, and no file."""
+        """Download the object to a file, which appears when it is whole; if not, ObjectUnreadable and no file."""
         ...
 
     def read(self, where: str, *, at_most: int) -> bytes:
-        """A small object; ObjectUnreadable too if it has more bytes, of which none is read then."""
+        """The content of a small object; ObjectUnreadable also if it has more bytes, none of which is read then."""
         ...
 
     def stat(self, where: str) -> Stat:
-        """ObjectMissing if there is no such object."""
+        """Size and ETag of an object; ObjectMissing if there is none."""
         ...
 
     def uris(self, prefix: str) -> list[str]:
-        """What stands under addresses that begin like this: a uri, or a key, whose end is left out."""
+        """The objects whose addresses start with this: a uri or a key whose end is left out."""
         ...
 
     def explain(self, error: Exception, where: str) -> Refusal:
-        """Why the store refused, and what to do, for any error of its client. Secrets are not repeated."""
+        """Why the store refused, and what to do, for any error of its client. No secret is repeated."""
         ...
 
 
 def parts_of(uri: str) -> tuple[str, str]:
-    """Bucket and key."""
+    """The bucket and the key of an address."""
     bucket, _, key = uri.partition("://")[2].partition("/")
     return bucket, key

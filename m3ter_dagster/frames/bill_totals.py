@@ -1,4 +1,4 @@
-"""Is a bill's total the sum of its line items? Pure."""
+"""Compares the totals of bills with the sums of their line items. Pure."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from m3ter_dagster.frames.references import SHOWN_ROWS, ExportedRows
 from m3ter_dagster.frames.times import TIMES, written_since
 
 AMOUNTS = ("billTotal", "currency", "lastCalculatedDate", "subtotal", "convertedSubtotal")
-"""The columns of bills and line items that are looked at, apart from keys and times."""
+"""The columns of bills and line items that are compared, apart from keys and times."""
 
 WITHOUT_MINOR_UNIT = (
     *("BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "UYI", "VND", "VUV", "XAF", "XOF"),
     "XPF",
 )
-"""ISO 4217. Every other currency is taken to have hundredths."""
+"""Currencies without decimal places (ISO 4217). Every other one is taken to have two."""
 LEAST_TOLERANCE = 0.01
 RULE = (
     "The total of a bill is the sum of its line items' convertedSubtotal (of subtotal where nothing was converted), "
@@ -32,12 +32,12 @@ _COLUMNS = ("bill id", "billTotal", "sum of line items", "line items", "differen
 class BillTotals:
     compared: int
     without_total: int
-    """Bills whose total m3ter does not give."""
+    """The number of bills for which m3ter gives no total."""
     wrong: int
     recent: int
-    """Wrong bills that were written, or have line items that were, since the reading of either began."""
+    """The number of wrong bills that were written, or whose line items were, after the reading of either started."""
     examples: Sequence[dict[str, object]]
-    """The first of the wrong bills."""
+    """The first wrong bills."""
 
 
 def compare_totals(bills: ExportedRows, line_items: ExportedRows) -> BillTotals:
@@ -71,7 +71,7 @@ def _tolerance() -> pl.Expr:
 
 
 def _recent(differing: pl.DataFrame, bills: ExportedRows, line_items: ExportedRows) -> pl.DataFrame:
-    """m3ter replaces the line items when it calculates a bill again, so the two readings may show different ones."""
+    """The wrong bills that were written during the reading: m3ter replaces line items when it recalculates a bill."""
     moment = min(bills.read_from, line_items.read_from)
     bill = _among(differing, bills.frame, "id").filter(written_since(moment, (*TIMES, "lastCalculatedDate")))
     line = _among(differing, line_items.frame, "billId").filter(written_since(moment))

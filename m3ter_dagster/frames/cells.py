@@ -1,4 +1,4 @@
-"""One JSON value to one cell of a column, exactly, or the rule that it breaks. Pure."""
+"""Converts one JSON value to one cell of a column, exactly, or names the rule that it breaks. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _INT64 = range(-(2**63), 2**63)
 
 
 class Unfit(Exception):
-    """The value does not fit its column; the text is the rule that it breaks, and holds nothing of the value."""
+    """The value does not fit its column. The text is the rule that it breaks and holds nothing of the value."""
 
 
 def read_cell(type_: str, raw: bytes) -> Value:
@@ -88,7 +88,7 @@ def _read_boolean(raw: bytes) -> bool:
 
 
 def _read_integer(raw: bytes) -> int:
-    """10, 10.0 and 1e1 are the integer 10."""
+    """The integer in a JSON number: 10, 10.0 and 1e1 are all 10."""
     try:
         number = Decimal(raw.decode("ascii"))
     except (InvalidOperation, UnicodeDecodeError):

@@ -15,12 +15,12 @@ from m3ter_dagster.model.entities import Column, Table
 
 _CHUNK_BYTES = 1 << 20
 _FORMULA = r"^[=+\-@\t\r]"
-"""What spreadsheets take for the start of a formula (OWASP, CSV injection)."""
+"""What spreadsheets read as the start of a formula (OWASP, CSV injection)."""
 
 
 @dataclass(frozen=True)
 class Csv:
-    """Cells are data, also those that a spreadsheet would take for a formula, unless `escape_formulas`."""
+    """Writes cells as they are, or with `escape_formulas` so that a spreadsheet reads none as a formula."""
 
     name: ClassVar[str] = "CSV"
     suffix: ClassVar[str] = "csv"
@@ -29,7 +29,7 @@ class Csv:
     escape_formulas: bool = False
 
     def write(self, frame: pl.LazyFrame, table: Table, path: Path) -> int:
-        """The names are quoted: DuckDB takes the first rows to say whether a file quotes at all."""
+        """Write the file. Names in its header are quoted: DuckDB judges by the first rows whether a file has quotes."""
         header = ",".join('"' + column.name.replace('"', '""') + '"' for column in table.columns)
         with path.open("wb") as file:
             file.write(f"{header}\n".encode())
@@ -43,7 +43,7 @@ class Csv:
         return found
 
     def count(self, path: Path) -> int:
-        """The rows below the header: line ends outside quotes, where a doubled quote closes and opens again."""
+        """Counts the rows below the header: line ends outside quotes, where a doubled quote closes and opens again."""
         return sum(part.count(b"\n") for part in outside_quotes(path)) - 1
 
     def read(self, path: Path, table: Table) -> pl.LazyFrame:
@@ -51,7 +51,7 @@ class Csv:
 
 
 def outside_quotes(path: Path) -> Iterator[bytes]:
-    """What stands outside quotes, some bytes at a time."""
+    """The bytes outside quotes, some at a time."""
     is_quoted = 0
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
@@ -71,5 +71,5 @@ def _written(column: Column, *, escape_formulas: bool) -> pl.Expr:
 
 
 def _shortest(value: float) -> str:
-    """10.0 is 10 and 2.5 is 2.5."""
+    """The number in its shortest form: 10.0 becomes 10, and 2.5 stays 2.5."""
     return str(int(value)) if value == int(value) else repr(value)

@@ -72,7 +72,7 @@ class Decoder:
         return self._frame(cells, rows, elements.origins), elements.breaches + breaches
 
     def enclosing_records(self) -> pl.DataFrame:
-        """Every record whose elements are this entity's rows, those without elements too: ordinal, id, version."""
+        """Ordinal, id and version of every record whose elements are this entity's rows, also of those without any."""
         return pl.concat(self._enclosing)
 
     def _decode_rows(self, page: bytes) -> tuple[_Cells, int, list[Breach]]:
@@ -85,7 +85,7 @@ class Decoder:
             return self._decode_by_cell(page)
 
     def _cells_at_once(self, rows: Sequence[msgspec.Struct]) -> _Cells:
-        """`rows` as columns; raises what `_decode_rows` catches for a value that needs a closer look."""
+        """`rows` as columns. For a value that needs a closer look it raises an error that `_decode_rows` catches."""
         by_field = list(zip(*map(msgspec.structs.astuple, rows), strict=True)) or [()] * len(self._fields)
         cells = {
             column.name: _series(column, _plain_values(column, values))
@@ -121,7 +121,7 @@ class Decoder:
             return None
 
     def _row_decoder(self) -> msgspec.json.Decoder[list[Any]]:
-        """Exported fields typed, all other known ones skipped unread, any further one refused and so noticed."""
+        """The decoder of rows: exported fields are typed, other known ones skipped unread, unknown ones refused."""
         exported = [column.api_field or "" for column in self._columns]
         unknown = filter(_UNESCAPED.fullmatch, self.unknown_fields)
         others = sorted(self.entity.not_exported.union(unknown) - set(exported))
@@ -150,7 +150,7 @@ class Decoder:
 
 
 def _holds_negative_zero(page: bytes) -> bool:
-    """msgspec reads -0 as the integer 0 and loses its sign. Nearly no page gets as far as the regular expression."""
+    """Whether a page holds -0, which msgspec reads as the integer 0. Hardly any page gets as far as the expression."""
     return any(before + b"-0" in page for before in _BEFORE_A_NUMBER) and bool(_NEGATIVE_ZERO.search(page))
 
 
@@ -163,7 +163,7 @@ def _plain_values(column: Column, values: Sequence[Any]) -> Sequence[Value]:
 
 
 def _look_closer() -> NoReturn:
-    """A float no longer tells which number was written: 10.0, or 10.00000000000000000001."""
+    """Ask for a closer look at a number: a float does not show whether 10.0 or 10.00000000000000000001 was written."""
     raise Unfit("must be a whole number")
 
 

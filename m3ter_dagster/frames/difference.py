@@ -1,6 +1,6 @@
-"""What changed between two exports of an entity, from 16 bytes a row. Pure.
+"""What changed between two exports of an entity, from 16 bytes per row. Pure.
 
-Polars' hashes are stable within one version of polars only, so files of another version are not compared. A row's hash
+Polars' hashes are stable only within one version of polars, so files of another version are not compared. A row's hash
 depends on the columns, so files of other columns are not compared either.
 """
 
@@ -17,7 +17,7 @@ from m3ter_dagster.model.entities import Entity
 
 _KEY, _ROW = "key", "row"
 _POLARS, _COLUMNS = "polars", "columns"
-"""What the file's metadata says of the hashes."""
+"""What the file's metadata says about the hashes."""
 
 
 class NotComparable(Exception):
@@ -26,7 +26,7 @@ class NotComparable(Exception):
 
 @dataclass(frozen=True)
 class Difference:
-    """Numbers of rows, by primary key."""
+    """Numbers of rows, matched by primary key."""
 
     added: int
     removed: int
@@ -41,13 +41,13 @@ def write_keys(frame: pl.LazyFrame, entity: Entity, path: Path) -> None:
 
 
 def _columns_hash(entity: Entity) -> str:
-    """Of names and types in their order, the same in every version of Python and polars."""
+    """A hash of names and types in their order, the same in every version of Python and polars."""
     columns = json.dumps([(column.name, column.type) for column in entity.columns])
     return hashlib.sha256(columns.encode()).hexdigest()
 
 
 def difference(previous: Path, current: Path) -> Difference:
-    """NotComparable if the two files' hashes would differ for equal rows."""
+    """Raises NotComparable if the two files' hashes would differ for equal rows."""
     theirs, ours = pl.read_parquet_metadata(previous), pl.read_parquet_metadata(current)
     if theirs.get(_POLARS) != ours[_POLARS]:
         written = f"with polars {theirs.get(_POLARS)}, this one with {ours[_POLARS]}"

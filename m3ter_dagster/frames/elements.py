@@ -1,4 +1,4 @@
-"""Rows that are elements of an array in a listed record (pricing bands): taken out of the records of a page. Pure."""
+"""Rows that are elements of an array in a listed record (pricing bands), taken out of the records of a page. Pure."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ _NULL = b"null"
 
 @dataclass(frozen=True)
 class Record:
-    """A listed record, as far as its elements' rows need it."""
+    """The parts of a listed record that the rows of its elements need."""
 
     ordinal: int
     fields: Mapping[str, str]
-    """Fields that columns of the elements take over, `id` among them."""
+    """The record's fields that become columns of the elements, `id` among them."""
     version: int | None
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where an element was taken from."""
+    """The record and the array that an element was taken from."""
 
     record: Record
     constants: Mapping[str, str]
-    """Columns that say which array of the record it was in."""
+    """Columns that say which array of the record the element was in."""
 
 
 @dataclass(frozen=True)
 class Elements:
     page: bytes
-    """A JSON array of the elements, as m3ter sent each."""
+    """A JSON array of the elements, each as m3ter sent it."""
     origins: list[Origin]
-    """One per element."""
+    """The origin of each element."""
     records: list[Record]
     breaches: list[Breach]
 
@@ -93,7 +93,7 @@ def _text(record: RawRow, field: str, entity: Entity) -> str:
 
 
 def _version(record: RawRow) -> int | None:
-    """Only ranks copies of one record; that it is a number at all is for the record's own entity to check."""
+    """A version to rank copies of a record by. That it is a number at all is for the record's own entity to check."""
     try:
         return int(str(read_cell("integer", record.get("version", _NULL))))
     except (Unfit, ValueError):

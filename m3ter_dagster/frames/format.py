@@ -1,4 +1,4 @@
-"""File formats: how a frame becomes a file, and the file a frame again. A new one is a file beside this."""
+"""File formats: how a frame becomes a file, and the file a frame again. A new format is a file beside this one."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ class RowsLost(Exception):
 
 
 class Format(Protocol):
-    """A value: the same frame gives the same bytes. tests/test_formats.py holds every format to what stands here."""
+    """A file format: the same frame gives the same bytes. tests/test_formats.py holds all formats to these promises."""
 
     @property
     def name(self) -> str:
-        """As people call it: CSV."""
+        """The name that people use: CSV."""
         ...
 
     @property
     def suffix(self) -> str:
-        """Of files and object keys, without a dot."""
+        """The suffix of files and object keys, without a dot."""
         ...
 
     @property
     def content_type(self) -> str:
-        """What a store is told of the object."""
+        """The media type that a store records for the object."""
         ...
 
     def write(self, frame: pl.LazyFrame, table: Table, path: Path) -> int:
-        """Write the whole frame, with the columns of the table and in their order, and return its number of rows.
+        """Write the whole frame, with the table's columns in their order, and return the number of rows.
 
-        The file is read back and counted: RowsLost if it holds fewer rows, or more, than the frame. An empty frame
-        gives a file too, from which the columns can be told. Memory does not grow with the rows.
+        The file is read back and counted: RowsLost if it holds fewer or more rows than the frame. An empty frame also
+        gives a file that shows its columns. Memory does not grow with the rows.
         """
         ...
 
     def count(self, path: Path) -> int:
-        """The rows of a finished file, from its bytes alone."""
+        """The number of rows in a finished file, counted from its bytes alone."""
         ...
 
     def read(self, path: Path, table: Table) -> pl.LazyFrame:
-        """The frame that the file was written from, scanned; objects and arrays are their JSON text."""
+        """Scan the frame that the file was written from; objects and arrays are their JSON text."""
         ...

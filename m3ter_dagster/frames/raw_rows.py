@@ -13,12 +13,12 @@ RawRow = dict[str, bytes]
 
 
 def raw_rows(page: bytes, entity: Entity, breaches: list[Breach]) -> list[RawRow]:
-    """The rows of a page; what is no row at all is an empty one, and is added to `breaches`."""
+    """The rows of a page. An element that is no object becomes an empty row and is added to `breaches`."""
     return [_raw_row(row, entity, breaches) for row in raw_elements(page)]
 
 
 def raw_elements(array: bytes) -> list[bytes]:
-    """ValidationError if it is no array."""
+    """The elements of a JSON array; ValidationError if it is no array."""
     try:
         return [bytes(element) for element in msgspec.json.decode(array, type=list[msgspec.Raw])]
     except msgspec.ValidationError:

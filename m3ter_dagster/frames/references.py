@@ -1,6 +1,6 @@
-"""Do rows refer to rows that are there? Pure.
+"""Finds rows that refer to rows which are not there. Pure.
 
-Only keys are streamed, and only different ones kept, so memory does not grow with the rows.
+Only keys are streamed, and only distinct ones kept, so memory does not grow with the rows.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Reference:
     column: str
     to: str
     is_exported: bool
-    """Is what it refers to an entity of the export?"""
+    """Whether the column refers to an entity that is exported."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class ExportedRows:
 
     frame: pl.LazyFrame
     read_from: datetime
-    """When their reading began; what was written before is among them."""
+    """When their reading started; every row written before is among them."""
 
 
 @dataclass(frozen=True)
@@ -44,19 +44,19 @@ class Dangling:
     """The references of one column that lead nowhere."""
 
     references: int
-    """Rows with a value in that column."""
+    """The number of rows with a value in that column."""
     rows: int
-    """Rows that refer to nothing, although they were not touched since the reading of the parents began."""
+    """The number of rows that refer to nothing and were not written since the reading of the parents started."""
     parents: int
-    """The different keys in those rows."""
+    """The number of distinct keys in those rows."""
     recent: int
-    """Rows that refer to nothing and were written after that: what they refer to may be as new as they are."""
+    """The number of rows that refer to nothing but were written later: what they refer to may be just as new."""
     examples: Sequence[tuple[str, str]]
-    """Id and key of the first of `rows`."""
+    """Id and key of the first rows that refer to nothing."""
 
 
 def references_of(entity: Entity) -> tuple[Reference, ...]:
-    """Every foreign key that the document notes, also those to what is not exported."""
+    """Every foreign key that the document notes, including those to entities that are not exported."""
     to = {key.column: Reference(key.column, key.entity, is_exported=True) for key in entity.foreign_keys}
     for field in json.loads(entity.table_schema)["fields"]:
         if "m3ter:references" in field:
@@ -65,7 +65,7 @@ def references_of(entity: Entity) -> tuple[Reference, ...]:
 
 
 def dangling(children: pl.LazyFrame, column: str, parents: ExportedRows, *, row_id: str, key: str) -> Dangling:
-    """What in `column` is no `key` of the parents; rows are named by `row_id`."""
+    """The values of `column` that are no `key` of the parents; rows are named by `row_id`."""
     keys = children.select(pl.col(column).alias(_KEY)).drop_nulls().unique()
     absent = keys.join(parents.frame.select(pl.col(key).alias(_KEY)), on=_KEY, how="anti")
     missing, counted = pl.collect_all([absent, children.select(pl.col(column).count())], engine="streaming")

@@ -22,13 +22,13 @@ DTYPES: Mapping[str, type[pl.DataType]] = {
 }
 
 RECORD = "m3ter:record"
-"""Which listed record a row comes from, counted from 0; never exported."""
+"""The column that says which listed record a row comes from, counted from 0; never exported."""
 RECORD_ID = "m3ter:recordId"
 RECORD_VERSION = "m3ter:recordVersion"
-"""Identity of a listed record; not the row's own where rows are elements of records (pricing bands)."""
+"""The id of a listed record; not the row's own where rows are elements of records (pricing bands)."""
 
 SHOWN = 120
-"""Longest part of a value that a message shows."""
+"""The most characters of a value that a message shows."""
 _CONTAINERS = {"{": "object", "[": "array"}
 _EMPTY = ("null", '""', "[]", "{}")
 
@@ -40,9 +40,9 @@ class Breach:
     row_id: str | None
     column: str
     value: str
-    """As `shown` shows it."""
+    """The value as `shown` shows it."""
     rule: str
-    """In words that hold nothing of any row."""
+    """The rule in words that hold nothing of any row."""
 
     def __str__(self) -> str:
         return f"{self._place}, value {self.value}: {self.rule}"
@@ -68,7 +68,7 @@ class SchemaBreached(Exception):
 
     @property
     def notification(self) -> str:
-        """The same words without any value."""
+        """The message without any value, for notifications."""
         return self._words(self.breaches[0].without_value)
 
     def _words(self, breach: str) -> str:
@@ -80,17 +80,17 @@ class SchemaBreached(Exception):
 
 
 def frame_schema(table: Table) -> dict[str, type[pl.DataType]]:
-    """The columns of the frame, in the order of the export."""
+    """The columns of the exported frame, in their order."""
     return {column.name: DTYPES[column.type] for column in table.columns}
 
 
 def spool_schema(entity: Entity) -> dict[str, type[pl.DataType]]:
-    """The same with the column that tells records apart."""
+    """The columns of spooled rows: those of the export, and the one that tells records apart."""
     return {**frame_schema(entity), RECORD: pl.UInt32}
 
 
 def validate(frame: pl.DataFrame, entity: Entity) -> list[Breach]:
-    """What breaks the schema in this batch: types, missing ids, empty keys."""
+    """The cells of this batch that break the schema: types, missing ids, empty keys."""
     try:
         _pandera_schema(entity).validate(frame.select(list(frame_schema(entity))), lazy=True)
     except pa.errors.SchemaErrors as errors:
@@ -122,7 +122,7 @@ def _breaches(failures: pl.DataFrame, frame: pl.DataFrame, entity: Entity) -> It
 def shown(value: str | None, column: Column | None, *, kind: str = "text") -> str:
     """How messages and metadata show a value, cut when long; this is the one place where that is decided.
 
-    Of what is personal only the kind and the length, and so of what is in no known column: it may be anything.
+    Of personal values it shows only kind and length, and likewise of unknown columns, which may hold anything.
     """
     if value is None:
         return "nothing"
@@ -132,7 +132,7 @@ def shown(value: str | None, column: Column | None, *, kind: str = "text") -> st
 
 
 def shown_json(value: str | bytes, column: Column | None) -> str:
-    """The same of a JSON text. A whole object where a plain value belongs may hold anything, too."""
+    """How messages show the value of a JSON text; of a whole object, which may hold anything, only kind and length."""
     text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
     is_hidden = column is None or column.is_personal
     if text in _EMPTY:

@@ -1,4 +1,4 @@
-"""Times in columns of text. Pure."""
+"""Times in text columns. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import datetime
 import polars as pl
 
 TIMES = ("dtCreated", "dtLastModified")
-"""When m3ter says that a record was written."""
+"""The fields by which m3ter says when a record was written."""
 _WITH_ZONE, _DAY = "%+", "%Y-%m-%d"
 _WITHOUT_ZONE = ("%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M")
 
@@ -16,7 +16,7 @@ _WITHOUT_ZONE = ("%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M
 def moment(column: str, *, has_days: bool = False) -> pl.Expr:
     """The time in a column of text, in UTC, or null: ISO 8601 with a zone, or without one, which is UTC then.
 
-    With `has_days` a day alone is a time too, its beginning.
+    With `has_days` a date alone is a time too: its midnight.
     """
     text = pl.col(column).str
     times = [text.to_datetime(_WITH_ZONE, time_unit="us", time_zone="UTC", strict=False)]
@@ -26,5 +26,5 @@ def moment(column: str, *, has_days: bool = False) -> pl.Expr:
 
 
 def written_since(since: datetime, columns: Sequence[str] = TIMES) -> pl.Expr:
-    """Is one of these times at or after `since`? What is no time is not."""
+    """Whether one of these times is at or after `since`; text that is no time never is."""
     return pl.any_horizontal(moment(column) >= since for column in columns).fill_null(False)

@@ -1,4 +1,4 @@
-"""Values that stand in more than one row, found in a bounded piece of memory however many rows there are. Pure."""
+"""Finds values that occur in more than one row, in bounded memory however many rows there are. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 import polars as pl
 
 HASHES_AT_ONCE = 2_000_000
-"""At 8 bytes each."""
+"""The number of hashes in memory at a time, 8 bytes each."""
 NAMED = 1000
 _HASH, _ROW = "m3ter:hash", "m3ter:row"
 
@@ -17,14 +17,14 @@ _HASH, _ROW = "m3ter:hash", "m3ter:row"
 class RepeatedValue(NamedTuple):
     value: str
     count: int
-    """Rows that have it."""
+    """The number of rows that have the value."""
     first_row: int
-    """From 0, of all rows of the frame."""
+    """The number of its first row in the frame, counted from 0."""
 
 
 @dataclass(frozen=True)
 class Repeated:
-    """Values that stand in more than one row, in their own order, and how many such values there are in all."""
+    """Values that occur in more than one row, sorted, and how many such values there are in all."""
 
     values: Sequence[RepeatedValue]
     total: int
@@ -33,10 +33,10 @@ class Repeated:
 def repeated_values(
     frame: pl.LazyFrame, column: str, *, rows: int, at_most: int = NAMED, hashes_at_once: int = HASHES_AT_ONCE
 ) -> Repeated:
-    """What stands more than once in the column of a frame of `rows` rows; nulls do not count.
+    """The values that occur more than once in a column of a frame of `rows` rows; nulls do not count.
 
-    By hashes, some of them at a time, and then by the values themselves, of which no more than `at_most` are looked
-    up. A frame of many rows is read several times, so it should be scanned from disk.
+    They are found by hashes, some of these at a time, and then by the values themselves, of which at most `at_most`
+    are looked up. A frame of many rows is read several times, so it should be scanned from disk.
     """
     present = frame.select(column).with_row_index(_ROW).filter(pl.col(column).is_not_null())
     hashes = present.select(pl.col(column).hash().alias(_HASH))

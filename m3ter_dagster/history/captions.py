@@ -19,7 +19,7 @@ PREVIEW_CHARACTERS = 60
 
 
 def delivery_captions(delivery: Delivery) -> dict[str, Any]:
-    """Findings are there only where there are any."""
+    """What Dagster shows of a delivery. Findings are left out where there are none."""
     reading, counted = delivery.reading, delivery.difference.items()
     findings = {
         "API fields not in the schema": reading.unknown_fields,

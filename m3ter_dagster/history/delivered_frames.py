@@ -1,4 +1,4 @@
-"""Delivered files, read back as frames: for checks across entities, and for assets of a user's own."""
+"""Delivered files read back as frames, for checks across entities and for assets of a user's own."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from m3ter_dagster.history.record import Delivery, delivery_in
 from m3ter_dagster.model.entities import Entity
 
 ALLOW_MISSING = "allow_missing_partitions"
-"""Dagster's own name for it, in the metadata of an input."""
+"""Dagster's own name for this in the metadata of an input."""
 
 
 class NotExported(LookupError):
@@ -33,7 +33,7 @@ class NotExported(LookupError):
 
 
 class DeliveredFrames:
-    """The entities that stand in an export's destinations. Files are kept in `folder`, which the caller owns."""
+    """The entities that an export has delivered. Files are kept in `folder`, which the caller owns."""
 
     def __init__(
         self, instance: dg.DagsterInstance, export_id: str, *, destinations: Destinations, folder: Path
@@ -44,7 +44,7 @@ class DeliveredFrames:
         self._folder = folder
 
     def find(self, entity: Entity) -> ExportedRows | None:
-        """FetchFailed when no destination gives the file back."""
+        """The delivered rows of an entity, if there are any. FetchFailed when no destination returns the file."""
         delivery = self._deliveries.get(entity.name)
         return ExportedRows(self._frame(entity, delivery), delivery.reading.started) if delivery else None
 
@@ -53,7 +53,7 @@ class DeliveredFrames:
         return deliveries_of(self._instance, self._export_id)
 
     def _frame(self, entity: Entity, delivery: Delivery) -> pl.LazyFrame:
-        """Downloaded once, however many checks ask, and then only the columns that checks look at."""
+        """The delivered file as a frame: downloaded once for all checks, and kept with the columns that they need."""
         kept = self._folder / f"{entity.name}-{delivery.objects[0].sha256}.parquet"
         if not kept.exists():
             keys = {entity.primary_key, *(key.column for key in entity.foreign_keys)}
@@ -71,10 +71,10 @@ class DeliveredFrames:
 
 
 def last_delivery(context: dg.InputContext, destinations: Destinations, folder: Path) -> pl.LazyFrame:
-    """Of a partitioned asset the partitions that are asked for, one below the other.
+    """The last delivered file as a frame; of a partitioned asset, the files of the requested partitions in one frame.
 
-    NotExported where one was never delivered, unless the input's metadata has `allow_missing_partitions: true`.
-    FetchFailed when no destination gives a file back. The frame is scanned from `folder`.
+    NotExported if one was never delivered, unless the input's metadata has `allow_missing_partitions: true`.
+    FetchFailed if no destination returns a file. The frame is scanned from `folder`.
     """
     name = context.asset_key.path[-1]
     if not context.has_asset_partitions:

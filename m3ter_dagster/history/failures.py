@@ -1,4 +1,4 @@
-"""The words of what failed in Dagster: for its own pages and the terminal, and for notifications."""
+"""Failures in Dagster in words: for its own pages and the terminal, and for notifications."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NOTIFICATION = "m3ter/notification"
 
 
 def failure_text(event: dg.DagsterEvent) -> str:
-    """The words of a failure without its trace: the innermost cause is the one that was written for people."""
+    """The words of a failure without its traceback: those of the innermost cause are the ones written for people."""
     failure = failure_of(event)
     if _is_interruption(failure):
         return "it was interrupted."
@@ -19,7 +19,7 @@ def failure_text(event: dg.DagsterEvent) -> str:
 
 
 def notification_text(event: dg.DagsterEvent) -> str:
-    """The same without any value of a row. An error that nobody worded may quote one, so only its class is named."""
+    """The words of a failure without any value of a row: an error that nobody worded is named only by its class."""
     failure = failure_of(event)
     if NOTIFICATION in failure.metadata:
         return str(failure.metadata[NOTIFICATION].value)

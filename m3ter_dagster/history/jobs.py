@@ -25,7 +25,7 @@ _STATUSES: Mapping[RunStatus, Status] = {
     RunStatus.FAILURE: "FAILED",
     RunStatus.CANCELED: "FAILED",
 }
-"""Of a run; any other has not begun."""
+"""The status of an export by that of its last run; with any other, the run has not started."""
 _STATES = {
     Type.ASSET_MATERIALIZATION_PLANNED: "waiting",
     Type.STEP_START: "running",
@@ -33,7 +33,7 @@ _STATES = {
     Type.STEP_FAILURE: "failed",
     Type.ASSET_MATERIALIZATION: "delivered",
 }
-"""Of an entity, by the last event about it."""
+"""The state of an entity by the last event about it."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class ExportJob:
     """What became of one export so far."""
 
     id: str
-    """The export id, which its objects bear: the id of the first run."""
+    """The export id, which is in the names of its objects: the id of the first run."""
     schedule: str | None
     due: datetime | None
     """None for an export that a person started outside any schedule."""
@@ -49,15 +49,15 @@ class ExportJob:
     finished: datetime | None
     status: Status
     delivered: tuple[str, ...]
-    """Entities that stand in every destination, whichever run of the export delivered them."""
+    """Entities that are in every destination, whichever run of the export delivered them."""
     failed: tuple[str, ...]
-    """Entities that failed, and once the export has ended all others that it owes."""
+    """Entities that failed and, once the export has ended, all others that are missing."""
 
 
 def read_export_jobs(
     instance: dg.DagsterInstance, *, schedule: str | None = None, status: Status | None = None, limit: int
 ) -> list[ExportJob]:
-    """The last exports, the one that ran last first."""
+    """The last exports; the one that ran last comes first."""
     found = (job for job in _jobs(instance, schedule) if status in (None, job.status))
     return list(islice(found, limit))
 
@@ -78,7 +78,7 @@ def _jobs(instance: dg.DagsterInstance, schedule: str | None) -> Iterator[Export
 
 
 def _records(instance: dg.DagsterInstance, filters: dg.RunsFilter) -> Iterator[dg.RunRecord]:
-    """Newest first, some at a time."""
+    """The records of runs, newest first, read some at a time."""
     cursor: str | None = None
     while records := instance.get_run_records(filters, limit=_RUNS_AT_ONCE, cursor=cursor):
         yield from records
@@ -108,7 +108,7 @@ def _job(instance: dg.DagsterInstance, id: str) -> ExportJob | None:
 
 
 def _status(runs: Sequence[dg.RunRecord], states: Mapping[str, str]) -> Status:
-    """That of the last run; but what is owed by an earlier one is still owed."""
+    """The status of the last run, but FAILED if it succeeded while entities of an earlier run are still missing."""
     status = _STATUSES.get(runs[-1].dagster_run.status, "PENDING")
     is_complete = set(states.values()) == {"delivered"}
     return "FAILED" if status == "SUCCEEDED" and not is_complete else status

@@ -1,4 +1,4 @@
-"""What Dagster's log says of exports: which runs make one up, what they delivered, which one came before."""
+"""What Dagster's log says about exports: which runs belong to one, what they delivered, which export came before."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from m3ter_dagster.model.entities import entities
 from m3ter_dagster.model.exports import Export
 
 MANIFEST, USAGE_MANIFEST = "export_manifest", "usage_manifest"
-"""One per kind of data, so that an export of entities waits for no measurements."""
+"""The manifests: one per kind of data, so that an export of entities does not wait for measurements."""
 EXPORT_JOB = "export"
-"""The job that exports every entity; those of schedules are called after them."""
+"""The job that exports every entity; the jobs of schedules are named after the schedules."""
 SCHEDULE_TAG = "m3ter/schedule"
 DUE_TAG = "m3ter/due"
 """Run tag of a scheduled export: when it was due, ISO 8601."""
@@ -34,7 +34,7 @@ def exported() -> tuple[str, ...]:
 
 
 def export_of(run: dg.DagsterRun, instance: dg.DagsterInstance, org_id: str) -> Export:
-    """The export that a run belongs to: named after its root run, due when that was due or else when it started."""
+    """The export that a run belongs to. Its id is that of the root run; it was due when that was due, or started."""
     record = instance.get_run_record_by_id(root_id(run))
     root = record.dagster_run if record else run
     due = root.tags.get(DUE_TAG)
@@ -72,7 +72,7 @@ def runs_of(instance: dg.DagsterInstance, export_id: str, last: dg.DagsterRun | 
 
 
 def chosen_entities(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[str]:
-    """The entities that a run is to export."""
+    """The entities that a run was asked to export."""
     steps = planned_steps(instance, run)
     return [name for name in exported() if name in steps]
 
@@ -80,7 +80,7 @@ def chosen_entities(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[st
 def deliveries_of(
     instance: dg.DagsterInstance, export_id: str, last: dg.DagsterRun | None = None
 ) -> dict[str, Delivery]:
-    """What the runs of an export delivered last of each asset."""
+    """The last delivery of each asset by the runs of an export."""
     found: dict[str, Delivery] = {}
     for record in runs_of(instance, export_id, last):
         run_id = record.dagster_run.run_id
@@ -92,7 +92,7 @@ def deliveries_of(
 
 
 def last_deliveries(instance: dg.DagsterInstance, asset: str, limit: int) -> Iterator[Delivery]:
-    """Of one asset, the newest first."""
+    """The last deliveries of an asset, newest first."""
     for record in instance.fetch_materializations(dg.AssetKey(asset), limit).records:
         delivery = delivery_in(record.asset_materialization) if record.asset_materialization else None
         if delivery:

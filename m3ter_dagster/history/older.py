@@ -1,4 +1,4 @@
-"""Records as the version before this one kept them: spread over captions for people. Only read."""
+"""Records as the previous version kept them, spread over captions for people. They are only read."""
 
 from __future__ import annotations
 

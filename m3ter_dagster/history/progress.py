@@ -1,4 +1,4 @@
-"""What becomes of a run, read from Dagster's log while it goes on."""
+"""The progress of a run, read from Dagster's log while it goes on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from m3ter_dagster.history.log import MANIFEST, USAGE_MANIFEST
 from m3ter_dagster.history.record import delivery_in, whole_export_in
 
 CHECKED = "m3ter/checked"
-"""Metadata of a check: false where it had nothing to look at. Dagster knows passed and failed only, so it passed."""
+"""Metadata of a check: false if it had nothing to check. It has passed then, as Dagster knows no third result."""
 _FOLLOWED = {
     Type.STEP_START,
     Type.STEP_RESTARTED,
@@ -51,11 +51,11 @@ class RunResult:
     entities: dict[str, EntityResult]
     run_id: str = ""
     manifest: list[str] = field(default_factory=list)
-    """Addresses of the manifests: each is there only when everything is that it lists."""
+    """Addresses of the manifests; each exists only when everything that it lists does."""
     error: str = ""
     """Why the run as a whole failed, where no entity says so."""
     has_succeeded: bool = False
-    """As Dagster says of the run, so its manifests are there, too."""
+    """Whether the run has succeeded, so its manifests exist as well."""
 
     @property
     def is_complete(self) -> bool:
@@ -69,7 +69,7 @@ def follow(
     changed: Callable[[RunResult, str], None],
     ended: threading.Event,
 ) -> None:
-    """Until `ended` is set and everything that the run with the tags `request` did is in `result`."""
+    """Keep `result` up to date with the run that has the tags `request`, until `ended` is set and the log is read."""
     cursor: str | None = None
     is_last = False
     while not is_last:
@@ -88,7 +88,7 @@ def _run_id(instance: dg.DagsterInstance, request: Mapping[str, str]) -> str:
 
 
 def _apply(events: Iterable[dg.DagsterEvent], result: RunResult) -> Iterator[str]:
-    """Take over what the events say; the names of the entities that changed."""
+    """Update the result with the events; yields the names of the entities that changed."""
     for event in events:
         entity = result.entities.get(_entity_of(event))
         if entity is not None:
@@ -104,7 +104,7 @@ def _apply(events: Iterable[dg.DagsterEvent], result: RunResult) -> Iterator[str
 
 
 def _entity_of(event: dg.DagsterEvent) -> str:
-    """The step's own, but a check across entities belongs to the entity that it judges."""
+    """The entity that an event is about: that of its step, or for a check across entities the one it checks."""
     if event.event_type == Type.ASSET_CHECK_EVALUATION:
         return event.asset_check_evaluation_data.asset_key.path[-1]
     return event.step_key or ""

@@ -1,6 +1,6 @@
 """What an asset delivered, as one JSON value of its materialisation: written and read by the same classes.
 
-The captions that people see beside it (`history/captions.py`) are read by nobody.
+No code reads the captions that people see beside it (`history/captions.py`).
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from m3ter_dagster.model.manifest import ExportedEntity
 from m3ter_dagster.usage.columns import table_in
 
 KEY = "m3ter/record"
-"""The name of the metadata value."""
+"""The name of the metadata value that is the record."""
 VERSION = 1
-"""Of the record. A field that is added needs none, if it has a default; a field that changes its meaning does."""
+"""The version of the record. A new field with a default needs no new version; a field that changes its meaning does."""
 
 Metadata = Mapping[str, dg.MetadataValue[Any]]
 
 
 class RecordFromTheFuture(Exception):
-    """A DAGSTER_HOME that a later version of this project has written to."""
+    """A record that a later version of this project has written."""
 
     def __init__(self, version: int) -> None:
         super().__init__(
@@ -37,7 +37,7 @@ class RecordFromTheFuture(Exception):
 
 
 class StoredObject(msgspec.Struct, frozen=True):
-    """One file that stands whole in a destination."""
+    """One file that is whole in a destination."""
 
     destination: str
     uri: str
@@ -47,7 +47,7 @@ class StoredObject(msgspec.Struct, frozen=True):
 
 
 class Reading(msgspec.Struct, frozen=True, rename="camel"):
-    """How its rows were read from m3ter, and what was found on the way."""
+    """How the rows were read from m3ter, and what was found on the way."""
 
     started: datetime
     finished: datetime
@@ -55,13 +55,13 @@ class Reading(msgspec.Struct, frozen=True, rename="camel"):
     unknown_fields: dict[str, int] = {}
     empty_fields: tuple[str, ...] = ()
     requests: int | None = None
-    """Of an entity."""
+    """For an entity: the number of requests."""
     job: str | None = None
-    """Of measurements: m3ter's export job; None where m3ter was not asked, since there can be nothing."""
+    """For measurements: m3ter's export job; None if m3ter was not asked because there can be no rows."""
     window: tuple[datetime, datetime] | None = None
-    """Of measurements: from the first moment up to the second, which is not in it."""
+    """For measurements: the window from the first moment up to, but not including, the second."""
     sums: dict[str, Any] = {}
-    """Of measurements: which were asked for, and the sum of each column of numbers by meter."""
+    """For measurements: what was asked for, and by meter the sum of each column of numbers."""
 
     @property
     def seconds(self) -> float:
@@ -73,19 +73,19 @@ class Delivery(msgspec.Struct, frozen=True, rename="camel", tag_field="kind", ta
 
     asset: str
     export: str
-    """The export's id, which the names of its objects begin with."""
+    """The export's id, with which the names of its objects start."""
     org_id: str
     rows: int
     objects: tuple[StoredObject, ...]
     reading: Reading
     seconds_to_deliver: float
-    """To write its file and bring it to all destinations."""
+    """The seconds it took to write the file and deliver it to all destinations."""
     difference: dict[str, Any] = {}
     """Rows added, removed and changed since `previous`, or `notCompared` with the reason."""
     keys: tuple[StoredObject, ...] = ()
     """The files of hashes that the next export compares itself with."""
     table_schema: dict[str, Any] | None = None
-    """Of measurements, whose columns follow from the meters of that time."""
+    """For measurements, whose columns follow from the meters at that time."""
     version: int = VERSION
 
     @property
@@ -95,7 +95,7 @@ class Delivery(msgspec.Struct, frozen=True, rename="camel", tag_field="kind", ta
 
 
 class Part(msgspec.Struct, frozen=True):
-    """What the next export of the same schedule needs of an entity."""
+    """What the next export of the same schedule needs to know about an entity."""
 
     rows: int
     keys: tuple[StoredObject, ...] = ()
@@ -111,7 +111,7 @@ class WholeExport(msgspec.Struct, frozen=True, rename="camel", tag_field="kind",
     objects: tuple[StoredObject, ...]
     entities: dict[str, Part]
     previous: str | None = None
-    """The export that it was compared with."""
+    """The export that this one was compared with."""
     version: int = VERSION
 
 
@@ -120,7 +120,7 @@ def as_metadata(record: Delivery | WholeExport) -> dict[str, dg.MetadataValue[An
 
 
 def record_in(asset: str, metadata: Metadata) -> Delivery | WholeExport | None:
-    """What a materialisation of `asset` records; None where it is not of this project's making."""
+    """The record of a materialisation of `asset`; None if this project did not make it."""
     recorded = metadata[KEY].value if KEY in metadata else older.record_in(asset, metadata)
     if not isinstance(recorded, dict):
         return None

@@ -31,7 +31,7 @@ class Page:
 
 
 class M3terClient:
-    """Requests below one Organization's path, by one token and at one pace. Thread-safe."""
+    """Sends requests below one Organization's path, with one token and at one pace. Thread-safe."""
 
     def __init__(
         self,
@@ -61,13 +61,13 @@ class M3terClient:
         return self._http.post(self._organization + path, content, check)
 
     def wait(self, seconds: float) -> None:
-        """Interrupted once the client's `stop` is set."""
+        """Wait; raises Interrupted once the client's `stop` is set."""
         self._http.wait(seconds)
 
     def pages(self, listing: Listing, **parameters: str) -> Iterator[Page]:
         """Every page of the list, empty ones included, until there is no nextToken.
 
-        CursorExpired: m3ter refuses to go on; what was read must be dropped and the list read anew.
+        CursorExpired: m3ter refuses to go on; what was read must be dropped and the list read again.
         """
         cursor: str | None = None
         followed: set[str] = set()
@@ -88,7 +88,7 @@ class M3terClient:
             return self.get(self._path(listing, parameters, cursor, size), _list_answer)
         except Refused as refusal:
             if refusal.status == 413 and size > 1:
-                # From now on for all of this list; another thread may have come further.
+                # This page size now holds for the whole list; another thread may already have set a smaller one.
                 self._page_sizes[listing.path] = min(size // 2, self._page_sizes.get(listing.path, size))
                 return self._page(listing, parameters, cursor)
             if cursor and refusal.status in _CURSOR_REFUSALS:
@@ -122,7 +122,7 @@ class _ListAnswer(msgspec.Struct):
 
 
 def _list_answer(body: bytes) -> _ListAnswer:
-    """A body that is cut off, not JSON or without its rows is what a proxy or a crash leaves behind: Later."""
+    """Read a page. A body that is cut off, not JSON or without rows comes from a proxy or a crash: Later."""
     try:
         body.decode("utf-8")
         answer = msgspec.json.decode(body, type=_ListAnswer)
@@ -138,7 +138,7 @@ def _list_answer(body: bytes) -> _ListAnswer:
 
 
 def _answer_with_half_pairs(body: bytes) -> _ListAnswer | None:
-    """A whole answer with half a surrogate pair in it is passed on, so that the cell can be named."""
+    """Read a complete answer with half a surrogate pair in it, which is passed on so that the cell can be named."""
     try:
         answer = raw_json.members(body)
         return _ListAnswer(msgspec.Raw(answer["data"]), json.loads(answer.get("nextToken", b"null")))

@@ -21,7 +21,7 @@ Record = Mapping[str, Any]
 
 
 class DataExportUnavailable(M3terError):
-    """The service is a Preview of m3ter's, which not every Organization has."""
+    """m3ter's Data Export service cannot be read: it is a Preview that not every Organization has."""
 
     def __init__(self, org_id: str, refusal: Refused) -> None:
         super().__init__(
@@ -37,7 +37,7 @@ class DataExports:
 
 
 def read_data_exports(client: M3terClient) -> DataExports:
-    """All of both, whole. DataExportUnavailable where m3ter does not know the service or does not let us."""
+    """All destinations and schedules. DataExportUnavailable if the service is not enabled or may not be used."""
     try:
         return DataExports(_records(client, DESTINATIONS), _records(client, SCHEDULES))
     except Refused as refusal:
@@ -47,7 +47,7 @@ def read_data_exports(client: M3terClient) -> DataExports:
 
 
 def _records(client: M3terClient, listing: Listing) -> list[Record]:
-    """The list documents only what all kinds have in common; what it leaves out is read record by record."""
+    """Every record in full: the list documents only what all kinds have in common, so the rest is read one by one."""
     listed = [record for page in client.pages(listing) for record in msgspec.json.decode(page.rows)]
     for number, record in enumerate(listed):
         if not record.keys() & _OF_ONE_KIND:

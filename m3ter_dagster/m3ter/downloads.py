@@ -23,7 +23,7 @@ _GZIP = b"\x1f\x8b"
 
 @dataclass
 class _Part:
-    """What is there of a file so far, and by what to recognize the rest of the same file."""
+    """The part of a file that has arrived, and how to recognize the rest of the same file."""
 
     path: Path
     version: str | None = None
@@ -39,15 +39,15 @@ class _Part:
 
 
 class _Expired(Later):
-    """The address is not valid any more; there may be another."""
+    """The address is no longer valid; there may be another."""
 
 
 def download(
     what: str, ask_for_url: Callable[[], str], to: Path, *, wait: Callable[[float], None], limits: Limits = Limits()
 ) -> None:
-    """Fetch the file, decompressed if it is gzip. DownloadFailed if that goes nowhere; `what` names it then."""
+    """Fetch the file, decompressed if it is gzip. DownloadFailed, naming it as `what`, if no more bytes come."""
     part, url, tries, furthest = _Part(to.with_name(f"{to.name}.part")), ask_for_url(), 0, 0
-    part.restart()  # what an earlier download has left may be of another file
+    part.restart()  # what is left of an earlier download may be of another file
     while True:
         try:
             _continue(part, url, limits.timeout)
@@ -63,10 +63,10 @@ def download(
 
 
 def _continue(part: _Part, url: str, timeout: urllib3.Timeout) -> None:
-    """To the end of the file, or Later with what is there kept. No header of m3ter's API goes to the store."""
+    """Read to the end of the file, or raise Later and keep what is there. The store gets no header of m3ter's API."""
     headers = {"accept-encoding": "identity"}
     if part.version is None:
-        part.restart()  # nothing would tell that the rest is of the same file
+        part.restart()  # nothing would show that the rest is of the same file
     elif part.size:
         headers |= {"range": f"bytes={part.size}-", "if-range": part.version}
     try:
@@ -105,7 +105,7 @@ def _take(part: _Part, answer: urllib3.BaseHTTPResponse) -> None:
 
 
 def _continues(part: _Part, answer: urllib3.BaseHTTPResponse) -> bool:
-    """Is it the rest of the same file?"""
+    """Whether the answer is the rest of the same file."""
     found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("content-range", ""))
     if found is None or int(found[1]) != part.size or part.version != _version(answer):
         return False
@@ -117,13 +117,13 @@ def _continues(part: _Part, answer: urllib3.BaseHTTPResponse) -> bool:
 
 
 def _version(answer: urllib3.BaseHTTPResponse) -> str | None:
-    """Weak tags promise too little."""
+    """The answer's ETag; a weak one promises too little."""
     tag = answer.headers.get("etag")
     return tag if tag and not tag.startswith("W/") else answer.headers.get("last-modified")
 
 
 def _decompress(part: Path, to: Path) -> None:
-    """By what the file holds: neither its name nor its headers are documented."""
+    """Decompress a gzip file, recognized by its content: neither name nor headers are documented."""
     if not part.exists():
         part.touch()
     with part.open("rb") as file:

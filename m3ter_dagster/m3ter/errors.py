@@ -2,15 +2,15 @@
 
 M3terError
 ├── Later                 the answer says "later"; retried, and raised only inside this package
-├── Unavailable           it said so for too long
+├── Unavailable           m3ter said "later" for too long
 ├── Refused               a permanent answer: bad request, no permission, not found
 ├── CredentialsRefused    no token for this key and secret
-├── CursorExpired         a list cannot be continued from where it was; it can be read anew
+├── CursorExpired         a list cannot be continued from where it was; it can be read again
 ├── CursorStuck           a list leads back to a page that was read already
-├── UnknownMeters         measurements are asked for of meters that the Organization does not have
+├── UnknownMeters         measurements of meters that the Organization does not have
 ├── UsageExportRefused    m3ter's export service is not there for this Organization or service user
 ├── UsageExportInvalid    what a usage export asks for is not what m3ter can give
-├── ExportJobFailed       m3ter could not make an export that it was asked for, or not in time
+├── ExportJobFailed       m3ter could not make a requested export, or not in time
 ├── ExportFileEmpty       m3ter's file has neither header nor rows, and it is not certain that there are none
 ├── DownloadFailed        the file of an export could not be fetched whole
 └── Interrupted           the run is being stopped
@@ -33,7 +33,7 @@ _QUOTED = 200
 
 
 def quoted(answer: bytes) -> str:
-    """How an answer begins that m3ter does not document. What may be a piece of JSON may be rows, and is not quoted."""
+    """The start of an answer that m3ter does not document. Anything like JSON may be rows, and is not quoted."""
     text = answer[:_QUOTED].decode("utf-8", "replace").strip()
     if not text.startswith("<") and any(mark in text for mark in '{["'):
         return f"{len(answer)} bytes that look like JSON"
@@ -45,7 +45,7 @@ class M3terError(Exception):
 
 
 class Later(M3terError):
-    """Worth asking again, after `retry_after` seconds where the answer says so."""
+    """The request is worth repeating, after `retry_after` seconds if the answer says so."""
 
     def __init__(self, reason: str, *, status: int | None = None, retry_after: float | None = None) -> None:
         super().__init__(reason)
@@ -125,7 +125,7 @@ class ExportJobFailed(M3terError):
 
 
 class ExportFileEmpty(M3terError):
-    """A usage query contradicts the file or, where there is a `refusal`, could not be asked."""
+    """m3ter's file is empty, and a usage query contradicts it or, if there is a `refusal`, could not be made."""
 
     def __init__(self, job_ids: Sequence[str], *, downloads: int, refusal: Refused | None = None) -> None:
         jobs = f"job{'s' if len(job_ids) > 1 else ''} {' and '.join(job_ids)}"
@@ -144,7 +144,7 @@ class ExportFileEmpty(M3terError):
 
 
 class DownloadFailed(M3terError):
-    """Addresses of files are secrets, so none is shown."""
+    """A file could not be fetched. Addresses of files are secrets, so none is shown."""
 
     def __init__(self, what: str, *, tries: int, reason: str) -> None:
         super().__init__(

@@ -42,15 +42,15 @@ class Http:
         return self._persist(request, lambda: check(self._authorized(request, path)))
 
     def query(self, path: str, content: bytes, check: Callable[[bytes], T]) -> T:
-        """The same for a POST that only reads, and may be sent as often as a GET."""
+        """Like `get`, for a POST that only reads and may be sent as often as a GET."""
         request = f"POST {self._base_url}{path}"
         return self._persist(request, lambda: check(self._authorized(request, path, content)))
 
     def post(self, path: str, content: bytes, check: Callable[[bytes], T]) -> T:
-        """The same for a POST that changes something, which may have been carried out although no answer says so.
+        """Like `get`, for a POST that changes something, which may have been done although no answer says so.
 
-        It is sent again as often as m3ter says 429, which promises that nothing was done, but after a silence or a 5xx
-        only once: callers must be able to live with what a request does being done twice.
+        It is repeated whenever m3ter answers 429, which promises that nothing was done, but after silence or a 5xx only
+        once: callers must tolerate that the request takes effect twice.
         """
         request = f"POST {self._base_url}{path}"
         doubts: list[str] = []
@@ -119,7 +119,7 @@ class Http:
             raise Unavailable(request, tries=last.attempt_number, reason=str(last.exception())) from None
 
     def _pause(self, state: tenacity.RetryCallState) -> float:
-        """At least as long as asked for, and longer each time: "at once" for ever would be no pause."""
+        """The pause before the next try: at least what m3ter asks for, and longer each time, since it may ask for 0."""
         longest = self._limits.longest_pause_seconds
         backoff = tenacity.wait_exponential(multiplier=0.5, max=longest) + tenacity.wait_random(0, 0.25)
         return max(_later(state).retry_after or 0.0, backoff(state))
@@ -130,13 +130,13 @@ class Http:
         return state.idle_for + state.upcoming_sleep > patience
 
     def _hold_everyone(self, state: tenacity.RetryCallState) -> None:
-        """A 429 is about the whole organization, so the other threads pause too."""
+        """Let all threads pause: a 429 is about the whole Organization."""
         later = _later(state)
         if later.status == 429 and later.retry_after is not None:
             self._pace.hold(later.retry_after)
 
     def wait(self, seconds: float) -> None:
-        """Interrupted once `stop` is set."""
+        """Wait; raises Interrupted once `stop` is set."""
         if self._stop.wait(max(seconds, 0)):
             raise Interrupted
 
@@ -151,7 +151,7 @@ def _body(request: str, answer: urllib3.BaseHTTPResponse) -> bytes:
         return answer.data
     try:
         message = msgspec.json.decode(answer.data, type=_ErrorAnswer).message
-    except (msgspec.MsgspecError, UnicodeDecodeError):  # what stands before m3ter may answer otherwise
+    except (msgspec.MsgspecError, UnicodeDecodeError):  # a proxy in front of m3ter may answer differently
         message = quoted(answer.data)
     if answer.status in (408, 429) or answer.status >= 500:
         reason = f"of status {answer.status}: {message or 'no message'}"
@@ -160,9 +160,9 @@ def _body(request: str, answer: urllib3.BaseHTTPResponse) -> bytes:
 
 
 def _reason(error: urllib3.exceptions.HTTPError) -> str:
-    """urllib3's texts carry object addresses; what went wrong is in the class and the cause.
+    """What went wrong, from the error's class and cause: urllib3's texts contain object addresses.
 
-    Where an answer does not begin as one, its cause quotes what came instead, which may be a row.
+    For an answer that does not start like HTTP, the cause quotes what came instead, which may be a row.
     """
     quoting = [cause for cause in error.args if isinstance(cause, _QUOTING)]
     if quoting:
@@ -194,5 +194,5 @@ def retry_after(answer: urllib3.BaseHTTPResponse) -> float | None:
     """How many seconds to wait, six hours at most; what is neither whole seconds nor a date is ignored (RFC 9110)."""
     try:
         return urllib3.Retry().parse_retry_after(answer.headers.get("retry-after", ""))
-    except (InvalidHeader, ValueError, OverflowError):  # the last two: numbers and years of thousands of digits
+    except (InvalidHeader, ValueError, OverflowError):  # the last two are for numbers and years of thousands of digits
         return None

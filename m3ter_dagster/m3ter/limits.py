@@ -12,21 +12,21 @@ import urllib3
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one client of m3ter. The defaults are those of an export."""
+    """The limits of one client of m3ter. The defaults are those of an export."""
 
     requests_per_second: float = 40.0
     connections: int = 64
     connect_timeout_seconds: float = 10.0
     read_timeout_seconds: float = 60.0
-    """Without a single byte."""
+    """The seconds without a single byte after which a request has failed."""
     patience_seconds: float = 60.0
-    """How long the waits between tries of one request may add up to."""
+    """How long the waits between tries of one request may take in total."""
     rate_limit_patience_seconds: float = 360.0
-    """The same after 429: m3ter's limit per address is counted over five minutes (guide "Config API Limits")."""
+    """The total after a 429: m3ter's limit per address is counted over five minutes (guide "Config API Limits")."""
     longest_pause_seconds: float = 15.0
-    """Between two tries, unless m3ter asks for more."""
+    """The longest pause between two tries, unless m3ter asks for a longer one."""
     download_tries: int = 6
-    """In a row, without a single new byte."""
+    """How many tries of a download in a row may bring no new byte."""
     job_pause_seconds: float = 1.0
     """Before an export job is asked about for the first time; later pauses grow up to `longest_job_pause_seconds`."""
     longest_job_pause_seconds: float = 20.0
@@ -35,7 +35,7 @@ class Limits:
     job_patience_seconds: float = 6 * 3600.0
     """m3ter says nothing about how long a job takes; its file can be had for 24 hours."""
     renew_before_seconds: float = 300.0
-    """How long before a token expires the next one is asked for; a tenth of its life where that is shorter."""
+    """How long before a token expires it is renewed; a tenth of its lifetime if that is shorter."""
 
     @property
     def timeout(self) -> urllib3.Timeout:
@@ -43,7 +43,7 @@ class Limits:
 
 
 class Pace:
-    """At most `per_second` requests, evenly spaced, over all threads."""
+    """Spaces requests evenly, at most `per_second` over all threads."""
 
     def __init__(self, per_second: float) -> None:
         self._interval = 1 / per_second
@@ -52,7 +52,7 @@ class Pace:
         self._row = threading.Lock()
 
     def take_turn(self, wait: Callable[[float], None]) -> None:
-        """Returns when the caller may send. Those behind wait in the row, so a late one brings nobody closer."""
+        """Returns when the caller may send. Callers queue, so one that is late does not let others send sooner."""
         with self._row:
             wait(0)
             while (left := max(self._next, self._held_until) - time.monotonic()) > 0:
@@ -60,5 +60,5 @@ class Pace:
             self._next = time.monotonic() + self._interval
 
     def hold(self, seconds: float) -> None:
-        """Nobody sends for so long."""
+        """Let nobody send for this many seconds."""
         self._held_until = max(self._held_until, time.monotonic() + seconds)

@@ -19,7 +19,7 @@ class Credentials:
 
 
 class Token:
-    """The bearer token: asked for once, renewed before it expires, by one thread for all."""
+    """The bearer token: requested once and renewed before it expires, by one thread for all."""
 
     def __init__(
         self,
@@ -29,7 +29,7 @@ class Token:
         renew_before: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`ask` gives a token and its lifetime; `renew_before` so many seconds, or a tenth of a shorter life."""
+        """`ask` returns a token and its lifetime; `renew_before` is in seconds, at most a tenth of the lifetime."""
         self._credentials = credentials
         self._ask = ask
         self._renew_before = renew_before
@@ -50,7 +50,7 @@ class Token:
             return self._value
 
     def renewed(self, *, instead_of: str) -> tuple[str, bool]:
-        """Another token, and whether it was asked for just now and not by another thread before."""
+        """Another token, and whether it was requested just now rather than earlier by another thread."""
         wanted = self._clock()
         with self._lock:
             is_new = self._value is None or self._value == instead_of
@@ -60,7 +60,7 @@ class Token:
             return self._value, is_new
 
     def _renew(self, wanted: float) -> None:
-        """What failed while the caller waited has failed for the caller too."""
+        """Raise again what failed while the caller waited for another thread's request."""
         if self._refusal:
             raise self._refusal
         if self._failure and self._failed_at >= wanted:

@@ -13,14 +13,14 @@ UNITS = {"MINUTE": timedelta(minutes=1), "HOUR": timedelta(hours=1), "DAY": time
 HOUR, DAY, WEEK = timedelta(hours=1), timedelta(days=1), timedelta(weeks=1)
 
 Box = tuple[frozenset[int], ...]
-"""Months, days, hours and minutes: the box holds each combination of one from each."""
+"""Months, days, hours and minutes; a box stands for every combination of one of each."""
 MINUTES = 3
-"""The place of the minutes in a box. They are merged first: all of an hour's are on one line anyway."""
+"""The index of the minutes in a box. They are merged first, since all those of an hour are on one line anyway."""
 
 
 @dataclass(frozen=True)
 class Cadence:
-    """Due at `anchor` and every `period` units after it. Cron has minutes, so the anchor is floored to one."""
+    """Due at `anchor` and every `period` units after it. Cron knows no seconds, so the anchor is cut to the minute."""
 
     unit: str
     period: int
@@ -38,7 +38,7 @@ class Cadence:
         return self.period * UNITS[self.unit]
 
     def is_due(self, tick: datetime) -> bool:
-        """Is `tick` the anchor + n periods, for some n >= 0?"""
+        """Whether `tick` is the anchor + n periods, for some n >= 0."""
         return tick >= self.anchor and (tick - self.anchor) % self.interval == timedelta(0)
 
     def next_due(self, after: datetime) -> datetime:
@@ -98,7 +98,7 @@ def _cycle(first: int, step: int, size: int) -> str:
 
 
 def _a_year_after(start: datetime) -> datetime:
-    """Holds no date and time of day twice, since cron could not tell them apart: February 29 to the next March 1."""
+    """A year after `start`; after February 29 the next March 1, since cron could not tell two equal dates apart."""
     try:
         return start.replace(year=start.year + 1)
     except ValueError:
@@ -129,5 +129,5 @@ def _listed(values: Iterable[int]) -> str:
 
 
 def _in_order_of_months(line: str) -> list[list[int]]:
-    """By month, day, hour and minute, read from right to left."""
+    """The order of boxes: by month, day, hour and minute, read from right to left."""
     return [[int(value) for value in part.split(",")] for part in reversed(line.split()[:4])]

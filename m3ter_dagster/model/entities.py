@@ -17,7 +17,7 @@ class DescriptorError(ValueError):
 
 
 class UnknownEntity(ValueError):
-    """A name that is neither an entity's nor one of m3ter's operational data types."""
+    """A name that is neither that of an entity nor one of m3ter's operational data types."""
 
     def __init__(self, name: str, known: Iterable[str]) -> None:
         super().__init__(f"there is no entity {name!r}; known are {', '.join(sorted(known))}.")
@@ -33,14 +33,14 @@ class Column:
     api_field: str | None
     """The API's field, or None where the API has none."""
     parent_field: str | None
-    """For an element of an array: the field of the enclosing record to take instead."""
+    """For an element of an array: the field of the enclosing record that is taken instead."""
     constant: bool | str | None
     required: bool
     non_empty: bool
     whole_without_fraction: bool
     """Documented as integer but a number in the API: 10.0 is written 10, and 2.5 stays 2.5."""
     is_personal: bool
-    """May say who somebody is, or what somebody typed: its values stand in the files and nowhere else."""
+    """The column may say who somebody is, or what somebody typed: its values are in the files and nowhere else."""
 
     @property
     def is_json(self) -> bool:
@@ -55,7 +55,7 @@ class ForeignKey:
 
 @dataclass(frozen=True)
 class Listing:
-    """A list of the API. Entities with equal listings are read from the same pages."""
+    """A list in the API. Entities with equal listings are read from the same pages."""
 
     path: str
     page_size: int
@@ -107,7 +107,7 @@ def entities() -> Mapping[str, Entity]:
 
 
 def find_entity(name: str) -> Entity:
-    """The entity called `name`, its own name or m3ter's (`bill`, `BILLS`)."""
+    """The entity called `name`, by its own name or m3ter's (`bill`, `BILLS`)."""
     known = entities()
     by_type = {entity.operational_data_type: entity for entity in known.values()}
     found = known.get(name) or by_type.get(name)
@@ -186,7 +186,7 @@ def _column(field: dict[str, Any], elements: dict[str, Any], where: str) -> Colu
 
 
 def _foreign_key(name: str, key: dict[str, Any]) -> ForeignKey:
-    """Table Schema writes resources with dashes, and the table itself as the empty name."""
+    """A foreign key. Table Schema writes resources with dashes, and the table itself as the empty name."""
     return ForeignKey(key["fields"], key["reference"]["resource"].replace("-", "_") or name)
 
 
@@ -206,7 +206,7 @@ def _check_references(entity: Entity, loaded: Mapping[str, Entity]) -> None:
 
 
 def _folder() -> Path:
-    """Inside the installed package, or beside it in a checkout."""
+    """The folder of the descriptors: in the installed package, or beside it in a checkout."""
     package = Path(__file__).parents[1]
     inside = package / "schemas"
     return inside if inside.is_dir() else package.parent / "schemas"

@@ -12,7 +12,7 @@ from m3ter_dagster.model.entities import Table
 from m3ter_dagster.model.exports import Export
 
 TYPE = "manifest"
-"""In object keys, where an entity's name stands otherwise."""
+"""The type in the keys of manifests, in the place of an entity's name."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class ExportedEntity:
     """In the words of Table Schema: csv."""
     media_type: str
     objects: Mapping[str, Mapping[str, Any]]
-    """By destination: uri, bytes, sha256, etag."""
+    """Uri, bytes, sha256 and etag by destination."""
     reading: Mapping[str, Any]
     """The window in which m3ter was read, and what was found on the way."""
     difference: Mapping[str, Any]
@@ -44,7 +44,7 @@ class Manifest:
     started: datetime
     finished: datetime
     previous: str | None
-    """The id of the export that it was compared with."""
+    """The id of the export that this one was compared with."""
     versions: Mapping[str, str]
     entities: Sequence[ExportedEntity]
 

@@ -14,14 +14,14 @@ class WindowBackwards(ValueError):
 
     def __init__(self, start: datetime, end: datetime) -> None:
         super().__init__(
-            f"the window from {start.isoformat()} to {end.isoformat()} is none; its ends need a time zone, and the "
-            "second must not be before the first."
+            f"the window from {start.isoformat()} to {end.isoformat()} is impossible; its ends need a time zone, and "
+            "the second must not be before the first."
         )
 
 
 @dataclass(frozen=True)
 class Window:
-    """From `start` up to `end`, which is not in it. UTC."""
+    """The time from `start` up to, but not including, `end`. UTC."""
 
     start: datetime
     end: datetime
@@ -41,7 +41,7 @@ class Window:
 
 
 def window_of(time_period: str, due: datetime) -> Window:
-    """What an export that is due then holds, as m3ter's API reference describes the period."""
+    """The window of an export due at this time, as m3ter's API reference describes the period."""
     if due.utcoffset() is None:
         raise WindowBackwards(due, due)
     return TIME_PERIODS[time_period](due.astimezone(UTC))
@@ -52,7 +52,7 @@ def midnight(moment: datetime) -> datetime:
 
 
 def week_start(moment: datetime) -> datetime:
-    """Weeks run from Monday to Monday."""
+    """The start of the week, which runs from Monday to Monday."""
     return midnight(moment) - moment.weekday() * DAY
 
 
@@ -69,17 +69,17 @@ def _year_start(moment: datetime) -> datetime:
 
 
 def _to_date(start: Callable[[datetime], datetime]) -> Callable[[datetime], Window]:
-    """Up to the moment itself."""
+    """A window that ends at the moment itself."""
     return lambda due: Window(start(due), due)
 
 
 def _previous(start: Callable[[datetime], datetime]) -> Callable[[datetime], Window]:
-    """The whole period before the one that `due` is in."""
+    """The whole period before the current one, which `due` is in."""
     return lambda due: Window(start(start(due) - DAY), start(due))
 
 
 def _last_days(count: int) -> Callable[[datetime], Window]:
-    """Whole days, up to the midnight before."""
+    """Whole days up to the last midnight."""
     return lambda due: Window(midnight(due) - count * DAY, midnight(due))
 
 
@@ -89,7 +89,7 @@ def _last_12_hours(due: datetime) -> Window:
 
 
 def _last_year(due: datetime) -> Window:
-    """From the same date a year before; a leap day's is February 28."""
+    """A window from the same date a year before; for a leap day, from February 28."""
     end = midnight(due)
     is_leap_day = (end.month, end.day) == (2, 29)
     return Window(end.replace(year=end.year - 1, day=28 if is_leap_day else end.day), end)

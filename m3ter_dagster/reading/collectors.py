@@ -1,4 +1,4 @@
-"""What is taken from the pages of a list while it is read."""
+"""Collectors: what is taken from the pages of a list while it is read."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from m3ter_dagster.frames import raw_json
 
 
 class Collector(Protocol):
-    """Made anew, without arguments, for each reading of a list; sees every page of it once, in the list's order.
+    """Collects from a list. A new one is made, without arguments, for each reading, and sees every page once, in order.
 
-    What `add` raises is raised to whoever asks for the collector, and to nobody else who reads the list.
+    An error that `add` raises goes to whoever asks for the collector, and to nobody else who reads the list.
     """
 
     def add(self, page: bytes) -> None:
@@ -36,7 +36,7 @@ class RecordIds:
                 self.missing += 1
 
     def unique(self) -> Sequence[str]:
-        """In the order of the list."""
+        """The ids in the order of the list."""
         return list(self._ids)
 
 

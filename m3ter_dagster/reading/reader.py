@@ -1,4 +1,4 @@
-"""Reads entities of an organization side by side, each list once, however much is made of its pages."""
+"""Reads entities of an Organization side by side, each list once, however many entities come from its pages."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ C = TypeVar("C", bound=Collector)
 
 @dataclass(frozen=True)
 class ReaderLimits:
-    """How much is read side by side, and how often anew."""
+    """How much is read side by side, and how often a list is read again."""
 
     lists_at_once: int = 16
     requests_at_once: int = 16
-    """For lists that are asked for once per record of another; the pace is common to all."""
+    """Threads for lists that are requested once per record of another; all share one pace."""
     restarts: int = 3
-    """How often a list whose cursor expired is read anew."""
+    """How often a list whose cursor expired is read again."""
 
 
 class OrganizationReader:
-    """Gives each entity's Reading, and what others collect from the same pages. Rows are kept under `folder`, which
-    the caller owns.
+    """Reads entities, and whatever others collect from the same pages. Rows are kept under `folder`, which the caller
+    owns.
 
     `start`, `read` and `collected` are for one thread; the reading itself happens in others.
     """
@@ -61,9 +61,9 @@ class OrganizationReader:
         self._numbers = itertools.count(1)
 
     def start(self, chosen: Iterable[Entity], collectors: Iterable[tuple[Listing, type[Collector]]] = ()) -> None:
-        """Start to read these entities, and to collect from these lists; what was started before goes on.
+        """Start reading these entities and collecting from these lists; what was started before goes on.
 
-        A list from which both come is read once.
+        A list that is needed for both is read once.
         """
         lists: dict[Listing, _Wanted] = defaultdict(_Wanted)
         for entity in chosen:
@@ -74,7 +74,7 @@ class OrganizationReader:
         for listing in list(lists):
             if listing.for_each:
                 self._start_to_collect(_ids_for(listing), lists)
-        # A list that waits for the ids of another stands behind it: it must not occupy the thread that would read them.
+        # A list that waits for the ids of another comes after it: it must not occupy the thread that would read them.
         for listing in sorted(lists, key=lambda one: one.for_each is not None):
             ids = self._collected[_ids_for(listing)] if listing.for_each else None
             self._lists.submit(self._read_list, listing, lists[listing], ids)
@@ -82,7 +82,7 @@ class OrganizationReader:
     def read(self, entity: Entity, *, waiting: Callable[[str], None], every: float = 5.0) -> Reading:
         """The entity's Reading, once it is whole; `waiting` is told how far it is every few seconds.
 
-        SchemaBreached, EntityUnreadable: after one of them the next call reads anew.
+        SchemaBreached, EntityUnreadable: after one of them the next call reads again.
         """
         self.start([entity])
         future = self._readings[entity.name]
@@ -100,7 +100,7 @@ class OrganizationReader:
     def collected(self, listing: Listing, kind: type[C]) -> C:
         """The collector, once it has seen the whole list.
 
-        M3terError, or what the collector raised: after one of them the next call reads anew.
+        M3terError, or what the collector raised: after one of them the next call reads again.
         """
         self.start((), [(listing, kind)])
         future = self._collected[listing, kind]
@@ -110,12 +110,12 @@ class OrganizationReader:
         return future.result()
 
     def already_read(self, entity: Entity) -> Reading | None:
-        """The entity's Reading if it is whole by now; starts none."""
+        """The entity's Reading if it is whole by now; starts no reading."""
         future = self._readings.get(entity.name)
         return future.result() if future and future.done() and not future.exception() else None
 
     def close(self) -> None:
-        """End all reading; returns when no thread does anything any more."""
+        """End all reading; returns when no thread is working any more."""
         self._stop.set()
         self._lists.shutdown(wait=True, cancel_futures=True)
         self._requests.shutdown(wait=True, cancel_futures=True)
@@ -126,12 +126,12 @@ class OrganizationReader:
             self._collected[key] = lists[listing].collected[kind] = Future()
 
     def _forget_ids_for(self, listing: Listing) -> None:
-        """A failure may be due to a record that is gone by now."""
+        """Forget a failed reading, so that the next call reads again: the record that it was due to may be gone."""
         if listing.for_each:
             self._collected.pop(_ids_for(listing), None)
 
     def _read_list(self, listing: Listing, wanted: _Wanted, ids: Future[RecordIds] | None) -> None:
-        """Settles everything that is wanted of this list."""
+        """Read a list, and settle everything that is wanted from it."""
         try:
             spools, collectors = self._read_to_the_end(listing, wanted, ids)
         except Exception as error:
@@ -170,7 +170,7 @@ class OrganizationReader:
         return spool
 
     def _pages(self, listing: Listing, ids: Future[RecordIds] | None) -> Iterator[Page]:
-        """Those of a list that is asked for once per record come in the order of the records."""
+        """The pages of a list; if it is requested once per record of another, in the order of the records."""
         if not listing.for_each or not ids:
             yield from self._client.pages(listing)
             return
@@ -200,14 +200,14 @@ class OrganizationReader:
 
 @dataclass(frozen=True)
 class _Wanted:
-    """What is to be made of the pages of one list."""
+    """Everything that is wanted from the pages of one list."""
 
     readings: dict[Entity, Future[Reading]] = field(default_factory=dict)
     collected: dict[type[Collector], Future[Any]] = field(default_factory=dict)
 
 
 class _Collecting:
-    """A collector that may fail without the list."""
+    """A collector whose failure does not fail the list."""
 
     def __init__(self, collector: Collector) -> None:
         self._collector = collector
@@ -236,11 +236,11 @@ def _settle(future: Future[Reading], spool: Spool) -> None:
 
 
 def _unreadable(entity: str, error: Exception) -> Exception:
-    """What a person can act on is worded; anything else is a fault of this project and stays as it is."""
+    """An error as the entity's: worded if a person can act on it; a fault of this project stays as it is."""
     return EntityUnreadable(entity, error) if isinstance(error, M3terError | OSError) else error
 
 
 def _ids_for(listing: Listing) -> tuple[Listing, type[Collector]]:
-    """What a list waits for that is asked for once per record of another."""
+    """The list that this one waits for, if it is requested once per record of another."""
     assert listing.for_each
     return entities()[listing.for_each[0]].listing, RecordIds

@@ -1,4 +1,4 @@
-"""What reading one entity gave, or why there is nothing of it."""
+"""The result of reading one entity, or why there is none."""
 
 from __future__ import annotations
 

@@ -26,14 +26,14 @@ from m3ter_dagster.model.entities import Entity
 from m3ter_dagster.reading.reading import Reading
 
 KEPT_BREACHES = 100
-"""Of each column, so that one column cannot hide another."""
+"""The breaches kept of each column, so that one column cannot hide another."""
 
 _HASH = "hash"
 
 
 @dataclass(frozen=True)
 class Batches:
-    """How much is decoded and written at once; what reaches a limit is the last of its batch."""
+    """How much is decoded and written at once: a batch ends with the page or row that reaches a limit."""
 
     decode_bytes: int = 1 << 20
     """Pages are decoded together: a page of 100 rows alone costs more in overhead than in rows."""
@@ -67,7 +67,7 @@ class Spool:
             self._decode()
 
     def finish(self) -> Reading:
-        """SchemaBreached if any row breaks the schema; nothing of the entity may be used then."""
+        """The whole entity; SchemaBreached if any row breaks the schema, and then nothing of it may be used."""
         self._decode()
         if self._batch:  # the last pages may have filled a batch to its limit, which is written by now
             self._write_batch()
@@ -87,7 +87,7 @@ class Spool:
         )
 
     def discard(self) -> None:
-        """Free the disk for others: nothing of this is of use."""
+        """Free the disk: none of this is of any use."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _decode(self) -> None:
@@ -118,7 +118,7 @@ class Spool:
                 self._breaches.append(breach)
 
     def _without_stale(self) -> tuple[pl.LazyFrame, int]:
-        """Of the copies of a record the one with the highest version, the last read of equals; all its rows."""
+        """The rows of each record's newest copy: that of the highest version, among equals the one read last."""
         if not self._hashes:
             return pl.LazyFrame(schema=spool_schema(self.entity)), 0
         frame = pl.scan_ipc(self._folder / "*.arrow")
@@ -135,13 +135,13 @@ class Spool:
         return newest_first.filter(~pl.col(RECORD_ID).is_first_distinct())[RECORD]
 
     def _suspects(self, frame: pl.LazyFrame) -> pl.DataFrame:
-        """The records whose ids have equal hashes: nearly always none, so that no id is kept in memory."""
+        """The records whose ids have equal hashes: almost always none, so that no id is kept in memory."""
         suspects = pl.concat(self._hashes).filter(pl.col(_HASH).is_duplicated())[RECORD]
         identity = {RECORD_ID: pl.col(self.entity.primary_key), RECORD_VERSION: pl.col("version")}
         return frame.filter(pl.col(RECORD).is_in(suspects.implode())).select(RECORD, **identity).collect()
 
     def _check_primary_key(self, frame: pl.LazyFrame) -> None:
-        """Rows that are records are unique by now; elements of records may repeat an id of another."""
+        """Note ids that repeat: records are unique by now, but elements of one record may repeat an id of another."""
         if not self.entity.elements:
             return
         key = pl.col(self.entity.primary_key)
@@ -156,6 +156,6 @@ class Spool:
 
 
 def _joined(pages: list[bytes]) -> bytes:
-    """Several JSON arrays as one."""
+    """Several JSON arrays joined to one."""
     rows = (page.strip()[1:-1].strip() for page in pages)
     return b"[" + b",".join(row for row in rows if row) + b"]"

@@ -10,13 +10,13 @@ from m3ter_dagster.resources.io_manager import ExportIOManager
 from m3ter_dagster.resources.organization import Organization
 
 IO_MANAGER = "csv_io_manager"
-"""The key of the IO manager, also in the config of the runs of years: it stays."""
+"""The key of the IO manager. It must stay, since the config of past runs has it too."""
 
 
 def export_resources(
     exports: Exports, settings: Settings, *, destinations: Sequence[str] | None = None
 ) -> Mapping[str, Any]:
-    """What the assets need, by key. A run that names no destinations delivers to these, or else to the default ones."""
+    """The resources of the assets, by key. `destinations` are for runs that name none; default: as in exports.yaml."""
     codes = list(exports.default_destinations if destinations is None else destinations)
     return {
         "organization": Organization(settings=settings),

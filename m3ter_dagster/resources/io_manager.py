@@ -1,4 +1,4 @@
-"""Writes what an asset has read as one file, delivered to every Export Destination of the run, manifests likewise."""
+"""Writes what an asset has read as one file and delivers it to every Export Destination of the run; manifests too."""
 
 import json
 import tempfile
@@ -170,7 +170,7 @@ class ExportIOManager(dg.ConfigurableIOManager):
         return asset in planned_steps(self._instance, root)
 
     def _has_manifest(self) -> bool:
-        """Only an export that gets a manifest can be compared with, and is compared."""
+        """Whether the run makes a manifest: exports without one are neither compared nor compared with."""
         return MANIFEST in planned_steps(self._instance, self._run)
 
     def _export(self) -> Export:
@@ -207,5 +207,5 @@ def _give_up(words: str) -> NoReturn:
 
 
 def _try_again(words: str) -> NoReturn:
-    """Once. A retry policy of the asset would do it too, but Dagster obeys one after a signal to end as well."""
+    """Retry the step once. An asset's retry policy would too, but Dagster applies that even after a signal to end."""
     raise dg.RetryRequested(max_retries=1, seconds_to_wait=RETRY_AFTER_SECONDS) from dg.Failure(words)

@@ -34,7 +34,7 @@ class _Session:
 
 
 class Organization(dg.ConfigurableResource):
-    """Reads one m3ter Organization with one token and at one pace, whatever is asked.
+    """Reads one m3ter Organization with one token and at one pace, whatever is requested.
 
     `steps` are those that run in this process (`steps_of_this_process`). The first call begins to read what they all
     need, side by side, so each list is read once per process; under an executor with a process per step that is one
@@ -67,7 +67,7 @@ class Organization(dg.ConfigurableResource):
             self._session.close()
 
     def _open(self, steps: Set[str]) -> _Session:
-        """Nothing is asked before the first entity is: another resource may refuse the run."""
+        """The session, opened when the first entity is requested: before that, another resource may refuse the run."""
         if self._session is None:
             stop = threading.Event()
             client = open_client(self.settings.connection(), stop=stop)

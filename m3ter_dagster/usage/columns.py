@@ -11,9 +11,9 @@ from m3ter_dagster.model.entities import Column, ForeignKey
 from m3ter_dagster.usage.meters import Meter
 
 TIME_PARTS = {"MONTH": 1, "WEEK": 2, "DAY": 3, "HOUR": 4}
-"""How many of month, week, day and hour an aggregated export has."""
+"""How many of the columns month, week, day and hour an aggregated export has."""
 TYPE = "measurements"
-"""In object keys, where an entity's name stands otherwise."""
+"""The type in the keys of measurements, in the place of an entity's name."""
 METER, TIME, UID, ACCOUNT, YEAR = "meter_id", "timestamp", "uid", "account_id", "year"
 FIXED_COLUMNS = {
     METER: "The meter it belongs to.",
@@ -24,7 +24,7 @@ FIXED_COLUMNS = {
     ACCOUNT: "The account it belongs to.",
     **{part: f"The {part} of the timestamp, as m3ter gives it." for part in (YEAR, "month", "week", "day", "hour")},
 }
-"""All that the document names, raw or aggregated, and what they are; the others are fields of meters."""
+"""The columns that the document names, raw or aggregated, and their types; all others are fields of meters."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def aggregated_table(
     dimensions: Iterable[str] = (),
     has_accounts: bool,
 ) -> UsageTable:
-    """`aggregated` are names of fields with their functions, `dimensions` the names of fields grouped by."""
+    """The columns of an aggregated export, for fields with their functions (`aggregated`) and fields to group by."""
     fixed = [_key(METER), _key(TIME), _text(YEAR), *([_text(ACCOUNT)] if has_accounts else [])]
     fields = [(f"{field} (ORIGINAL)", False) for field in dimensions]
     fields += [(f"{field} ({function})", True) for field, function in aggregated]
@@ -77,7 +77,7 @@ def table_in(name: str, schema: Mapping[str, Any]) -> UsageTable:
 
 
 def _fields(named: Iterable[tuple[str, bool]]) -> list[Column]:
-    """Fields of several meters with one name share a column, which is text unless all of them hold numbers."""
+    """The columns of fields. Fields of one name share a column, which is text unless all of them hold numbers."""
     are_numbers: dict[str, bool] = {}
     for name, is_number in named:
         are_numbers[name] = are_numbers.get(name, True) and is_number

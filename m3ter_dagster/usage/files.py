@@ -12,13 +12,13 @@ from m3ter_dagster.usage.columns import FIXED_COLUMNS, METER, YEAR, UsageTable
 
 
 def is_blank(path: Path) -> bool:
-    """Is there neither a header nor a row: not a byte, or a mark of the encoding and empty lines only?"""
+    """Whether the file has neither header nor rows: no byte, or only a byte order mark and empty lines."""
     with path.open(encoding="utf-8-sig", errors="replace") as file:
         return not any(line.strip() for line in file)
 
 
 def read_header(path: Path) -> list[str]:
-    """The names of the columns; none where its first line is empty. What is no text at all has names nobody knows."""
+    """The names of the columns; none if the first line is empty. A file that is no text gets names nobody knows."""
     try:
         with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
             return next(csv.reader(file), [])
@@ -27,7 +27,7 @@ def read_header(path: Path) -> list[str]:
 
 
 def header_breaches(header: Sequence[str], table: UsageTable) -> list[Breach]:
-    """What a file may not have even if it has no rows: a column twice, or nothing of the document."""
+    """What is wrong with a header even if there are no rows: a column twice, or no column of the document."""
     known = {column.name for column in table.columns}
     if not known & set(header):
         came = ",".join(header)
@@ -40,7 +40,7 @@ def header_breaches(header: Sequence[str], table: UsageTable) -> list[Breach]:
 
 
 def missing_columns(header: Sequence[str], table: UsageTable) -> Iterator[Breach]:
-    """Columns that rows cannot do without. Those of fields m3ter may leave out, since it includes fields "determined
+    """The columns that are missing. m3ter may leave out columns of fields, since it includes fields "determined
     by the time period", but not all of one kind while it has others that no field is called: then it names them
     differently, and their values would be lost.
     """
@@ -48,20 +48,20 @@ def missing_columns(header: Sequence[str], table: UsageTable) -> Iterator[Breach
     for column in table.columns:
         if column.name.endswith(")"):
             fields.setdefault(column.name.rpartition(" (")[2], []).append(column.name)
-        elif column.name not in (*header, YEAR):  # a year can be told from the time
+        elif column.name not in (*header, YEAR):  # the year follows from the time
             yield Breach(None, column.name, "missing", "must be a column of m3ter's file, as its schema documents")
     known = {column.name for column in table.columns} | FIXED_COLUMNS.keys()
     unknown = [name for name in header if name not in known]
     for names in fields.values():
         if unknown and not set(names) & set(header):
-            rule = "must be a column of m3ter's file; it has others, which no field is called"
+            rule = "must be a column of m3ter's file; it has others that are not named after any field"
             yield Breach(None, names[0], f"missing, and there are {', '.join(unknown)[:SHOWN]!r}", rule)
 
 
 def has_whole_rows(path: Path, columns: int) -> bool:
-    """Are there as many fields as `columns` in every row, all told? Polars refuses a row with more and fills up others.
+    """Whether the rows have as many fields as `columns` in total. Polars refuses a row with more and fills up others.
 
-    False also where quotes or empty lines only make it look otherwise: `first_broken_row` tells.
+    It is also False where quotes or empty lines only make it look so: `first_broken_row` finds out.
     """
     commas, lines, last = 0, 0, b"\n"
     for part in outside_quotes(path):
@@ -70,7 +70,7 @@ def has_whole_rows(path: Path, columns: int) -> bool:
 
 
 def row_of_file(index: int) -> str:
-    """How a row is named, counted from 0 below the header: the id that it was sent with is its sender's."""
+    """The name of a row, counted from 0 below the header; not its id, which belongs to whoever sent it."""
     return f"{index + 1} of the file"
 
 
@@ -88,7 +88,7 @@ def first_broken_row(path: Path, header: Sequence[str], table: UsageTable) -> Br
 
 
 def _broken_cell(cells: Sequence[str], header: Sequence[str], table: UsageTable) -> tuple[str, str, str] | None:
-    """Its column and value, and the rule."""
+    """The column, the value and the rule that it breaks."""
     if len(cells) < len(header):
         count = f"{len(cells)} of {len(header)} fields"
         return header[len(cells)], "missing", f"must be there; the row has {count}: the file is cut off or damaged"

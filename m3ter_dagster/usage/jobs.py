@@ -1,4 +1,4 @@
-"""m3ter's own ad-hoc exports of measurements: asked for, waited for, downloaded."""
+"""m3ter's own ad-hoc exports of measurements: requested, waited for and downloaded."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from m3ter_dagster.m3ter.errors import (
 from m3ter_dagster.usage.files import is_blank
 
 _QUERIED = ("startDate", "endDate", "meterIds", "accountIds", "dimensionFilters", "aggregations", "groups")
-"""What an export asks for and a usage query takes as well."""
+"""The fields of an export request that a usage query takes as well."""
 
 _REFUSALS: Mapping[int, Callable[[Refused], M3terError]] = {
     400: UsageExportInvalid,
@@ -33,7 +33,7 @@ _REFUSALS: Mapping[int, Callable[[Refused], M3terError]] = {
     404: UsageExportRefused,
     422: UsageExportInvalid,
 }
-"""What a refusal to create an export means."""
+"""What m3ter's refusals to create an export mean."""
 
 T = TypeVar("T")
 Clock = Callable[[], float]
@@ -72,17 +72,17 @@ class UsageExports:
         self._clock = clock
 
     def export(self, body: Mapping[str, Any], to: Path, *, tell: Tell) -> str:
-        """Have the measurements written to `to` as m3ter writes them, not compressed; the id of m3ter's job.
+        """Write the measurements to `to` as m3ter sends them, uncompressed, and return the id of m3ter's job.
 
-        It is empty only if m3ter's usage query finds nothing either: a row that is missing is a wrong invoice.
-        Otherwise it is asked for again, by turns at a new address and of a new job.
+        The file is empty only if m3ter's usage query finds nothing either: a missing row is a wrong invoice.
+        Otherwise it is requested again, in turn from a new address and from a new job.
         """
         limits = self._client.limits
         jobs: list[str] = []
         refusal: Refused | None = None
         for number, pause in enumerate((0.0, *limits.again_after)):
             if number:
-                tell(f"The file of m3ter's export job {jobs[-1]} is empty, which is not believed; asking for it again.")
+                tell(f"The file of m3ter's export job {jobs[-1]} is empty, which may be wrong; asking for it again.")
                 self._wait(pause * limits.job_pause_seconds)
             if number % 2 == 0:
                 jobs.append(self._create(body))
@@ -103,14 +103,14 @@ class UsageExports:
         raise ExportFileEmpty(jobs, downloads=1 + len(limits.again_after), refusal=refusal)
 
     def _has_measurements(self, body: Mapping[str, Any]) -> bool:
-        """The question of the export in full: measurements without the aggregated fields are nothing to either."""
+        """Whether m3ter's usage query finds measurements; those without the aggregated fields count for neither."""
         content = msgspec.json.encode({name: body[name] for name in _QUERIED if name in body} | {"limit": 1})
         found = self._client.query("/usage/query", content, lambda answer: _read(answer, _Found))
         return bool(found.data) or found.hasMoreData
 
     def _create(self, body: Mapping[str, Any]) -> str:
-        """Where the answer is lost a second job may be made. Nobody reads that: it has no destination, and m3ter
-        forgets its file after a day. To take over a job that looks like ours would be worse: m3ter does not say
+        """Create a job. If the answer is lost, a second one may be made, which nobody reads: it has no destination, and
+        m3ter deletes its file after a day. Adopting a job that looks like ours would be worse: m3ter does not say
         what a job exports.
         """
         content = msgspec.json.encode(body)
@@ -129,7 +129,7 @@ class UsageExports:
                 raise ExportJobFailed(job_id, f"has failed after {seconds:.0f} s")
             if seconds > limits.job_patience_seconds:
                 raise ExportJobFailed(job_id, f"is still {status} after {seconds:.0f} s")
-            tell(f"m3ter's export job {job_id} is {status.lower()}, for {seconds:.0f} s now.")
+            tell(f"m3ter's export job {job_id} has been {status.lower()} for {seconds:.0f} s.")
             self._wait(pause)
             pause = min(pause * 1.5, limits.longest_job_pause_seconds)
 
@@ -142,7 +142,7 @@ def _job_path(job_id: str) -> str:
 
 
 def _read(answer: bytes, kind: type[T]) -> T:
-    """A body that is cut off or not JSON is what a proxy leaves behind: Later."""
+    """Read an answer. A body that is cut off or not JSON comes from a proxy, so it is Later."""
     try:
         return msgspec.json.decode(answer, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:

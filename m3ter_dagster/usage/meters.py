@@ -1,4 +1,4 @@
-"""The meters of an Organization, as far as measurements need them: collected from the pages of their list."""
+"""What measurements need to know about the meters of an Organization, collected from the pages of their list."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class MeterRecords:
             self._records[record.id] = record
 
     def meters(self) -> Sequence[Meter]:
-        """The oldest first: a new one adds its columns at the end."""
+        """The meters, oldest first, so that a new one adds its columns at the end."""
         in_order = sorted(self._records.values(), key=lambda one: (one.dtCreated or "", one.id))
         return [
             Meter(

@@ -30,7 +30,7 @@ _BUCKETS = {
     "WEEK": week_start,
     "MONTH": month_start,
 }
-"""When the bucket began that a moment is in."""
+"""When the bucket that a moment is in started."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ class UsageReading:
     selection: UsageSelection
     window: Window
     job_id: str | None
-    """m3ter's export job; None where m3ter was not asked, since there can be nothing."""
+    """m3ter's export job; None if m3ter was not asked because there can be no rows."""
     unknown_meters: Sequence[str]
     unknown_accounts: Sequence[str] | None
-    """None where the accounts could not be read."""
+    """Accounts that the Organization does not have; None if its accounts could not be read."""
     started: datetime
     finished: datetime
 
@@ -55,7 +55,7 @@ class UsageReading:
 
     @property
     def sums(self) -> dict[str, Any]:
-        """With what they are of: exports can be compared where that is equal, and meters one by one."""
+        """Sums together with what was selected: exports of equal selections can be compared, meter by meter."""
         return {
             "window": [self.window.start.isoformat(), self.window.end.isoformat()],
             "accounts": sorted(self.selection.account_ids),
@@ -66,7 +66,7 @@ class UsageReading:
 
 
 class UsageReader:
-    """Reads measurements by m3ter's own ad-hoc exports, and what it must know of meters and accounts by `reader`."""
+    """Reads measurements through m3ter's own ad-hoc exports, and meters and accounts through `reader`."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class UsageReader:
 
     @staticmethod
     def needs(chosen: Collection[Entity]) -> Sequence[tuple[Listing, type[Collector]]]:
-        """What to collect from the lists that are read for `chosen`, beside the meters, so that none is read twice."""
+        """What to collect from the lists that are read for `chosen`, besides the meters, so that none is read twice."""
         meters, accounts = entities()["meter"].listing, entities()["account"].listing
         reads_accounts = any(accounts in (one.listing, _parent_listing(one)) for one in chosen)
         return [(meters, MeterRecords), *([(accounts, RecordIds)] if reads_accounts else [])]
@@ -90,7 +90,7 @@ class UsageReader:
     def read(
         self, asset: str, selection: UsageSelection, window: Window, *, tell: Callable[[str], None]
     ) -> UsageReading:
-        """M3terError and UsageBreached say why there is none."""
+        """The measurements of a window; M3terError and UsageBreached say why there are none."""
         started = datetime.now(UTC)
         known = self._reader.collected(entities()["meter"].listing, MeterRecords).meters()
         meters = chosen_meters(selection, known)
@@ -128,7 +128,7 @@ class UsageReader:
             file.unlink(missing_ok=True)
 
     def _unknown_accounts(self, ids: frozenset[str]) -> Sequence[str] | None:
-        """Only a warning hangs on the accounts, so nothing is lost with them."""
+        """The ids of accounts, or None if they cannot be read: only a warning depends on them."""
         if not ids:
             return []
         try:

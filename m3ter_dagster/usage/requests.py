@@ -1,4 +1,4 @@
-"""What a usage selection means for one Organization: the columns of its file, and the words in which m3ter is asked."""
+"""What a usage selection means for one Organization: the columns of its file, and the request to m3ter."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from m3ter_dagster.usage.meters import Meter
 
 
 def chosen_meters(selection: UsageSelection, meters: Sequence[Meter]) -> list[Meter]:
-    """The meters that are asked for, in the order of the selection or else all. UnknownMeters if one is not there."""
+    """The selected meters in their order, or all of them. UnknownMeters if one does not exist."""
     by_id = {meter.id: meter for meter in meters}
     ids = selection.meter_ids or tuple(dict.fromkeys(one.meter_id for one in selection.aggregations)) or tuple(by_id)
     if unknown := [one for one in ids if one not in by_id]:
@@ -27,7 +27,7 @@ def chosen_meters(selection: UsageSelection, meters: Sequence[Meter]) -> list[Me
 
 
 def aggregations_of(selection: UsageSelection, meters: Sequence[Meter]) -> tuple[UsageAggregation, ...]:
-    """Those that the selection names, or else the sum of every measure."""
+    """The aggregations that the selection names, or else the sum of every measure."""
     if selection.aggregations or selection.is_raw:
         return selection.aggregations
     measures = ((meter, field) for meter in meters for field in meter.fields if field.is_number)
@@ -52,7 +52,7 @@ def table_of(name: str, selection: UsageSelection, meters: Sequence[Meter]) -> U
 
 
 def request_body(selection: UsageSelection, window: Window, meters: Sequence[Meter]) -> dict[str, Any]:
-    """m3ter's AdHocUsageDataExportConfigurationRequest. Without a destination the file can be downloaded."""
+    """m3ter's AdHocUsageDataExportConfigurationRequest. It has no destination, so that the file can be downloaded."""
     body: dict[str, Any] = {
         "sourceType": "USAGE",
         "exportFileFormat": "CSV",
@@ -68,7 +68,7 @@ def request_body(selection: UsageSelection, window: Window, meters: Sequence[Met
 
 
 def _groups(selection: UsageSelection) -> Iterator[dict[str, Any]]:
-    """Accounts that are chosen are told apart, as the published schema has it."""
+    """The groups of a request. Selected accounts are kept apart, as in the published schema."""
     if _has_accounts(selection):
         yield {"groupType": "ACCOUNT"}
     yield {"groupType": "TIME", "frequency": selection.aggregation_frequency}

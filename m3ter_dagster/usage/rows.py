@@ -33,7 +33,7 @@ _BAD = "m3ter:bad"
 
 
 class UsageBreached(Exception):
-    """m3ter's file is not what its schema says; nothing of it may be delivered."""
+    """m3ter's file breaks its schema; nothing of it may be delivered."""
 
     def __init__(self, table: str, breaches: Sequence[Breach], total: int) -> None:
         self.table = table
@@ -43,7 +43,7 @@ class UsageBreached(Exception):
 
     @property
     def notification(self) -> str:
-        """The same words without any value."""
+        """The message without any value, for notifications."""
         return self._words(self.breaches[0].without_value)
 
     def _words(self, breach: str) -> str:
@@ -61,13 +61,13 @@ class Usage:
     frame: pl.LazyFrame
     rows: int
     unknown_columns: tuple[str, ...]
-    """What m3ter's file has beyond the table."""
+    """Columns of m3ter's file that the table does not have."""
     empty_columns: tuple[str, ...]
-    """What the table has beyond the file, or the file without any value."""
+    """Columns of the table that the file does not have, or has without any value."""
     meter_ids: frozenset[str]
     account_ids: frozenset[str]
     sums: Mapping[str, Mapping[str, float]]
-    """By meter, the sum of each column of numbers."""
+    """The sum of each column of numbers, by meter."""
 
 
 def no_usage(table: UsageTable) -> Usage:
@@ -80,7 +80,7 @@ def read_usage(path: Path, table: UsageTable, window: Window, to: Path) -> Usage
         return no_usage(table)
     header = read_header(path)
     _refuse(table, header_breaches(header, table))
-    # Polars takes a quote in a header's name for two.
+    # Polars reads a quote in a header's name as two.
     text = pl.scan_csv(path, schema=dict.fromkeys(header, pl.String), has_header=False, skip_rows=1)
     typed = text.select(
         *(_cell(column.name, column.type, header) for column in table.columns),
@@ -110,7 +110,7 @@ def read_usage(path: Path, table: UsageTable, window: Window, to: Path) -> Usage
 
 
 def _kept(typed: pl.LazyFrame, path: Path, table: UsageTable, header: Sequence[str], to: Path) -> pl.LazyFrame:
-    """The rows on disk, once. Polars would fill up a row that is cut off, and says little of what it cannot read."""
+    """The rows on disk, read once. Polars fills up rows that are cut off, and says little of what it cannot read."""
     if not has_whole_rows(path, len(header)):
         _refuse(table, [first_broken_row(path, header, table)])
     try:
@@ -122,7 +122,7 @@ def _kept(typed: pl.LazyFrame, path: Path, table: UsageTable, header: Sequence[s
 
 
 def _refuse(table: UsageTable, breaches: Iterable[Breach | None]) -> None:
-    """UsageBreached if there is any."""
+    """Raise UsageBreached if there are breaches."""
     if found := [breach for breach in breaches if breach]:
         raise UsageBreached(table.name, found, len(found))
 
@@ -138,7 +138,7 @@ def _cell(name: str, type_: str, header: Sequence[str]) -> pl.Expr:
 def _breaches(
     text: pl.LazyFrame, kept: pl.LazyFrame, table: UsageTable, header: Sequence[str], window: Window
 ) -> list[Breach]:
-    """The first ones, looked up in the text."""
+    """The first breaches, looked up in the text."""
     checked = rules(table, header, window)
     numbers = (
         kept.with_row_index("row").filter(_BAD).select("row").head(SHOWN_BREACHES).collect(engine="streaming")["row"]
@@ -161,7 +161,7 @@ def _empty(frame: pl.LazyFrame, rows: int) -> tuple[str, ...]:
 
 
 def _distinct(frame: pl.LazyFrame, column: str) -> frozenset[str]:
-    """As many as the Organization has, not as there are measurements."""
+    """Distinct values: their number depends on the Organization, not on the measurements."""
     return frozenset(frame.select(pl.col(column).drop_nulls().unique()).collect(engine="streaming")[column])
 
 

@@ -12,7 +12,7 @@ from m3ter_dagster.usage.columns import TIME, UsageTable
 
 
 def rules(table: UsageTable, header: Sequence[str], window: Window) -> list[tuple[str, str, pl.Expr]]:
-    """Columns, what they must be, and where they are not."""
+    """A rule: its columns, what they must be, and where they are not."""
     found: list[tuple[str, str, pl.Expr]] = []
     for column in table.columns:
         cell = pl.col(column.name)

@@ -1,4 +1,4 @@
-"""A CSV in batches of text columns. Pyarrow reads it, because it minds rows that are too short and maps no memory."""
+"""Reads a CSV in batches of text columns. Pyarrow does it, because it refuses short rows and maps no memory."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import pyarrow as pa
 from pyarrow import csv as arrow_csv
 
 BLOCK_SIZE = 2 * 1024 * 1024
-"""No row may be longer."""
+"""The most bytes that a row may have."""
 LONGEST_HEADER = 1024 * 1024
 LONGEST_REASON = 200
 
 
 class NotCsv(Exception):
-    """The file is no CSV of so many columns; the text says why."""
+    """The file is not a CSV of this many columns; the text says why."""
 
 
 def header_of(file: Path) -> list[str]:
-    """A meter's field, and so a column, may have a name with a line break."""
+    """The header, in which a name may have a line break if a meter's field does."""
     with file.open("rb") as content:
         start = content.read(LONGEST_HEADER).decode("utf-8", "replace")
     return next(csv.reader(io.StringIO(start, newline="")), [])

@@ -14,7 +14,7 @@ from m3ter_dagster.verification.data_package import Field, Schema
 
 @dataclass(frozen=True)
 class Rule:
-    """`broken` is true where the column's cell breaks the rule, and never null."""
+    """A rule for a column. `broken` is true where the cell breaks it, and never null."""
 
     check: str
     column: str
@@ -51,7 +51,7 @@ def _is_number(cell: pl.Expr) -> pl.Expr:
 
 
 def _is_json(kind: Any) -> Callable[[pl.Expr], pl.Expr]:
-    """The parts of `kind` are Raw: exports keep every digit, of numbers too that no type of Python's holds."""
+    """Whether a text is JSON of this `kind`, whose parts are Raw: numbers may have more digits than Python keeps."""
     decoder = msgspec.json.Decoder(kind)
 
     def reads(text: str | None) -> bool | None:

@@ -1,4 +1,4 @@
-"""The manifest of an export, read back: its bytes -> `DataPackage`, or NotAManifest with what is wrong. Pure."""
+"""Reads the manifest of an export: bytes -> `DataPackage`, or NotAManifest with what is wrong. Pure."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class ForeignKey(Struct, frozen=True):
 class Schema(Struct, frozen=True):
     fields: list[Field]
     primary_key: str | None = field(default=None, name="primaryKey")
-    """Aggregated measurements have none."""
+    """The primary key; aggregated measurements have none."""
     foreign_keys: list[ForeignKey] = field(default_factory=list, name="foreignKeys")
 
     @property
@@ -105,7 +105,7 @@ def read_data_package(content: bytes) -> DataPackage:
 
 
 def _mistakes(package: DataPackage) -> Iterator[str]:
-    """What its parts say of each other that cannot be."""
+    """What contradicts itself in the manifest."""
     keys = {one.name: one.schema.primary_key for one in package.resources}
     for name, count in Counter(one.name for one in package.resources).items():
         if count > 1:

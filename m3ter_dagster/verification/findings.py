@@ -1,4 +1,4 @@
-"""What a verification found, in words, and what came out of it. Pure."""
+"""What a verification found, in words, and its result. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 
 Severity = Literal["error", "warning", "note"]
 SHOWN = 5
-"""Rows that are named of many."""
+"""The most rows that a finding names."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class VerifiedEntity:
-    """One entity as it was found; None where that could not be counted."""
+    """One entity as it was found; None for what could not be counted."""
 
     entity: str
     rows: int | None
@@ -44,7 +44,7 @@ class VerifiedReference:
     column: str
     parent: str
     broken: int | None
-    """Rows that refer to nothing; None if that could not be looked up."""
+    """The number of rows that refer to nothing; None if it could not be determined."""
     examples: Sequence[str] = ()
 
     def __str__(self) -> str:
@@ -63,7 +63,7 @@ class Report:
         return sum(one.severity == severity for one in self.findings)
 
     def result(self, entity: str) -> str:
-        """What became of an entity, in a word or two."""
+        """The result for an entity, in a word or two."""
         found = Counter(one.severity for one in self.findings if one.entity == entity)
         severities: tuple[Severity, ...] = ("error", "warning", "note")
         return ", ".join(counted(found[one], one) for one in severities if found[one]) or "all right"
@@ -78,6 +78,6 @@ def rows_text(count: int) -> str:
 
 
 def named(examples: Sequence[str], total: int) -> str:
-    """The first of many."""
+    """The first of many names, as text."""
     more = total - len(examples)
     return ", ".join(examples) + (f" and {more:,} more" if more > 0 else "")

@@ -17,7 +17,7 @@ TO_THE_SECOND = len("2025-01-27T10:00:00")
 
 @dataclass(frozen=True)
 class Unresolved:
-    """Rows that refer to nothing, and some of them: id and what it refers to."""
+    """The number of rows that refer to nothing, and some of them: their id and what they refer to."""
 
     count: int
     examples: list[tuple[str, str]]
@@ -28,7 +28,7 @@ class Unresolved:
 
 
 def check_references(package: DataPackage, keys: Mapping[str, Path]) -> tuple[list[VerifiedReference], list[Finding]]:
-    """Every foreign key of the manifest. `keys` has a file for each entity whose rows could be read."""
+    """Check every foreign key of the manifest. `keys` has a file for each entity whose rows could be read."""
     verified: list[VerifiedReference] = []
     findings: list[Finding] = []
     for child in package.resources:
@@ -61,7 +61,7 @@ def _check(
 
 
 def _broken(child: Path, key: ForeignKey, parent: Path) -> pl.LazyFrame:
-    """The rows of the child whose key no row of the parent has. What is empty refers to nothing, and holds."""
+    """The rows of the child whose key no row of the parent has; empty keys do not count."""
     used = pl.col(key.column).is_not_null() & (pl.col(key.column) != "")
     rows = pl.scan_parquet(child).filter(used)
     asked = rows.select(pl.col(key.column).hash().alias("hash")).unique()
@@ -71,7 +71,7 @@ def _broken(child: Path, key: ForeignKey, parent: Path) -> pl.LazyFrame:
 
 
 def _is_new(child: Resource, *, since: str) -> pl.Expr:
-    """Did the row change when, or after, its parents were read? All times are UTC in ISO 8601."""
+    """Whether the row changed when or after its parents were read. All times are UTC in ISO 8601."""
     times = [pl.col(name).str.slice(0, TO_THE_SECOND) for name in CHANGED if name in child.schema.names]
     if not times:
         return pl.lit(False)

@@ -18,30 +18,30 @@ from m3ter_dagster.verification.findings import SHOWN, Finding, counted, named, 
 
 LONGEST_VALUE = 80
 CHANGED = ("dtLastModified", "dtCreated")
-"""Columns that tell whether a row changed while the export ran."""
+"""Columns that show whether a row changed while the export ran."""
 
 
 @dataclass(frozen=True)
 class CheckedRows:
-    """`rows` is None where they could not be counted."""
+    """What was found in the rows of a file; `rows` is None if they could not be counted."""
 
     rows: int | None
     findings: list[Finding]
     has_keys: bool
-    """Whether the file of keys holds those of all rows."""
+    """Whether the file of keys holds the keys of all rows."""
 
 
 @dataclass
 class Breaches:
-    """How many cells of a column break a rule, and the first of them."""
+    """The number of cells in a column that break a rule, and the first of them."""
 
     count: int = 0
     first: tuple[str | None, str | None] = field(default=(None, None))
-    """Id of the row, and value."""
+    """The id of the row, and the value."""
 
 
 def check_rows(file: Path, resource: Resource, keys: Path) -> CheckedRows:
-    """Everything about the rows; the columns that keys are made of go to a Parquet file."""
+    """Check the rows; the columns that keys are made of are written to a Parquet file."""
     names, about = header_of(file), resource.entity
     mistake = _header_mistake(names, resource.schema.names)
     findings = [Finding(about, "header", mistake)] if mistake else []
@@ -61,7 +61,7 @@ def check_rows(file: Path, resource: Resource, keys: Path) -> CheckedRows:
 
 
 def _header_mistake(found: Sequence[str], expected: Sequence[str]) -> str | None:
-    """How the names of the file differ from those of the schema."""
+    """How the names in the file differ from those in the schema."""
     if found == expected:
         return None
     for number, (has, should) in enumerate(zip(found, expected, strict=False), 1):
@@ -101,7 +101,7 @@ def _cell_finding(rule: Rule, breaches: Breaches, resource: Resource) -> Finding
 
 
 def _repeated(keys: Path, resource: Resource, rows: int) -> Iterator[Finding]:
-    """Ids that more than one row has. That a row has none is another finding."""
+    """Findings about ids that more than one row has; a missing id is another finding."""
     name = resource.schema.primary_key
     if name is None:
         return

@@ -19,7 +19,7 @@ Found = Callable[[Sequence[Finding]], None]
 
 
 def verify(package: DataPackage, manifest: str, *, store: Store, folder: Path, found: Found) -> Report:
-    """Check everything that the manifest at that uri says. `found` is told what each step found."""
+    """Check everything that the manifest at that uri says. `found` is called with what each step found."""
     findings = list(unnamed_objects(package, manifest, store))
     found(findings)
     verified: list[VerifiedEntity] = []
@@ -37,17 +37,17 @@ def verify(package: DataPackage, manifest: str, *, store: Store, folder: Path, f
 
 
 def unnamed_objects(package: DataPackage, manifest: str, store: Store) -> Iterator[Finding]:
-    """Objects that bear the id of the export and that its manifest does not name, where its files stand: in a folder
-    per type beside the manifest's.
+    """Objects with the id of the export that its manifest does not name, in the folders of its files: one per type,
+    beside the manifest's.
     """
     folder, name = f"/type={MANIFEST}/", f"{MANIFEST}.json"
     if folder not in manifest or not manifest.endswith(name):
         return  # a copy, with the files elsewhere
-    # Their keys: the bucket of a copied manifest is another than that of the paths in it.
+    # Compared by key: a copied manifest is in another bucket than the paths in it.
     named = {parts_of(one.path)[1] for one in package.resources}
     has_entities = any(one.entity in entities() for one in package.resources)
     try:
-        for type in entities() if has_entities else (MEASUREMENTS,):  # each kind of data has a manifest of its own
+        for type in entities() if has_entities else (MEASUREMENTS,):  # each kind of data has its own manifest
             for uri in store.uris(manifest.removesuffix(name).replace(folder, f"/type={type}/")):
                 if parts_of(uri)[1] not in named:
                     yield Finding(type, "object", f"the manifest does not name {uri}, which bears the export's id")
@@ -60,7 +60,7 @@ def unnamed_objects(package: DataPackage, manifest: str, store: Store) -> Iterat
 def _verify_entity(
     resource: Resource, owners: Mapping[str, str], store: Store, folder: Path, keys: dict[str, Path]
 ) -> tuple[VerifiedEntity, list[Finding]]:
-    """The file is gone afterwards; its keys stay in `keys`."""
+    """Check one entity. Its file is gone afterwards; its keys stay in `keys`."""
     file, kept = folder / f"{resource.name}.csv", folder / f"{resource.name}.parquet"
     try:
         store.fetch(resource.path, file)
@@ -91,7 +91,8 @@ def _content_findings(file: Path, size: int, resource: Resource, owners: Mapping
 
 
 def _misplaced(resource: Resource, manifest: str, export_id: str) -> Iterator[Finding]:
-    """A copied manifest still names the objects that it was written for, and every file of an export bears its id."""
+    """Findings about an object's address: a copied manifest still names the original objects, and every file of an
+    export has its id in its name."""
     if parts_of(resource.path)[0] != parts_of(manifest)[0]:
         says = f"the manifest names {resource.path}, in another bucket than its own; that object is checked"
         yield Finding(resource.entity, "object", says, severity="warning")
