@@ -16,10 +16,10 @@ demo: $(INSTALLED) ## Export a sample organization to a sample S3, through Dagst
 	$(BIN)/m3ter-dagster demo
 
 test: $(INSTALLED) ## All tests (those in a browser need `make browser` once)
-	$(BIN)/pytest -n 4 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 test-fast: $(INSTALLED) ## The tests that start no server, no browser and no other program
-	$(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "not servers and not slow" --hypothesis-profile fast
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not servers and not slow" --hypothesis-profile fast
 
 mutants: $(INSTALLED) ## Which changes of frames/ and m3ter/ no test would notice (takes long; MUTANTS names some)
 	$(BIN)/mutmut run $(MUTANTS)

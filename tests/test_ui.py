@@ -22,7 +22,6 @@ from m3ter_sandbox import BUCKETS, Sandbox, deny
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.xdist_group("ui"),
     pytest.mark.skipif(not CHROMIUM.exists(), reason=f"needs a browser at {CHROMIUM}: apt-get install chromium"),
 ]
 
