@@ -545,6 +545,7 @@ def test_schedules_that_dagster_cannot_tell_apart() -> None:
     )
 
 
+@pytest.mark.slow
 @given(st.data())
 @settings(max_examples=300, deadline=None)
 def test_no_text_is_too_wrong_for_a_sentence(data: st.DataObject) -> None:
