@@ -48,7 +48,7 @@ def elements_of(page: bytes, entity: Entity, *, first_ordinal: int) -> Elements:
     """The elements of the page's records; the first record has the ordinal `first_ordinal`."""
     found: list[bytes] = []
     elements = Elements(b"", [], [], [])
-    for ordinal, raw in enumerate(raw_rows(page, entity, elements.breaches), first_ordinal):
+    for ordinal, raw in enumerate(raw_rows(raw_elements(page), entity, elements.breaches), first_ordinal):
         try:
             record = _record(raw, entity, ordinal)
             elements.records.append(record)

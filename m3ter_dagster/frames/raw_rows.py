@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
 from m3ter_dagster.frames import raw_json
@@ -12,9 +14,9 @@ from m3ter_dagster.model.entities import Entity
 RawRow = dict[str, bytes]
 
 
-def raw_rows(page: bytes, entity: Entity, breaches: list[Breach]) -> list[RawRow]:
-    """The rows of a page. An element that is no object becomes an empty row and is added to `breaches`."""
-    return [_raw_row(row, entity, breaches) for row in raw_elements(page)]
+def raw_rows(elements: Iterable[bytes], entity: Entity, breaches: list[Breach]) -> list[RawRow]:
+    """The elements of a page as rows. One that is no object becomes an empty row and is added to `breaches`."""
+    return [_raw_row(element, entity, breaches) for element in elements]
 
 
 def raw_elements(array: bytes) -> list[bytes]:
