@@ -10,10 +10,11 @@ import polars as pl
 import pytest
 
 from m3ter_dagster.frames.csv import Csv
+from m3ter_dagster.frames.schema import SchemaBreached
 from m3ter_dagster.model.time_periods import Window
 from m3ter_dagster.usage.columns import UsageTable, aggregated_table, raw_table
 from m3ter_dagster.usage.meters import Meter, MeterField
-from m3ter_dagster.usage.rows import Usage, UsageBreached, read_usage
+from m3ter_dagster.usage.rows import Usage, read_usage
 
 WINDOW = Window(datetime(2024, 2, 29, tzinfo=UTC), datetime(2024, 3, 1, tzinfo=UTC))
 METERS = [
@@ -34,7 +35,7 @@ def read(tmp_path: Path, text: str, table: UsageTable = RAW, window: Window = WI
 
 
 def breach_in(tmp_path: Path, text: str, table: UsageTable = RAW) -> str:
-    with pytest.raises(UsageBreached) as raised:
+    with pytest.raises(SchemaBreached) as raised:
         read(tmp_path, text, table)
     assert "usage_" in str(raised.value)
     return str(raised.value.breaches[0])
@@ -163,7 +164,7 @@ def test_a_file_that_is_damaged_is_named(tmp_path: Path, end: str, words: str) -
     """Polars would fill up a row that is cut off."""
     path = tmp_path / "m3ter.csv"
     path.write_bytes(f"{HEADER}\n{ROW}\n{end}".encode(errors="surrogateescape"))
-    with pytest.raises(UsageBreached) as raised:
+    with pytest.raises(SchemaBreached) as raised:
         read_usage(path, RAW, WINDOW, tmp_path / "usage.parquet")
     assert words in str(raised.value.breaches[0])
 
@@ -194,7 +195,7 @@ def test_rows_below_an_empty_line_are_not_an_empty_file(tmp_path: Path) -> None:
 def test_a_file_in_utf_16_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "m3ter.csv"
     path.write_text(f"{HEADER}\n{ROW}\n", encoding="utf-16")
-    with pytest.raises(UsageBreached, match="must be a column of m3ter's file"):
+    with pytest.raises(SchemaBreached, match="must be a column of m3ter's file"):
         read_usage(path, RAW, WINDOW, tmp_path / "usage.parquet")
 
 
@@ -213,7 +214,7 @@ def test_a_dimension_grouped_by_is_not_lost(tmp_path: Path) -> None:
         "a", frequency="MONTH", aggregated=[("GB", "SUM")], dimensions=["Region"], has_accounts=False
     )
     text = "meter_id,timestamp,Region,GB (SUM),month\nm1,2024-02-29,EU,1,02\n"
-    with pytest.raises(UsageBreached, match=r"column Region \(ORIGINAL\), value missing"):
+    with pytest.raises(SchemaBreached, match=r"column Region \(ORIGINAL\), value missing"):
         read(tmp_path, text, table)
     assert read(tmp_path, text.replace("Region", "Region (ORIGINAL)"), table).rows == 1
     assert (

@@ -12,7 +12,6 @@ from m3ter_dagster.history import captions
 from m3ter_dagster.history.failures import NOTIFICATION
 from m3ter_dagster.history.progress import CHECKED
 from m3ter_dagster.model.entities import Entity
-from m3ter_dagster.usage.rows import UsageBreached
 
 SCHEMA, PRIMARY_KEY, ROW_COUNT = "schema", "primary_key", "row_count"
 _DESCRIPTIONS = {
@@ -66,9 +65,7 @@ def _row_count(rows: int, before: int | None) -> dg.AssetCheckResult:
     )
 
 
-def breach_metadata(
-    breached: SchemaBreached | UsageBreached, breaches: Sequence[Breach] | None = None
-) -> dict[str, Any]:
+def breach_metadata(breached: SchemaBreached, breaches: Sequence[Breach] | None = None) -> dict[str, Any]:
     """The report of cells that break a schema: of these `breaches`, or of all that are kept."""
     shown = breached.breaches if breaches is None else breaches
     rows = [{"row id": one.row_id or "", "column": one.column, "value": one.value, "rule": one.rule} for one in shown]

@@ -14,6 +14,7 @@ from m3ter_dagster.assets.usage_config import AggregatedConfig, MeasurementsConf
 from m3ter_dagster.config import ConfigError, UsageSelection
 from m3ter_dagster.config.usage import AGGREGATED, RAW, RAW_BY_DAY
 from m3ter_dagster.dagster_internals import steps_of_this_process
+from m3ter_dagster.frames.schema import SchemaBreached
 from m3ter_dagster.history.log import export_of
 from m3ter_dagster.m3ter.errors import (
     CredentialsRefused,
@@ -26,7 +27,6 @@ from m3ter_dagster.m3ter.errors import (
 from m3ter_dagster.model.time_periods import Window
 from m3ter_dagster.resources import IO_MANAGER
 from m3ter_dagster.resources.organization import Organization
-from m3ter_dagster.usage.rows import UsageBreached
 
 GROUP = "usage"
 FIRST_DAY = "2020-01-01"
@@ -112,7 +112,7 @@ def _export(
             steps=steps_of_this_process(context),
             tell=lambda progress: context.log.info(f"{name}: {progress}"),
         )
-    except UsageBreached as breached:
+    except SchemaBreached as breached:
         yield from failed_usage_checks(name, breached)
         raise dg.Failure(str(breached), metadata=breach_metadata(breached), allow_retries=False) from None
     except (ConfigError, M3terError) as error:

@@ -7,11 +7,11 @@ import dagster as dg
 
 from m3ter_dagster.assets.entity_checks import breach_metadata
 from m3ter_dagster.config.usage import AGGREGATED, RAW
+from m3ter_dagster.frames.schema import SchemaBreached
 from m3ter_dagster.history.log import last_deliveries
 from m3ter_dagster.history.progress import CHECKED
 from m3ter_dagster.usage.columns import TIME, UID
 from m3ter_dagster.usage.reader import UsageReading
-from m3ter_dagster.usage.rows import UsageBreached
 
 SCHEMA, UNIQUE, WINDOW, SUMS = "schema", "uid", "window", "sums_equal_raw"
 METERS, ACCOUNTS, COLUMNS = "meters", "accounts", "columns"
@@ -48,7 +48,7 @@ def usage_checks(asset: str, reading: UsageReading) -> Iterator[dg.AssetCheckRes
     yield _known(COLUMNS, reading.usage.unknown_columns)
 
 
-def failed_usage_checks(asset: str, breached: UsageBreached) -> Iterator[dg.AssetCheckResult]:
+def failed_usage_checks(asset: str, breached: SchemaBreached) -> Iterator[dg.AssetCheckResult]:
     """The results for measurements that break their schema: a breach belongs to its column's check, or to `schema`."""
     names = [name for name, _ in _stopping(asset)]
     owners = {column: name for name, column in ((UNIQUE, UID), (WINDOW, TIME)) if name in names}

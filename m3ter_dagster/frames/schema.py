@@ -56,12 +56,16 @@ class Breach:
 
 
 class SchemaBreached(Exception):
-    """Rows of an entity break its schema; nothing of the entity may be delivered."""
+    """Rows break the schema of their table; nothing of it may be delivered."""
 
-    def __init__(self, entity: str, breaches: Sequence[Breach], total: int) -> None:
-        self.entity = entity
+    def __init__(
+        self, table: str, breaches: Sequence[Breach], total: int, *, what: str | None = None, advice: str | None = None
+    ) -> None:
+        """`what` breaks which schema, and what to do about it, where that is not the descriptor of an entity."""
         self.breaches = breaches
         self.total = total
+        self._why = f"{table} is not exported because {what or f'it breaks schemas/{table}.json'}"
+        self._advice = advice or "Correct the row in m3ter, or the descriptor if m3ter's schema changed."
         super().__init__(self._words(str(breaches[0])))
 
     @property
@@ -71,10 +75,7 @@ class SchemaBreached(Exception):
 
     def _words(self, breach: str) -> str:
         more = f" ({self.total - 1} more in the report of this run)" if self.total > 1 else ""
-        return (
-            f"{self.entity} is not exported because it breaks schemas/{self.entity}.json: {breach}{more}. "
-            "Correct the row in m3ter, or the descriptor if m3ter's schema changed."
-        )
+        return f"{self._why}: {breach}{more}. {self._advice}"
 
 
 def frame_schema(table: Table) -> dict[str, type[pl.DataType]]:

@@ -59,7 +59,7 @@ class Organization(dg.ConfigurableResource):
     def measure(
         self, asset: str, selection: UsageSelection, window: Window, *, steps: Set[str], tell: Callable[[str], None]
     ) -> UsageReading:
-        """The measurements of a window. ConfigError, M3terError and UsageBreached say why there are none."""
+        """The measurements of a window. ConfigError, M3terError and SchemaBreached say why there are none."""
         return self._open(steps).usage.read(asset, selection, window, tell=tell)
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002

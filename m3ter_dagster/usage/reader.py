@@ -90,7 +90,7 @@ class UsageReader:
     def read(
         self, asset: str, selection: UsageSelection, window: Window, *, tell: Callable[[str], None]
     ) -> UsageReading:
-        """The measurements of a window; M3terError and UsageBreached say why there are none."""
+        """The measurements of a window; M3terError and SchemaBreached say why there are none."""
         started = datetime.now(UTC)
         known = self._reader.collected(entities()["meter"].listing, MeterRecords).meters()
         meters = chosen_meters(selection, known)

@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from m3ter_dagster.frames.schema import Breach, frame_schema, shown
+from m3ter_dagster.frames.schema import Breach, SchemaBreached, frame_schema, shown
 from m3ter_dagster.frames.times import moment
 from m3ter_dagster.frames.uniqueness import repeated_values
 from m3ter_dagster.model.time_periods import Window
@@ -32,26 +32,14 @@ SHOWN_BREACHES = 100
 _BAD = "m3ter:bad"
 
 
-class UsageBreached(Exception):
-    """m3ter's file breaks its schema; nothing of it may be delivered."""
-
-    def __init__(self, table: str, breaches: Sequence[Breach], total: int) -> None:
-        self.table = table
-        self.breaches = breaches
-        self.total = total
-        super().__init__(self._words(str(breaches[0])))
-
-    @property
-    def notification(self) -> str:
-        """The message without any value, for notifications."""
-        return self._words(self.breaches[0].without_value)
-
-    def _words(self, breach: str) -> str:
-        more = f" ({self.total - 1} more)" if self.total > 1 else ""
-        return (
-            f"{self.table} is not exported because m3ter's file breaks the published Measurement schema: "
-            f"{breach}{more}. Re-execute it, and report it to m3ter's support if it stays so."
-        )
+def _breached(table: UsageTable, breaches: Sequence[Breach], total: int) -> SchemaBreached:
+    return SchemaBreached(
+        table.name,
+        breaches,
+        total,
+        what="m3ter's file breaks the published Measurement schema",
+        advice="Re-execute it, and report it to m3ter's support if it stays so.",
+    )
 
 
 @dataclass(frozen=True)
@@ -75,7 +63,7 @@ def no_usage(table: UsageTable) -> Usage:
 
 
 def read_usage(path: Path, table: UsageTable, window: Window, to: Path) -> Usage:
-    """The rows of the file at `path`, kept at `to`. UsageBreached if a row does not fit the table or the window."""
+    """The rows of the file at `path`, kept at `to`. SchemaBreached if a row does not fit the table or the window."""
     if is_blank(path):
         return no_usage(table)
     header = read_header(path)
@@ -89,7 +77,7 @@ def read_usage(path: Path, table: UsageTable, window: Window, to: Path) -> Usage
     kept = _kept(typed, path, table, header, to)
     rows, bad = kept.select(pl.len().alias("rows"), pl.col(_BAD).sum()).collect(engine="streaming").row(0)
     if bad:
-        raise UsageBreached(table.name, _breaches(text, kept, table, header, window), bad)
+        raise _breached(table, _breaches(text, kept, table, header, window), bad)
     if rows:
         _refuse(table, missing_columns(header, table))
     frame = kept.drop(_BAD)
@@ -97,7 +85,7 @@ def read_usage(path: Path, table: UsageTable, window: Window, to: Path) -> Usage
         rule, key = "is the primary key and must be unique", next(one for one in table.columns if one.name == UID)
         named = sorted(repeated.values, key=lambda one: one.first_row)[:SHOWN_BREACHES]
         breaches = [Breach(row_of_file(one.first_row), UID, shown(one.value, key), rule) for one in named]
-        raise UsageBreached(table.name, breaches, repeated.total)
+        raise _breached(table, breaches, repeated.total)
     return Usage(
         frame=frame,
         rows=rows,
@@ -122,9 +110,9 @@ def _kept(typed: pl.LazyFrame, path: Path, table: UsageTable, header: Sequence[s
 
 
 def _refuse(table: UsageTable, breaches: Iterable[Breach | None]) -> None:
-    """Raise UsageBreached if there are breaches."""
+    """Raise SchemaBreached if there are breaches."""
     if found := [breach for breach in breaches if breach]:
-        raise UsageBreached(table.name, found, len(found))
+        raise _breached(table, found, len(found))
 
 
 def _cell(name: str, type_: str, header: Sequence[str]) -> pl.Expr:
