@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from m3ter_dagster.runs import UsageRun
 
-DEFAULT_HOME = ".dagster"
-
 
 @click.command()
 @click.option("--entities", "names", metavar="NAMES", help="Comma-separated: account,BILLS,... Default: all.")

@@ -6,6 +6,7 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -124,10 +125,7 @@ class Decoder:
         if column.type != "integer" or not any(type(value) is float for value in values):
             return values
         # A float no longer tells which number was written: 10.0, or 10.00000000000000000001.
-        named = {"raw": column.api_field or ""}
-        field = msgspec.defstruct("Field", [("raw", msgspec.Raw, _NULL)], rename=named, gc=False)
-        fields = msgspec.json.decode(page, type=list.__class_getitem__(field))
-        pairs = zip(values, fields, strict=True)
+        pairs = zip(values, _field_decoder(column.api_field or "").decode(page), strict=True)
         return [read_cell("integer", bytes(one.raw)) if type(value) is float else value for value, one in pairs]
 
     def _decode_by_cell(self, raws: Sequence[bytes]) -> tuple[_Cells, int, list[Breach]]:
@@ -191,6 +189,13 @@ def _holds_negative_zero(page: bytes) -> bool:
 
 def _page(raws: Iterable[bytes]) -> bytes:
     return b"[" + b",".join(raws) + b"]"
+
+
+@cache
+def _field_decoder(field: str) -> msgspec.json.Decoder[list[Any]]:
+    """Of pages: one field of each row, as it was sent."""
+    row = msgspec.defstruct("Row", [("raw", msgspec.Raw, _NULL)], rename={"raw": field}, gc=False)
+    return msgspec.json.Decoder(list.__class_getitem__(row))
 
 
 def _series(column: Column, values: Sequence[Value]) -> pl.Series:
