@@ -85,6 +85,11 @@ def table(evaluation: dg.AssetCheckEvaluation, name: str) -> list[dict[str, Any]
     return [dict(record.data) for record in shown.records]
 
 
+def key_of(evaluation: dg.AssetCheckEvaluation, column: str) -> dict[str, Any]:
+    """What a check says about the foreign key in a column."""
+    return next(one for one in table(evaluation, "foreign keys") if one["column"] == column)
+
+
 def contract(number: int, account: Any, **more: Any) -> tuple[str, dict[str, Any]]:
     return "contract", {"id": f"contract-{number}", "accountId": account, "name": "x", **OLD, **more}
 
@@ -96,15 +101,18 @@ def test_a_whole_export_passes_every_check_and_its_manifest_does_not_wait_for_th
     run = export(instance)
     found = found_in(instance, run)
     assert run.is_success
-    assert len(found) == 41
+    assert len(found) == 17
     assert [name for name, one in found.items() if not one.passed] == []
     assert {one.severity for one in found.values()} == {dg.AssetCheckSeverity.WARN}
-    assert [one.description for one in found.values() if str(one.description).startswith("Not checked")] == [
-        "Not checked: m3ter exports no statement definition.",
-        "Not checked: m3ter exports no counter.",
-        "Not checked: m3ter exports no credit type.",
-        "Not checked: m3ter exports no reason.",
+    keys = [key for name, one in found.items() if name != "bill.bill_total" for key in table(one, "foreign keys")]
+    assert len(keys) == 40
+    assert [key["result"] for key in keys if key["result"] != "passed"] == [
+        "not checked: m3ter exports no statement definition",
+        "not checked: m3ter exports no counter",
+        "not checked: m3ter exports no credit type",
+        "not checked: m3ter exports no reason",
     ]
+    assert not [one.description for one in found.values() if str(one.description).startswith("Not checked")]
     started = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_START)
     assert [one.step_key for one in started][-2:] == [MANIFEST, STEP]
 
@@ -113,10 +121,19 @@ def test_a_run_of_three_entities_makes_only_their_checks(use: Use, instance: dg.
     use(ORGANIZATION.records())
     run = export(instance, "meter", "product", "plan")
     assert run.is_success
-    assert {name: one.description for name, one in found_in(instance, run).items()} == {
-        "meter.foreign_key_productId": "10 rows looked at.",
-        "plan.foreign_key_planTemplateId": "Not checked: plan_template is not in this export.",
-        "plan.foreign_key_productId": f"{count('plan')} rows looked at.",
+    found = found_in(instance, run)
+    assert {name: one.description for name, one in found.items()} == {
+        "meter.foreign_keys": "1 key and 10 references looked at.",
+        "plan.foreign_keys": f"1 key and {count('plan')} references looked at.",
+    }
+    assert key_of(found["plan.foreign_keys"], "planTemplateId") == {
+        "column": "planTemplateId",
+        "refers to": "plan_template",
+        "references": None,
+        "rows that refer to nothing": None,
+        "missing ids": None,
+        "recent rows": None,
+        "result": "not checked: plan_template is not in this export",
     }
 
 
@@ -146,31 +163,33 @@ def test_more_than_half_of_the_rows_gone_is_a_warning_and_half_of_them_is_none(
 def test_a_reference_to_nothing_is_named_and_the_run_succeeds(use: Use, instance: dg.DagsterInstance) -> None:
     use([("account", {"id": "a", "name": "A", **OLD}), contract(1, "a"), contract(2, NOBODY), contract(3, NOBODY)])
     run = export(instance, "account", "contract")
-    found = found_in(instance, run)["contract.foreign_key_accountId"]
+    found = found_in(instance, run)["contract.foreign_keys"]
     assert run.is_success
     assert (found.passed, found.severity) == (False, dg.AssetCheckSeverity.WARN)
-    assert found.description == "2 rows of contract refer to 1 of account not there."
-    assert found.metadata["rows with a reference"].value == 3
+    assert found.description == "accountId: 2 rows refer to 1 of account not there."
+    assert key_of(found, "accountId")["references"] == 3
     assert table(found, "first rows") == [
-        {"id": "contract-2", "accountId": NOBODY},
-        {"id": "contract-3", "accountId": NOBODY},
+        {"row id": "contract-2", "column": "accountId", "refers to": NOBODY},
+        {"row id": "contract-3", "column": "accountId", "refers to": NOBODY},
     ]
 
 
 @pytest.mark.parametrize("field", ["dtCreated", "dtLastModified"])
 def test_rows_written_while_the_export_ran_are_not_judged(use: Use, instance: dg.DagsterInstance, field: str) -> None:
     use([("account", {"id": "a", "name": "A", **OLD}), contract(1, NOBODY, **{field: LATER})])
-    found = found_in(instance, export(instance, "account", "contract"))["contract.foreign_key_accountId"]
+    found = found_in(instance, export(instance, "account", "contract"))["contract.foreign_keys"]
     assert found.passed
-    assert found.description == "1 row looked at; 1 row was written while the export ran and was not judged."
-    assert found.metadata["rows written while the export ran"].value == 1
+    assert found.description == (
+        "1 key and 1 reference looked at; 1 row was written while the export ran and was not judged."
+    )
+    assert key_of(found, "accountId")["recent rows"] == 1
 
 
 def test_an_account_refers_to_accounts(use: Use, instance: dg.DagsterInstance) -> None:
     parents = {"a": None, "b": "a", "c": NOBODY}
     use([("account", {"id": id, "name": id, "parentAccountId": parent, **OLD}) for id, parent in parents.items()])
-    found = found_in(instance, export(instance, "account"))["account.foreign_key_parentAccountId"]
-    assert table(found, "first rows") == [{"id": "c", "parentAccountId": NOBODY}]
+    found = found_in(instance, export(instance, "account"))["account.foreign_keys"]
+    assert table(found, "first rows") == [{"row id": "c", "column": "parentAccountId", "refers to": NOBODY}]
 
 
 def test_a_total_that_is_off_by_one_is_found(use: Use, instance: dg.DagsterInstance) -> None:
@@ -202,14 +221,16 @@ def test_a_re_execution_reads_back_what_the_first_run_delivered(use: Use, instan
     found = found_in(instance, second)
     assert second.is_success
     assert "accounts" not in {one.path.rsplit("/", 1)[-1] for one in api.requests}
-    assert table(found["contract.foreign_key_accountId"], "first rows") == [{"id": "contract-2", "accountId": NOBODY}]
-    assert found["account.foreign_key_parentAccountId"].description == "0 rows looked at."
+    assert table(found["contract.foreign_keys"], "first rows") == [
+        {"row id": "contract-2", "column": "accountId", "refers to": NOBODY}
+    ]
+    assert found["account.foreign_keys"].description == "1 key and 0 references looked at."
 
 
 def test_what_another_export_delivered_is_not_looked_at(use: Use, instance: dg.DagsterInstance) -> None:
     use(ORGANIZATION.records())
     export(instance, "account")
-    found = found_in(instance, export(instance, "contract"))["contract.foreign_key_accountId"]
+    found = found_in(instance, export(instance, "contract"))["contract.foreign_keys"]
     assert found.description == "Not checked: account is not in this export."
 
 
@@ -217,8 +238,8 @@ def test_a_check_executed_alone_is_about_the_last_export_of_its_entity(use: Use,
     use([("account", {"id": "a", "name": "A", **OLD}), contract(1, "a"), contract(2, NOBODY)])
     both = export(instance, "account", "contract")
     export(instance, "account")
-    found = found_in(instance, check(instance, "contract", "foreign_key_accountId"))["contract.foreign_key_accountId"]
-    assert table(found, "first rows") == [{"id": "contract-2", "accountId": NOBODY}]
+    found = found_in(instance, check(instance, "contract", "foreign_keys"))["contract.foreign_keys"]
+    assert table(found, "first rows") == [{"row id": "contract-2", "column": "accountId", "refers to": NOBODY}]
     assert found.metadata["export"].value == both.run_id
 
 
@@ -240,10 +261,10 @@ def test_a_store_that_gives_nothing_back_is_a_warning_and_no_failure(
         s3.client().delete_object(Bucket=bucket, Key=key)
     use([contract(2, "a")])
     second = export(instance, again=first)
-    found = found_in(instance, second)["contract.foreign_key_accountId"]
+    found = found_in(instance, second)["contract.foreign_keys"]
     assert second.is_success
     assert (found.passed, found.severity) == (False, dg.AssetCheckSeverity.WARN)
-    assert str(found.description).startswith("Could not be checked: destination 'warehouse', s3://")
+    assert str(found.description).startswith("accountId could not be checked: destination 'warehouse', s3://")
 
 
 def bucket_of(instance: dg.DagsterInstance) -> str:

@@ -40,7 +40,7 @@ from m3ter_sandbox import SampleOrganization, Sandbox, SandboxApi, SandboxS3
 ORGANIZATION = SampleOrganization(6)
 WAREHOUSE, ARCHIVE = "sandbox-warehouse", "sandbox-archive"
 BOTH = ["warehouse", "archive"]
-SCHEMA, PRIMARY_KEY = "schema", "primary_key"
+SCHEMA = "schema"
 PROGRAM = Path(sys.executable).parent / "m3ter-dagster"
 
 Records = Iterable[tuple[str, dict[str, Any]]]
@@ -161,10 +161,10 @@ def spoiled(entity: str) -> Iterator[tuple[str, dict[str, Any]]]:
         is_done |= name == entity
 
 
-def checks_of(result: dg.ExecuteInProcessResult) -> dict[tuple[str, str], bool]:
-    """What the two checks of an entity's own cells say."""
-    shown = [one for one in result.get_asset_check_evaluations() if one.check_name in (SCHEMA, PRIMARY_KEY)]
-    return {(one.asset_key.to_user_string(), one.check_name): one.passed for one in shown}
+def schema_checks(result: dg.ExecuteInProcessResult) -> dict[str, bool]:
+    """Whether each entity's cells have passed."""
+    shown = [one for one in result.get_asset_check_evaluations() if one.check_name == SCHEMA]
+    return {one.asset_key.to_user_string(): one.passed for one in shown}
 
 
 def failure_of(result: dg.ExecuteInProcessResult, step: str) -> str:
@@ -194,7 +194,7 @@ def test_all_entities_are_delivered_whole_to_every_destination(house: House, ins
     }
     names = {record["id"]: record["name"] for name, record in ORGANIZATION.records() if name == "account"}
     assert {row["id"]: row["name"] for row in rows["account"]} == names
-    assert checks_of(result) == {(name, check): True for name in entities() for check in (SCHEMA, PRIMARY_KEY)}
+    assert schema_checks(result) == dict.fromkeys(entities(), True)
 
 
 def test_a_materialisation_says_what_was_delivered(house: House, instance: dg.DagsterInstance) -> None:
@@ -235,7 +235,7 @@ def test_a_breached_entity_has_no_object_and_a_red_check_and_the_others_are_deli
     result = materialize(instance, "account", "account_plan", "meter", "product")
     assert not result.success
     assert set(house.objects()) == {"account", "account_plan", "meter"}
-    assert [check for check, passed in checks_of(result).items() if not passed] == [("product", SCHEMA)]
+    assert [name for name, passed in schema_checks(result).items() if not passed] == ["product"]
     evaluation = next(
         one for one in result.get_asset_check_evaluations() if one.check_name == SCHEMA and not one.passed
     )
@@ -250,19 +250,19 @@ def test_a_breached_entity_has_no_object_and_a_red_check_and_the_others_are_deli
     )
 
 
-def test_a_missing_id_turns_the_primary_key_check_red(house: House, instance: dg.DagsterInstance) -> None:
+def test_a_missing_id_turns_the_check_of_the_schema_red(house: House, instance: dg.DagsterInstance) -> None:
     house.use([("meter", {"id": "", "name": "x"})])
     result = materialize(instance, "meter")
-    assert checks_of(result) == {("meter", SCHEMA): True, ("meter", PRIMARY_KEY): False}
+    assert schema_checks(result) == {"meter": False}
     assert house.objects() == {}
 
 
-def test_a_missing_id_behind_a_hundred_other_breaches_turns_the_primary_key_check_red(
-    house: House, instance: dg.DagsterInstance
-) -> None:
+def test_a_missing_id_behind_a_hundred_other_breaches_is_named(house: House, instance: dg.DagsterInstance) -> None:
     house.use([*(("meter", {"id": f"m{number}", "name": 5}) for number in range(101)), ("meter", {"id": ""})])
-    result = materialize(instance, "meter")
-    assert checks_of(result) == {("meter", SCHEMA): False, ("meter", PRIMARY_KEY): False}
+    (evaluation,) = [one for one in materialize(instance, "meter").get_asset_check_evaluations() if not one.passed][:1]
+    report = evaluation.metadata["report"]
+    assert isinstance(report, dg.TableMetadataValue)
+    assert "id" in {record.data["column"] for record in report.records}
 
 
 def test_the_last_good_object_stays_when_an_export_fails(house: House, instance: dg.DagsterInstance) -> None:

@@ -1,13 +1,13 @@
 """Checks across the entities of one export: foreign keys and bill totals. They warn, and never fail an export."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from functools import cache, partial
 
 import dagster as dg
 
-from m3ter_dagster.assets.outcomes import FindRows, Outcome, bill_total_outcome, error_outcome, reference_outcome
+from m3ter_dagster.assets.outcomes import FindRows, Outcome, bill_total_outcome, error_outcome, foreign_keys_outcome
 from m3ter_dagster.frames.bill_totals import RULE
-from m3ter_dagster.frames.references import ExportedRows, Reference, references_of
+from m3ter_dagster.frames.references import ExportedRows, references_of
 from m3ter_dagster.history.log import checked_export
 from m3ter_dagster.model.entities import Entity, entities
 from m3ter_dagster.resources import IO_MANAGER
@@ -15,21 +15,18 @@ from m3ter_dagster.resources.io_manager import ExportIOManager
 from m3ter_dagster.resources.organization import Organization
 
 STEP = "checks_across_entities"
-BILL_TOTAL = "bill_total"
+FOREIGN_KEYS, BILL_TOTAL = "foreign_keys", "bill_total"
 _BILL, _LINE_ITEM = "bill", "bill_line_item"
-
-Judge = Callable[[FindRows], Outcome]
 
 
 def cross_entity_checks() -> list[dg.AssetChecksDefinition]:
     """One step for all of these checks, after the last entity of a run, so that each file is read back only once."""
-    judges = _judges()
     total = dg.AssetCheckSpec(BILL_TOTAL, asset=_BILL, additional_deps=[_LINE_ITEM], description=RULE)
 
     @dg.multi_asset_check(
         name=STEP,
         description="Does what the rows refer to exist in the same export, and do bills add up?",
-        specs=[*(_spec(entity, one) for entity in entities().values() for one in references_of(entity)), total],
+        specs=[*(_spec(entity) for entity in entities().values() if references_of(entity)), total],
         can_subset=True,
         op_tags={"dagster/priority": "-1"},  # where a process runs one step at a time, the manifest goes first
         required_resource_keys={"organization", IO_MANAGER},
@@ -39,45 +36,33 @@ def cross_entity_checks() -> list[dg.AssetChecksDefinition]:
         export_of_asset = cache(partial(checked_export, context.instance, context.run))
         for key in sorted(context.selected_asset_check_keys):
             export_id = export_of_asset(key.asset_key.path[-1])
-            yield _result(key, _outcome(judges[key], find_in(export_id), context), export_id)
+            yield _result(key, _outcome(key, find_in(export_id), context), export_id)
 
     return [across_entities]
 
 
-def foreign_key_check(entity: str, column: str) -> dg.AssetCheckKey:
-    return dg.AssetCheckKey(dg.AssetKey(entity), f"foreign_key_{column}")
-
-
-def _spec(entity: Entity, reference: Reference) -> dg.AssetCheckSpec:
-    """The spec of a foreign key's check. It depends on the parent, to wait for it in runs that export both."""
-    rule = f"Every {reference.column} of {entity.name} is the id of a row of {reference.to} in the same export."
-    written = "Rows written after the reading of the parents began are counted and not judged."
-    never = f"m3ter exports no {reference.to}, so this is never checked."
+def _spec(entity: Entity) -> dg.AssetCheckSpec:
+    """The spec of the check of foreign keys. It depends on the parents, to wait for them in runs that export both."""
+    parents = {one.to for one in references_of(entity) if one.is_exported} - {entity.name}
     return dg.AssetCheckSpec(
-        foreign_key_check(entity.name, reference.column).name,
+        FOREIGN_KEYS,
         asset=entity.name,
-        additional_deps=[reference.to] if reference.is_exported and reference.to != entity.name else [],
-        description=f"{rule} {written if reference.is_exported else never}",
+        additional_deps=sorted(parents),
+        description=f"What the rows of {entity.name} refer to is in the same export. Rows written after the reading of "
+        "the parents began are counted and not judged.",
     )
 
 
-def _judges() -> Mapping[dg.AssetCheckKey, Judge]:
-    def of(entity: Entity, reference: Reference) -> Judge:
-        return lambda find: reference_outcome(entity, reference, find)
-
-    judges = {
-        foreign_key_check(entity.name, reference.column): of(entity, reference)
-        for entity in entities().values()
-        for reference in references_of(entity)
-    }
-    total = dg.AssetCheckKey(dg.AssetKey(_BILL), BILL_TOTAL)
-    return {**judges, total: lambda find: bill_total_outcome(find, bill=_BILL, line_item=_LINE_ITEM)}
+def _judge(key: dg.AssetCheckKey, find: FindRows) -> Outcome:
+    if key.name == BILL_TOTAL:
+        return bill_total_outcome(find, bill=_BILL, line_item=_LINE_ITEM)
+    return foreign_keys_outcome(entities()[key.asset_key.path[-1]], find)
 
 
-def _outcome(judge: Judge, find: FindRows, context: dg.AssetCheckExecutionContext) -> Outcome:
+def _outcome(key: dg.AssetCheckKey, find: FindRows, context: dg.AssetCheckExecutionContext) -> Outcome:
     """The outcome of a check, whatever goes wrong: an export that cannot be checked is no worse for it."""
     try:
-        return judge(find)
+        return _judge(key, find)
     except Exception as error:
         outcome = error_outcome(error)
         context.log.warning(f"A check across entities could not be made. {outcome.text}")

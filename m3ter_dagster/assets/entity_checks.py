@@ -13,10 +13,9 @@ from m3ter_dagster.history.failures import NOTIFICATION
 from m3ter_dagster.history.progress import CHECKED
 from m3ter_dagster.model.entities import Entity
 
-SCHEMA, PRIMARY_KEY, ROW_COUNT = "schema", "primary_key", "row_count"
+SCHEMA, ROW_COUNT = "schema", "row_count"
 _DESCRIPTIONS = {
-    SCHEMA: "Every cell fits the type of its column.",
-    PRIMARY_KEY: "Every row has an id, and no other row has it.",
+    SCHEMA: "Every cell fits its column; every row has an id, and no other row has it.",
     ROW_COUNT: "Not fewer than half the rows of the previous export of the same schedule.",
 }
 
@@ -31,16 +30,11 @@ def check_specs(entity: Entity) -> list[dg.AssetCheckSpec]:
 
 def passed_checks(rows: int, *, rows_before: int | None) -> Iterator[dg.AssetCheckResult]:
     yield dg.AssetCheckResult(passed=True, check_name=SCHEMA, metadata={"rows": rows})
-    yield dg.AssetCheckResult(passed=True, check_name=PRIMARY_KEY, metadata={"rows": rows})
     yield _row_count(rows, rows_before)
 
 
-def failed_checks(entity: Entity, breached: SchemaBreached) -> Iterator[dg.AssetCheckResult]:
-    """The results for an entity that breaks its schema; every breach belongs to one of the checks."""
-    for name, is_of_key in ((SCHEMA, False), (PRIMARY_KEY, True)):
-        mine = [breach for breach in breached.breaches if (breach.column == entity.primary_key) is is_of_key]
-        metadata = breach_metadata(breached, mine) if mine else {}
-        yield dg.AssetCheckResult(passed=not mine, check_name=name, metadata=metadata)
+def failed_checks(breached: SchemaBreached) -> Iterator[dg.AssetCheckResult]:
+    yield dg.AssetCheckResult(passed=False, check_name=SCHEMA, metadata=breach_metadata(breached))
     yield dg.AssetCheckResult(
         passed=False,
         check_name=ROW_COUNT,

@@ -49,7 +49,7 @@ def operational_asset(
         try:
             reading = organization.read(entity, steps=steps_of_this_process(context), waiting=waiting)
         except SchemaBreached as breached:
-            yield from failed_checks(entity, breached)
+            yield from failed_checks(breached)
             raise dg.Failure(str(breached), metadata=breach_metadata(breached), allow_retries=False) from None
         except (EntityUnreadable, ConfigError) as error:
             raise dg.Failure(str(error), allow_retries=False) from None

@@ -4,15 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import polars as pl
 
 from m3ter_dagster.frames.bill_totals import LEAST_TOLERANCE, compare_totals
-from m3ter_dagster.frames.references import ExportedRows, Reference, dangling
+from m3ter_dagster.frames.references import Dangling, ExportedRows, Reference, dangling, references_of
 from m3ter_dagster.history import captions
 from m3ter_dagster.history.progress import CHECKED
 from m3ter_dagster.model.entities import Entity, entities
+
+_KEY_COLUMNS = (
+    "column",
+    "refers to",
+    "references",
+    "rows that refer to nothing",
+    "missing ids",
+    "recent rows",
+    "result",
+)
+_NOT_CHECKED = "not checked: "
 
 FindRows = Callable[[str], ExportedRows | None]
 """Returns the rows of an entity in this export by its name, or None if the export does not have it."""
@@ -25,26 +37,58 @@ class Outcome:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
-def reference_outcome(entity: Entity, reference: Reference, find: FindRows) -> Outcome:
+def foreign_keys_outcome(entity: Entity, find: FindRows) -> Outcome:
+    """All foreign keys of an entity, each with a line of its own in the check's table."""
+    children = find(entity.name)
+    if children is None:
+        return _absent(entity.name)
+    keys = [_look_at(one, entity, children, find) for one in references_of(entity)]
+    looked_at = [key for key in keys if key.found]
+    failures = [key.result for key in keys if not key.passed]
+    metadata: dict[str, Any] = {"foreign keys": captions.table(_KEY_COLUMNS, (key.line() for key in keys))}
+    examples = [(row, key.column, to) for key in looked_at if key.found for row, to in key.found.examples]
+    if examples:
+        names = ("row id", "column", "refers to")
+        metadata["first rows"] = captions.table(names, (dict(zip(names, one, strict=True)) for one in examples))
+    if not looked_at and not failures:
+        return _not_checked(keys[0].result.removeprefix(_NOT_CHECKED), metadata)
+    recent = sum(key.found.recent for key in looked_at if key.found)
+    references = sum(key.found.references for key in looked_at if key.found)
+    text = "; ".join(failures) or f"{_count(len(looked_at), 'key')} and {_count(references, 'reference')} looked at"
+    return Outcome(not failures, f"{text}{_recent(recent, 'row')}.", metadata)
+
+
+@dataclass(frozen=True)
+class _ForeignKey:
+    """What was found about one foreign key."""
+
+    column: str
+    to: str
+    passed: bool
+    result: str
+    found: Dangling | None = None
+
+    def line(self) -> dict[str, Any]:
+        numbers = (self.found.references, self.found.rows, self.found.parents, self.found.recent) if self.found else ()
+        values = (self.column, self.to, *(numbers or [None] * 4), self.result)
+        return dict(zip(_KEY_COLUMNS, values, strict=True))
+
+
+def _look_at(reference: Reference, entity: Entity, children: ExportedRows, find: FindRows) -> _ForeignKey:
+    """A key whose parents cannot be read is no reason to leave the others unseen."""
+    column, to = reference.column, reference.to
     if not reference.is_exported:
-        return _not_checked(f"m3ter exports no {reference.to}")
-    children, parents = find(entity.name), find(reference.to)
-    if children is None or parents is None:
-        return _absent(entity.name if children is None else reference.to)
-    parent_key = entities()[reference.to].primary_key
-    found = dangling(children.frame, reference.column, parents, row_id=entity.primary_key, key=parent_key)
-    lost = f"{_count(found.rows, 'row')} of {entity.name} refer to {found.parents:,} of {reference.to} not there"
-    text = lost if found.rows else f"{_count(found.references, 'row')} looked at"
-    metadata: dict[str, Any] = {
-        "rows with a reference": found.references,
-        "rows that refer to nothing": found.rows,
-        "missing ids": found.parents,
-        "rows written while the export ran": found.recent,
-    }
-    if found.examples:
-        names = (entity.primary_key, reference.column)
-        metadata["first rows"] = captions.table(names, (dict(zip(names, one, strict=True)) for one in found.examples))
-    return Outcome(not found.rows, f"{text}{_recent(found.recent, 'row')}.", metadata)
+        return _ForeignKey(column, to, True, f"{_NOT_CHECKED}m3ter exports no {to}")
+    try:
+        parents = find(to)
+        if parents is None:
+            return _ForeignKey(column, to, True, f"{_NOT_CHECKED}{to} is not in this export")
+        key = entities()[to].primary_key
+        found = dangling(children.frame, column, parents, row_id=entity.primary_key, key=key)
+    except Exception as error:
+        return _ForeignKey(column, to, False, f"{column} could not be checked: {_said(error)}")
+    lost = f"{column}: {_count(found.rows, 'row')} refer to {found.parents:,} of {to} not there"
+    return _ForeignKey(column, to, not found.rows, lost if found.rows else "passed", found)
 
 
 def bill_total_outcome(find: FindRows, *, bill: str, line_item: str) -> Outcome:
@@ -69,18 +113,21 @@ def bill_total_outcome(find: FindRows, *, bill: str, line_item: str) -> Outcome:
 
 def error_outcome(error: Exception) -> Outcome:
     """A check that could not be made."""
+    return Outcome(False, f"Could not be checked: {_said(error)}")
+
+
+def _said(error: Exception) -> str:
     # Polars may quote a cell that it cannot read, which might be personal.
-    is_silent = isinstance(error, pl.exceptions.PolarsError)
-    return Outcome(False, f"Could not be checked: {type(error).__name__ if is_silent else error}")
+    return type(error).__name__ if isinstance(error, pl.exceptions.PolarsError) else str(error)
 
 
 def _absent(name: str) -> Outcome:
     return _not_checked(f"{name} is not in this export")
 
 
-def _not_checked(why: str) -> Outcome:
+def _not_checked(why: str, metadata: Mapping[str, Any] = MappingProxyType({})) -> Outcome:
     """A check with nothing to look at. It counts as passed: to Dagster a check has either passed or failed."""
-    return Outcome(True, f"Not checked: {why}.", {CHECKED: False})
+    return Outcome(True, f"Not checked: {why}.", {CHECKED: False, **metadata})
 
 
 def _recent(count: int, what: str) -> str:

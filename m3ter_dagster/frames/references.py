@@ -17,7 +17,7 @@ from m3ter_dagster.model.entities import Entity
 
 SHOWN_ROWS = 10
 
-_ID, _KEY, _RECENT = "row id", "key", "is recent"
+_ID, _KEY, _RECENT, _THERE = "row id", "key", "is recent", "is there"
 
 
 @dataclass(frozen=True)
@@ -65,19 +65,17 @@ def references_of(entity: Entity) -> tuple[Reference, ...]:
 
 
 def dangling(children: pl.LazyFrame, column: str, parents: ExportedRows, *, row_id: str, key: str) -> Dangling:
-    """The values of `column` that are no `key` of the parents; rows are named by `row_id`."""
-    keys = children.select(pl.col(column).alias(_KEY)).drop_nulls().unique()
-    absent = keys.join(parents.frame.select(pl.col(key).alias(_KEY)), on=_KEY, how="anti")
-    missing, counted = pl.collect_all([absent, children.select(pl.col(column).count())], engine="streaming")
+    """The values of `column` that are no `key` of the parents, where each is unique; rows are named by `row_id`."""
+    used = children.select(pl.col(column).alias(_KEY)).drop_nulls().group_by(_KEY).len()
+    there = parents.frame.select(pl.col(key).alias(_KEY), pl.lit(True).alias(_THERE))
+    absent = pl.col(_KEY).filter(pl.col(_THERE).is_null()).implode()
+    found = used.join(there, on=_KEY, how="left").select(pl.col("len").sum(), absent).collect(engine="streaming")
+    references, missing = int(found.item(0, "len")), found.item(0, _KEY)
     if not len(missing):
-        return Dangling(counted.item(), 0, 0, 0, ())
+        return Dangling(references, 0, 0, 0, ())
     rows = children.select(
         pl.col(row_id).alias(_ID), pl.col(column).alias(_KEY), written_since(parents.read_from).alias(_RECENT)
-    ).join(missing.lazy(), on=_KEY, how="semi")
-    return _counted(rows, references=counted.item())
-
-
-def _counted(rows: pl.LazyFrame, *, references: int) -> Dangling:
+    ).filter(pl.col(_KEY).is_in(missing.implode()))
     recent = pl.col(_RECENT)
     counts = rows.select(rows=(~recent).sum(), parents=pl.col(_KEY).filter(~recent).n_unique(), recent=recent.sum())
     first = rows.filter(~recent).select(_ID, _KEY).sort(_ID).head(SHOWN_ROWS)
