@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 
 import dagster as dg
 
@@ -21,7 +22,13 @@ from m3ter_dagster.schedules import export_jobs, export_schedules, first_exports
 @dg.definitions
 def definitions() -> dg.Definitions:
     """The exports of exports.yaml and the environment, which are read here and nowhere further down."""
-    return build_definitions(load_exports(), load_settings())
+    return _built(load_exports(), load_settings())
+
+
+@lru_cache(maxsize=1)
+def _built(exports: Exports, settings: Settings) -> dg.Definitions:
+    """Dagster loads the definitions four times for one run."""
+    return build_definitions(exports, settings)
 
 
 def build_definitions(exports: Exports, settings: Settings) -> dg.Definitions:

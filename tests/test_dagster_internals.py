@@ -85,6 +85,24 @@ def test_the_instance_of_a_terminal_has_no_compute_logs_and_else_what_its_dagste
     assert not [path for path in tmp_path.rglob("*") if path.suffix in (".err", ".out", ".complete")]
 
 
+@dagster_still("lets its event log in SQLite be opened by a class of ours")
+def test_what_a_terminal_logs_is_in_dagster_s_own_files_which_it_keeps_open_a_few_at_a_time(tmp_path: Path) -> None:
+    with internals.open_instance_for_a_terminal(tmp_path) as instance:
+        assert isinstance(instance.event_log_storage, internals.EventLog)
+        runs = [run(instance).run_id for _ in range(5)]
+        assert [len(instance.all_logs(one, of_type=dg.DagsterEventType.STEP_SUCCESS)) for one in runs] == [2] * 5
+        assert len(open_logs()) == 4
+    assert open_logs() == []
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        assert not isinstance(instance.event_log_storage, internals.EventLog)
+        assert [len(instance.all_logs(one, of_type=dg.DagsterEventType.STEP_SUCCESS)) for one in runs] == [2] * 5
+        assert instance.get_latest_materialization_event(dg.AssetKey("bill"))
+
+
+def open_logs() -> list[str]:
+    return [path for one in Path("/proc/self/fd").iterdir() if (path := str(one.resolve())).endswith(".db")]
+
+
 @dagster_still("gives a job that is run in this process by the name `__ASSET_JOB`")
 def test_dagster_s_own_job_is_found_by_name(instance: dg.DagsterInstance) -> None:
     found = run(instance)
@@ -279,6 +297,7 @@ def test_no_other_file_calls_a_method_of_the_instance_that_is_not_public() -> No
     assert {file: names for file, names in used.items() if names} == {
         INTERNALS: {
             "all_instigator_state",
+            "dispose",  # of engines, and of the storage that our class extends
             "from_ref",
             "get_execution_plan_snapshot",
             "get_materialized_partitions",
