@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -24,35 +24,38 @@ def read_cell(type_: str, raw: bytes) -> Value:
     return None if raw == b"null" else _READERS[type_](raw)
 
 
-def compact_json(type_: str, raw: bytes) -> str:
-    """`raw` without white space between its parts; keys in their order, numbers with every digit.
+def compact_json(type_: str, raws: Sequence[bytes]) -> list[str]:
+    """JSON texts without white space between their parts; keys in their order, numbers with every digit.
 
     A repeated key or half a surrogate pair reads differently in every reader of the file, so both are refused.
     """
-    if not raw.startswith(b"{" if type_ == "object" else b"["):
+    opening = b"{" if type_ == "object" else b"["
+    if not all(raw.startswith(opening) for raw in raws):
         raise Unfit(f"must be a JSON {type_}")
-    text = msgspec.json.format(raw, indent=-1) if _holds_white_space(raw) else raw
-    if not _is_plainly_sound(text):
-        _check_soundness(text)
-    return text.decode()
+    if _holds_white_space(b"".join(raws)):
+        raws = [msgspec.json.format(raw, indent=-1) if _holds_white_space(raw) else raw for raw in raws]
+    if not _are_plainly_sound(b"[" + b",".join(raws) + b"]"):
+        for raw in raws:
+            _check_soundness(raw)
+    return [raw.decode() for raw in raws]
 
 
 def _holds_white_space(raw: bytes) -> bool:
     return b" " in raw or b"\n" in raw or b"\t" in raw or b"\r" in raw
 
 
-def _is_plainly_sound(text: bytes) -> bool:
+def _are_plainly_sound(texts: bytes) -> bool:
     """A cheap check that can only be wrong in one direction: what it doubts is looked at closely.
 
     A repeated key is one `":` less once it was read, unless an escaped quote before a colon makes up for it.
     """
-    if b"\\u0022" in text:
+    if b"\\u0022" in texts:
         return False
     try:
-        again = msgspec.json.encode(msgspec.json.decode(text))
+        again = msgspec.json.encode(msgspec.json.decode(texts))
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return False
-    return again.count(b'":') == text.count(b'":')
+    return again.count(b'":') == texts.count(b'":')
 
 
 def _check_soundness(text: bytes) -> None:
@@ -110,10 +113,10 @@ def _read_number(raw: bytes) -> float:
 
 
 _READERS: Mapping[str, Callable[[bytes], Value]] = {
-    "array": lambda raw: compact_json("array", raw),
+    "array": lambda raw: compact_json("array", [raw])[0],
     "boolean": _read_boolean,
     "integer": _read_integer,
     "number": _read_number,
-    "object": lambda raw: compact_json("object", raw),
+    "object": lambda raw: compact_json("object", [raw])[0],
     "string": _read_string,
 }

@@ -36,7 +36,6 @@ _TYPES: dict[str, Any] = {
     "string": str | None,
 }
 
-_BEFORE_A_NUMBER = (b":", b" ", b"\n", b"\t", b"\r")
 _NEGATIVE_ZERO = re.compile(rb":\s*-0(?![.0-9eE])")
 
 _UNESCAPED = re.compile(r'[^"\\\x00-\x1f]*')
@@ -80,13 +79,11 @@ class Decoder:
         return pl.concat(self._enclosing)
 
     def _decode_rows(self, page: bytes) -> tuple[_Cells, int, list[Breach]]:
-        if not _holds_negative_zero(page):
-            try:
-                rows = self._rows.decode(page)
-                return self._cells_at_once(rows, page), len(rows), []
-            except _ODD:
-                pass
-        return self._decode_by_row(raw_elements(page))
+        try:
+            rows = self._rows.decode(page)
+            return self._cells_at_once(rows, page), len(rows), []
+        except _ODD:
+            return self._decode_by_row(raw_elements(page))
 
     def _decode_by_row(self, raws: Sequence[bytes]) -> tuple[_Cells, int, list[Breach]]:
         """Only rows that are refused by themselves are read cell by cell. All stay in their order."""
@@ -103,7 +100,7 @@ class Decoder:
 
     def _decoded(self, raw: bytes) -> msgspec.Struct | None:
         try:
-            return None if _holds_negative_zero(raw) else self._row.decode(raw)
+            return None if _NEGATIVE_ZERO.search(raw) else self._row.decode(raw)
         except _ODD:
             return None
 
@@ -114,6 +111,8 @@ class Decoder:
             column.name: _series(column, self._values(column, values, page))
             for column, values in zip(self._columns, by_field, strict=False)
         }
+        if _holds_zero(cells, self._columns) and _NEGATIVE_ZERO.search(page):
+            raise Unfit("msgspec reads -0 as the integer 0")
         for name, values in zip(self._fields, by_field, strict=True):
             if name in self.unknown_fields:
                 self.unknown_fields[name] += sum(value is not _NULL for value in values)
@@ -121,7 +120,9 @@ class Decoder:
 
     def _values(self, column: Column, values: Sequence[Any], page: bytes) -> Sequence[Value]:
         if column.is_json:
-            return [None if (raw := bytes(value)) == b"null" else compact_json(column.type, raw) for value in values]
+            raws = list(map(bytes, values))
+            texts = iter(compact_json(column.type, [raw for raw in raws if raw != b"null"]))
+            return [None if raw == b"null" else next(texts) for raw in raws]
         if column.type != "integer" or not any(type(value) is float for value in values):
             return values
         # A float no longer tells which number was written: 10.0, or 10.00000000000000000001.
@@ -182,9 +183,9 @@ class Decoder:
         return pl.DataFrame(columns, schema=schema)
 
 
-def _holds_negative_zero(page: bytes) -> bool:
-    """Whether a page holds -0, which msgspec reads as the integer 0. Hardly any page gets as far as the expression."""
-    return any(before + b"-0" in page for before in _BEFORE_A_NUMBER) and bool(_NEGATIVE_ZERO.search(page))
+def _holds_zero(cells: _Cells, columns: Iterable[Column]) -> bool:
+    """Whether a number is zero, so that the page may hold -0: few pages get as far as the search for it."""
+    return any((cells[column.name] == 0).any() for column in columns if column.type == "number")
 
 
 def _page(raws: Iterable[bytes]) -> bytes:
