@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from m3ter_dagster.frames.difference import Difference, NotComparable, difference, write_keys
+from m3ter_dagster.frames.difference import Difference, NotComparable, difference, hashes, write_keys
 from m3ter_dagster.frames.schema import frame_schema
 from m3ter_dagster.model.entities import Entity, find_entity
 
@@ -24,7 +24,8 @@ def account(columns: Iterable[str] = COLUMNS) -> Entity:
 
 def keys_file(path: Path, rows: Sequence[tuple[str | int | None, ...]], entity: Entity | None = None) -> Path:
     entity = entity or account()
-    write_keys(pl.LazyFrame(rows, schema=frame_schema(entity), orient="row"), entity, path)
+    frame = pl.LazyFrame(rows, schema=frame_schema(entity), orient="row")
+    write_keys(frame.select(hashes(entity)), entity, path)
     return path
 
 

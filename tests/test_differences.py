@@ -13,6 +13,7 @@ from stores import Store
 
 from m3ter_dagster.delivery.destinations import Destinations
 from m3ter_dagster.delivery.differences import Compared, Previous, compare
+from m3ter_dagster.frames.difference import hashes
 from m3ter_dagster.frames.schema import frame_schema
 from m3ter_dagster.model.entities import Entity, find_entity
 
@@ -33,7 +34,15 @@ def compared(
         pl.lit(None, dtype=dtype).alias(name) for name, dtype in frame_schema(entity).items() if name != "id"
     )
     export = replace(EXPORT, id="now" if previous else "before")
-    return compare(frame, entity, previous=previous, destinations=to, export=export, to=["warehouse"], folder=folder)
+    return compare(
+        frame.select(hashes(entity)),
+        entity,
+        previous=previous,
+        destinations=to,
+        export=export,
+        to=["warehouse"],
+        folder=folder,
+    )
 
 
 def export_of(first: Compared, **changes: str) -> Previous:

@@ -619,7 +619,7 @@ def test_many_batches_lie_on_disk(reader_of: ReaderOf, serve: Serve, tmp_path: P
     pages = [[account(f"{number}-{row}") for row in range(5)] for number in range(9)]
     reading = read(reader_of(serve({"/accounts": list_of(*pages)}), batches=batches), "account")
     assert rows(reading) == [(record["id"],) for records in pages for record in records]
-    assert len(list(tmp_path.rglob("*.arrow"))) == 5
+    assert len(list(tmp_path.rglob("*.parquet"))) == 5
 
 
 def test_long_texts_make_small_batches(reader_of: ReaderOf, serve: Serve, tmp_path: Path) -> None:
@@ -627,7 +627,7 @@ def test_long_texts_make_small_batches(reader_of: ReaderOf, serve: Serve, tmp_pa
     pages = [[account(f"{number}", name="x" * 2000)] for number in range(4)]
     reading = read(reader_of(serve({"/accounts": list_of(*pages)}), batches=batches), "account")
     assert reading.frame.select(pl.col("name").str.len_chars().sum()).collect().item() == 8000
-    assert len(list(tmp_path.rglob("*.arrow"))) == 4
+    assert len(list(tmp_path.rglob("*.parquet"))) == 4
 
 
 # The end

@@ -15,7 +15,7 @@ import polars as pl
 
 from m3ter_dagster.model.entities import Entity
 
-_KEY, _ROW = "key", "row"
+KEY, ROW = "key", "row"
 _POLARS, _COLUMNS = "polars", "columns"
 """What the file's metadata says about the hashes."""
 
@@ -33,11 +33,15 @@ class Difference:
     changed: int
 
 
-def write_keys(frame: pl.LazyFrame, entity: Entity, path: Path) -> None:
-    """A Parquet file with a hash of each row's key and one of all its cells."""
+def hashes(entity: Entity) -> tuple[pl.Expr, pl.Expr]:
+    """A hash of the primary key, and one of all cells of the row."""
     columns = [column.name for column in entity.columns]
-    keys = frame.select(pl.col(entity.primary_key).hash().alias(_KEY), pl.struct(columns).hash().alias(_ROW))
-    keys.sink_parquet(path, metadata={_POLARS: pl.__version__, _COLUMNS: _columns_hash(entity)})
+    return pl.col(entity.primary_key).hash().alias(KEY), pl.struct(columns).hash().alias(ROW)
+
+
+def write_keys(keys: pl.LazyFrame, entity: Entity, path: Path) -> None:
+    """A Parquet file of the `hashes` of all rows."""
+    keys.select(KEY, ROW).sink_parquet(path, metadata={_POLARS: pl.__version__, _COLUMNS: _columns_hash(entity)})
 
 
 def _columns_hash(entity: Entity) -> str:
@@ -57,9 +61,9 @@ def difference(previous: Path, current: Path) -> Difference:
         raise NotComparable("the columns changed since the previous export, so every row would count as changed")
     before, now = pl.scan_parquet(previous), pl.scan_parquet(current)
     return Difference(
-        added=_count(now.join(before, on=_KEY, how="anti")),
-        removed=_count(before.join(now, on=_KEY, how="anti")),
-        changed=_count(now.join(before, on=_KEY, suffix="_before").filter(pl.col(_ROW) != pl.col(f"{_ROW}_before"))),
+        added=_count(now.join(before, on=KEY, how="anti")),
+        removed=_count(before.join(now, on=KEY, how="anti")),
+        changed=_count(now.join(before, on=KEY, suffix="_before").filter(pl.col(ROW) != pl.col(f"{ROW}_before"))),
     )
 
 

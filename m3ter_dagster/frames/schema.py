@@ -84,7 +84,7 @@ def frame_schema(table: Table) -> dict[str, type[pl.DataType]]:
 
 
 def spool_schema(entity: Entity) -> dict[str, type[pl.DataType]]:
-    """The columns of spooled rows: those of the export, and the one that tells records apart."""
+    """The columns of decoded rows: those of the export, and the one that tells records apart."""
     return {**frame_schema(entity), RECORD: pl.UInt32}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -40,12 +40,9 @@ def repeated_values(
     """
     present = frame.select(column).with_row_index(_ROW).filter(pl.col(column).is_not_null())
     hashes = present.select(pl.col(column).hash().alias(_HASH))
-    buckets = rows // hashes_at_once + 1
     suspects: list[int] = []
     total = 0
-    for bucket in range(buckets):
-        some = hashes.filter(pl.col(_HASH) % buckets == bucket).collect(engine="streaming")[_HASH].sort()
-        twice = some.filter(some == some.shift(1)).unique()
+    for twice in repeated_hashes(hashes, rows=rows, hashes_at_once=hashes_at_once):
         total += len(twice)
         suspects += twice.head(at_most - len(suspects)).to_list()
     if not suspects:
@@ -55,3 +52,12 @@ def repeated_values(
     values = [RepeatedValue(*row) for row in counted.collect(engine="streaming").iter_rows()]
     # Two values can have one hash, though hardly ever do: then a hash that came twice stands for no repeated value.
     return Repeated(values, total if total > len(suspects) else len(values))
+
+
+def repeated_hashes(hashes: pl.LazyFrame, *, rows: int, hashes_at_once: int = HASHES_AT_ONCE) -> Iterator[pl.Series]:
+    """The values that stand more than once in a frame of `rows` hashes, in one column."""
+    (column,) = hashes.collect_schema()
+    buckets = rows // hashes_at_once + 1
+    for bucket in range(buckets):
+        some = hashes.filter(pl.col(column) % buckets == bucket).collect(engine="streaming")[column].sort()
+        yield some.filter(some == some.shift(1)).unique()

@@ -20,10 +20,12 @@ class EntityUnreadable(Exception):
 
 @dataclass(frozen=True)
 class Reading:
-    """A whole entity, validated. `frame` is scanned from disk and lives as long as the run."""
+    """A whole entity, validated. Its frames are scanned from disk and live as long as the run."""
 
     entity: Entity
     frame: pl.LazyFrame
+    hashes: pl.LazyFrame
+    """What `frames.difference.hashes` gives for each row."""
     rows: int
     duplicates: int
     """Rows dropped because a newer version of the same record was read."""

@@ -131,7 +131,7 @@ class ExportIOManager(dg.ConfigurableIOManager):
         whole = previous_export(self._instance, org_id=export.org_id, schedule=schedule, export_id=export.id)
         part = whole.entities.get(read.entity.name) if whole else None
         return compare(
-            read.frame,
+            read.hashes,
             read.entity,
             previous=Previous(whole.export, msgspec.to_builtins(part.keys)) if whole and part else None,
             destinations=self._destinations,
