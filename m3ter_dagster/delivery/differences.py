@@ -43,7 +43,7 @@ def compare(
     to: Sequence[str],
     folder: Path,
 ) -> Compared:
-    """Deliver `hashes` (frames.difference), and say how they differ from those of `previous`. Only delivery can fail."""
+    """Deliver `frames.difference.hashes`, and say how they differ from those of `previous`. Only delivery can fail."""
     current = folder / f"{entity.name}-keys.parquet"
     write_keys(hashes, entity, current)
     name = f"{entity.name}_keys"

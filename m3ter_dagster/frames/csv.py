@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -44,20 +43,18 @@ class Csv:
 
     def count(self, path: Path) -> int:
         """Counts the rows below the header: line ends outside quotes, where a doubled quote closes and opens again."""
-        return sum(part.count(b"\n") for part in outside_quotes(path)) - 1
+        lines, quotes = 0, 0
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                *ended, rest = chunk.split(b"\n")
+                for line in ended:
+                    quotes += line.count(b'"')
+                    lines += not quotes & 1
+                quotes += rest.count(b'"')
+        return lines - 1
 
     def read(self, path: Path, table: Table) -> pl.LazyFrame:
         return pl.scan_csv(path, schema=frame_schema(table))
-
-
-def outside_quotes(path: Path) -> Iterator[bytes]:
-    """The bytes outside quotes, some at a time."""
-    is_quoted = 0
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            parts = chunk.split(b'"')
-            yield b"".join(parts[is_quoted::2])
-            is_quoted ^= (len(parts) - 1) % 2
 
 
 def _written(column: Column, *, escape_formulas: bool) -> pl.Expr:

@@ -6,9 +6,11 @@ import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from m3ter_dagster.frames.csv import outside_quotes
 from m3ter_dagster.frames.schema import SHOWN, Breach, shown
 from m3ter_dagster.usage.columns import FIXED_COLUMNS, METER, YEAR, UsageTable
+
+
+_CHUNK_BYTES = 1 << 20
 
 
 def is_blank(path: Path) -> bool:
@@ -64,9 +66,19 @@ def has_whole_rows(path: Path, columns: int) -> bool:
     It is also False where quotes or empty lines only make it look so: `first_broken_row` finds out.
     """
     commas, lines, last = 0, 0, b"\n"
-    for part in outside_quotes(path):
+    for part in _outside_quotes(path):
         commas, lines, last = commas + part.count(b","), lines + part.count(b"\n"), part[-1:] or last
     return commas == (lines + (last != b"\n")) * (columns - 1)
+
+
+def _outside_quotes(path: Path) -> Iterator[bytes]:
+    """The bytes outside quotes, some at a time."""
+    is_quoted = 0
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            parts = chunk.split(b'"')
+            yield b"".join(parts[is_quoted::2])
+            is_quoted ^= (len(parts) - 1) % 2
 
 
 def row_of_file(index: int) -> str:
