@@ -9,7 +9,6 @@ from pathlib import Path
 from m3ter_dagster.frames.schema import SHOWN, Breach, shown
 from m3ter_dagster.usage.columns import FIXED_COLUMNS, METER, YEAR, UsageTable
 
-
 _CHUNK_BYTES = 1 << 20
 
 
