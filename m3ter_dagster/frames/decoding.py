@@ -100,7 +100,7 @@ class Decoder:
 
     def _decoded(self, raw: bytes) -> msgspec.Struct | None:
         try:
-            return None if _NEGATIVE_ZERO.search(raw) else self._row.decode(raw)
+            return self._row.decode(raw)
         except _ODD:
             return None
 
@@ -111,8 +111,6 @@ class Decoder:
             column.name: _series(column, self._values(column, values, page))
             for column, values in zip(self._columns, by_field, strict=False)
         }
-        if _holds_zero(cells, self._columns) and _NEGATIVE_ZERO.search(page):
-            raise Unfit("msgspec reads -0 as the integer 0")
         for name, values in zip(self._fields, by_field, strict=True):
             if name in self.unknown_fields:
                 self.unknown_fields[name] += sum(value is not _NULL for value in values)
@@ -123,11 +121,10 @@ class Decoder:
             raws = list(map(bytes, values))
             texts = iter(compact_json(column.type, [raw for raw in raws if raw != b"null"]))
             return [None if raw == b"null" else next(texts) for raw in raws]
-        if column.type != "integer" or not any(type(value) is float for value in values):
+        if not _may_be_inexact(column, values, page):
             return values
-        # A float no longer tells which number was written: 10.0, or 10.00000000000000000001.
         pairs = zip(values, _field_decoder(column.api_field or "").decode(page), strict=True)
-        return [read_cell("integer", bytes(one.raw)) if type(value) is float else value for value, one in pairs]
+        return [read_cell(column.type, bytes(one.raw)) if _is_inexact(column, value) else value for value, one in pairs]
 
     def _decode_by_cell(self, raws: Sequence[bytes]) -> tuple[_Cells, int, list[Breach]]:
         breaches: list[Breach] = []
@@ -183,9 +180,15 @@ class Decoder:
         return pl.DataFrame(columns, schema=schema)
 
 
-def _holds_zero(cells: _Cells, columns: Iterable[Column]) -> bool:
-    """Whether a number is zero, so that the page may hold -0: few pages get as far as the search for it."""
-    return any((cells[column.name] == 0).any() for column in columns if column.type == "number")
+def _is_inexact(column: Column, value: Value) -> bool:
+    """Whether the value no longer tells what was written: for 10.0 also 10.00000000000000000001, for 0 also -0."""
+    return type(value) is float if column.type == "integer" else value == 0
+
+
+def _may_be_inexact(column: Column, values: Sequence[Value], page: bytes) -> bool:
+    if column.type == "integer":
+        return any(type(value) is float for value in values)
+    return column.type == "number" and 0.0 in values and bool(_NEGATIVE_ZERO.search(page))
 
 
 def _page(raws: Iterable[bytes]) -> bytes:
