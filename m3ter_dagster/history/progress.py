@@ -26,7 +26,7 @@ _FOLLOWED = {
     Type.RUN_FAILURE,
     Type.RUN_CANCELED,
 }
-_LOOK_EVERY_SECONDS = 0.5
+_LOOK_EVERY_SECONDS = 1.0
 
 
 @dataclass
