@@ -9,7 +9,8 @@ from pathlib import Path
 from m3ter_dagster.frames.schema import SHOWN, Breach, shown
 from m3ter_dagster.usage.columns import FIXED_COLUMNS, METER, YEAR, UsageTable
 
-_CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 8 << 20
+_LONGEST_ROW = 4 * CHUNK_BYTES
 
 
 def is_blank(path: Path) -> bool:
@@ -59,25 +60,40 @@ def missing_columns(header: Sequence[str], table: UsageTable) -> Iterator[Breach
             yield Breach(None, names[0], f"missing, and there are {', '.join(unknown)[:SHOWN]!r}", rule)
 
 
-def has_whole_rows(path: Path, columns: int) -> bool:
+def chunks(path: Path) -> Iterator[bytes]:
+    """The file, its header included, in pieces of whole rows. One whose quotes are not in pairs is cut anywhere."""
+    rest = b""
+    with path.open("rb") as file:
+        while block := file.read(CHUNK_BYTES):
+            rest += block
+            end = _end_of_whole_rows(rest) or (len(rest) if len(rest) > _LONGEST_ROW else 0)
+            if end:
+                yield rest[:end]
+            rest = rest[end:]
+    if rest:
+        yield rest
+
+
+def _end_of_whole_rows(piece: bytes) -> int:
+    """Where the last line begins that has an even number of quotes before it."""
+    end, quotes = len(piece), piece.count(b'"')
+    while end > 0:
+        line = piece.rfind(b"\n", 0, end) + 1
+        quotes -= piece.count(b'"', line, end)
+        if quotes % 2 == 0:
+            return line
+        end = line - 1
+    return 0
+
+
+def has_whole_rows(rows: bytes, columns: int) -> bool:
     """Whether the rows have as many fields as `columns` in total. Polars refuses a row with more and fills up others.
 
     It is also False where quotes or empty lines only make it look so: `first_broken_row` finds out.
     """
-    commas, lines, last = 0, 0, b"\n"
-    for part in _outside_quotes(path):
-        commas, lines, last = commas + part.count(b","), lines + part.count(b"\n"), part[-1:] or last
-    return commas == (lines + (last != b"\n")) * (columns - 1)
-
-
-def _outside_quotes(path: Path) -> Iterator[bytes]:
-    """The bytes outside quotes, some at a time."""
-    is_quoted = 0
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            parts = chunk.split(b'"')
-            yield b"".join(parts[is_quoted::2])
-            is_quoted ^= (len(parts) - 1) % 2
+    outside_quotes = b"".join(rows.split(b'"')[::2])
+    lines = outside_quotes.count(b"\n") + (not rows.endswith(b"\n"))
+    return outside_quotes.count(b",") == lines * (columns - 1)
 
 
 def row_of_file(index: int) -> str:

@@ -123,7 +123,7 @@ class UsageReader:
         job_id = self._exports.export(request_body(selection, window, meters), file, tell=tell)
         buckets = Window(_BUCKETS[selection.aggregation_frequency](window.start), window.end)
         try:
-            return job_id, read_usage(file, table, buckets, self._folder / f"{table.name}-{job_id}.parquet")
+            return job_id, read_usage(file, table, buckets, self._folder / f"{table.name}-{job_id}")
         finally:
             file.unlink(missing_ok=True)
 

@@ -5,6 +5,7 @@ Everything is streamed: memory does not grow with the measurements, however many
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from m3ter_dagster.frames.uniqueness import repeated_values
 from m3ter_dagster.model.time_periods import Window
 from m3ter_dagster.usage.columns import ACCOUNT, METER, TIME, UID, YEAR, UsageTable
 from m3ter_dagster.usage.files import (
+    chunks,
     first_broken_row,
     has_whole_rows,
     header_breaches,
@@ -63,21 +65,15 @@ def no_usage(table: UsageTable) -> Usage:
 
 
 def read_usage(path: Path, table: UsageTable, window: Window, to: Path) -> Usage:
-    """The rows of the file at `path`, kept at `to`. SchemaBreached if a row does not fit the table or the window."""
+    """The rows of the file at `path`, kept in a folder `to`. SchemaBreached if one does not fit the table or window."""
     if is_blank(path):
         return no_usage(table)
     header = read_header(path)
     _refuse(table, header_breaches(header, table))
-    # Polars reads a quote in a header's name as two.
-    text = pl.scan_csv(path, schema=dict.fromkeys(header, pl.String), has_header=False, skip_rows=1)
-    typed = text.select(
-        *(_cell(column.name, column.type, header) for column in table.columns),
-        breaks_a_rule(table, header, window).alias(_BAD),
-    )
-    kept = _kept(typed, path, table, header, to)
+    kept = _kept(path, table, header, window, to)
     rows, bad = kept.select(pl.len().alias("rows"), pl.col(_BAD).sum()).collect(engine="streaming").row(0)
     if bad:
-        raise _breached(table, _breaches(text, kept, table, header, window), bad)
+        raise _breached(table, _breaches(path, kept, table, header, window), bad)
     if rows:
         _refuse(table, missing_columns(header, table))
     frame = kept.drop(_BAD)
@@ -97,16 +93,30 @@ def read_usage(path: Path, table: UsageTable, window: Window, to: Path) -> Usage
     )
 
 
-def _kept(typed: pl.LazyFrame, path: Path, table: UsageTable, header: Sequence[str], to: Path) -> pl.LazyFrame:
-    """The rows on disk, read once. Polars fills up rows that are cut off, and says little of what it cannot read."""
-    if not has_whole_rows(path, len(header)):
-        _refuse(table, [first_broken_row(path, header, table)])
-    try:
-        typed.sink_parquet(to, compression="lz4")
-    except pl.exceptions.PolarsError as error:
-        unreadable = Breach(None, "unknown", f"{type(error).__name__} of polars", "must be CSV")
-        _refuse(table, [first_broken_row(path, header, table) or unreadable])
-    return pl.scan_parquet(to)
+def _kept(path: Path, table: UsageTable, header: Sequence[str], window: Window, to: Path) -> pl.LazyFrame:
+    """The rows on disk, read once, some at a time: polars itself would take more memory for more rows."""
+    shutil.rmtree(to, ignore_errors=True)  # what an earlier try has left
+    to.mkdir()
+    columns = [_cell(column.name, column.type, header) for column in table.columns]
+    is_whole = True
+    for number, rows in enumerate(chunks(path)):
+        if is_whole and not has_whole_rows(rows, len(header)):
+            is_whole = False
+            # Polars fills up rows that are cut off, and says little of what it cannot read.
+            _refuse(table, [first_broken_row(path, header, table)])
+        text = pl.scan_csv(rows, **_as_text(header, skip_rows=0 if number else 1), raise_if_empty=False)
+        typed = text.select(*columns, breaks_a_rule(table, header, window).alias(_BAD))
+        try:
+            typed.sink_parquet(to / f"{number:06}.parquet", compression="lz4", statistics=False)
+        except pl.exceptions.PolarsError as error:
+            unreadable = Breach(None, "unknown", f"{type(error).__name__} of polars", "must be CSV")
+            _refuse(table, [first_broken_row(path, header, table) or unreadable])
+    return pl.scan_parquet(to / "*.parquet")
+
+
+def _as_text(header: Sequence[str], *, skip_rows: int) -> dict[str, Any]:
+    """How polars reads m3ter's file. It reads a quote in a header's name as two, so the header is skipped."""
+    return {"schema": dict.fromkeys(header, pl.String), "has_header": False, "skip_rows": skip_rows}
 
 
 def _refuse(table: UsageTable, breaches: Iterable[Breach | None]) -> None:
@@ -123,16 +133,15 @@ def _cell(name: str, type_: str, header: Sequence[str]) -> pl.Expr:
     return pl.col(name).cast(pl.Float64, strict=False) if type_ == "number" else pl.col(name)
 
 
-def _breaches(
-    text: pl.LazyFrame, kept: pl.LazyFrame, table: UsageTable, header: Sequence[str], window: Window
-) -> list[Breach]:
-    """The first breaches, looked up in the text."""
+def _breaches(path: Path, kept: pl.LazyFrame, table: UsageTable, header: Sequence[str], window: Window) -> list[Breach]:
+    """The first breaches, looked up in the file."""
     checked = rules(table, header, window)
     numbers = (
         kept.with_row_index("row").filter(_BAD).select("row").head(SHOWN_BREACHES).collect(engine="streaming")["row"]
     )
     names = list(dict.fromkeys([name for name, _, _ in checked]))
     found = [rule.alias(f"rule {index}") for index, (_, _, rule) in enumerate(checked)]
+    text = pl.scan_csv(path, **_as_text(header, skip_rows=1))
     rows = text.with_row_index("row").filter(pl.col("row").is_in(numbers.implode())).select("row", *names, *found)
     columns = {column.name: column for column in table.columns}
     breaches: list[Breach] = []
