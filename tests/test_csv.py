@@ -25,7 +25,7 @@ Cell = str | None
 
 def write(frame: pl.DataFrame, entity: Entity, folder: Path) -> Path:
     path = folder / f"{entity.name}.csv"
-    Csv().write(frame.lazy(), entity, path)
+    Csv().write([frame.lazy()], entity, path)
     return path
 
 
@@ -184,8 +184,8 @@ def test_what_a_spreadsheet_takes_for_a_formula_is_escaped_only_when_asked(tmp_p
     entity = entities()["product"]
     values = {"id": "p", "name": text, "code": "a=b", "customFields": '{"a":1}', "version": -1}
     frame = pl.LazyFrame({name: [values.get(name)] for name in frame_schema(entity)}, schema=frame_schema(entity))
-    Csv().write(frame, entity, tmp_path / "data.csv")
-    Csv(escape_formulas=True).write(frame, entity, tmp_path / "escaped.csv")
+    Csv().write([frame], entity, tmp_path / "data.csv")
+    Csv(escape_formulas=True).write([frame], entity, tmp_path / "escaped.csv")
     assert Csv().read(tmp_path / "data.csv", entity).collect().equals(frame.collect())
     escaped = Csv().read(tmp_path / "escaped.csv", entity).collect()
     assert escaped.equals(frame.collect().with_columns(name=pl.lit(f"'{text}")))

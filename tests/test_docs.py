@@ -41,7 +41,7 @@ def write_bills(path: Path) -> None:
     """Rows with a text that pandas would take as missing, and a number with a fraction."""
     cells = {"id": ["a", "b", "c"], "version": [1, 2, None], "billTotal": [1.0, 2.5, None], "createdBy": TEXTS}
     columns = {name: cells.get(name, [None] * ROWS) for name in frame_schema(BILL)}
-    Csv().write(pl.LazyFrame(columns, schema=frame_schema(BILL)), BILL, path)
+    Csv().write([pl.LazyFrame(columns, schema=frame_schema(BILL))], BILL, path)
 
 
 @pytest.mark.parametrize("code", PYTHON, ids=["polars", "pandas", "duckdb"])

@@ -112,7 +112,7 @@ FRAME = line_items(PLAIN_ROWS)
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("readers") / "bill_line_item.csv"
-    Csv().write(FRAME.lazy(), LINE_ITEM, path)
+    Csv().write([FRAME.lazy()], LINE_ITEM, path)
     return path
 
 
@@ -227,7 +227,7 @@ def test_postgresql_copies_it_and_tells_null_from_empty_text(postgres: Any, file
 @pytest.mark.parametrize("entity", entities().values(), ids=lambda entity: entity.name)
 def test_postgresql_copies_an_empty_file_of_any_entity(postgres: Any, entity: Entity, tmp_path: Path) -> None:
     path = tmp_path / f"{entity.name}.csv"
-    Csv().write(pl.LazyFrame(schema=frame_schema(entity)), entity, path)
+    Csv().write([pl.LazyFrame(schema=frame_schema(entity))], entity, path)
     create_table(postgres, entity)
     copy(postgres, entity, path)
     with postgres.cursor() as cursor:
@@ -238,7 +238,7 @@ def test_postgresql_copies_an_empty_file_of_any_entity(postgres: Any, entity: En
 def test_frictionless_validates_it_against_its_descriptor(tmp_path: Path) -> None:
     path = tmp_path / "bill_line_item.csv"
     frame = line_items(plain=50)
-    Csv().write(frame.lazy(), LINE_ITEM, path)
+    Csv().write([frame.lazy()], LINE_ITEM, path)
     report = validate(path, LINE_ITEM)
     assert report.valid, report.flatten(["rowNumber", "fieldName", "note"])[:5]
     assert report.tasks[0].stats["rows"] == len(frame)
@@ -246,7 +246,7 @@ def test_frictionless_validates_it_against_its_descriptor(tmp_path: Path) -> Non
 
 def test_frictionless_finds_what_is_wrong(tmp_path: Path) -> None:
     path = tmp_path / "bill_line_item.csv"
-    Csv().write(line_items(plain=1).lazy(), LINE_ITEM, path)
+    Csv().write([line_items(plain=1).lazy()], LINE_ITEM, path)
     path.write_text(path.read_text(encoding="utf-8").replace("plain-0,1,", "plain-0,one,"), encoding="utf-8")
     assert validate(path, LINE_ITEM).flatten(["rowNumber", "fieldName"]) == [[2, "version"]]
 

@@ -93,7 +93,7 @@ def test_rows_are_read_by_name_typed_and_completed(tmp_path: Path) -> None:
 def test_it_is_written_with_the_rules_of_this_project(tmp_path: Path) -> None:
     file = tmp_path / "out.csv"
     found = read(tmp_path, f"{HEADER}\n{ROW}\n")
-    assert Csv().write(found.frame, RAW, file) == 1
+    assert Csv().write([found.frame], RAW, file) == 1
     assert file.read_text() == (
         '"meter_id","timestamp","uid","ets","received_at","account_id","Gigabytes (ORIGINAL)",'
         '"Region, ""where"" (ORIGINAL)","Calls\nmade (ORIGINAL)"\n'
@@ -106,7 +106,7 @@ def test_it_is_written_with_the_rules_of_this_project(tmp_path: Path) -> None:
 def test_an_empty_file_has_its_columns(tmp_path: Path, text: str) -> None:
     found = read(tmp_path, text)
     assert found.rows == 0
-    assert Csv().write(found.frame, RAW, tmp_path / "out.csv") == 0
+    assert Csv().write([found.frame], RAW, tmp_path / "out.csv") == 0
 
 
 def test_a_year_is_told_from_the_time_where_m3ter_gives_none(tmp_path: Path) -> None:

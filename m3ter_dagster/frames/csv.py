@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -27,15 +28,20 @@ class Csv:
 
     escape_formulas: bool = False
 
-    def write(self, frame: pl.LazyFrame, table: Table, path: Path) -> int:
-        """Write the file. Names in its header are quoted: DuckDB judges by the first rows whether a file has quotes."""
+    def write(self, parts: Iterable[pl.LazyFrame], table: Table, path: Path) -> int:
+        """Write the file. Names in its header are quoted: DuckDB judges by the first rows whether a file has quotes.
+
+        Part by part, since polars reads the rows of one frame faster than it writes them, and keeps what has to wait.
+        """
         header = ",".join('"' + column.name.replace('"', '""') + '"' for column in table.columns)
+        written = [_written(column, escape_formulas=self.escape_formulas) for column in table.columns]
+        expected = 0
         with path.open("wb") as file:
             file.write(f"{header}\n".encode())
-            file.flush()
-            written = [_written(column, escape_formulas=self.escape_formulas) for column in table.columns]
-            frame.select(written).sink_csv(file, include_header=False)
-        expected = frame.select(pl.len()).collect().item()
+            for part in parts:
+                file.flush()
+                part.select(written).sink_csv(file, include_header=False)
+                expected += part.select(pl.len()).collect().item()
         found = self.count(path)
         if found != expected:
             raise RowsLost(self.name, table.name, expected=expected, found=found)

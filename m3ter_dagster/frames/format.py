@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import polars as pl
 
     from m3ter_dagster.model.entities import Table
@@ -36,11 +38,11 @@ class Format(Protocol):
         """The media type that a store records for the object."""
         ...
 
-    def write(self, frame: pl.LazyFrame, table: Table, path: Path) -> int:
-        """Write the whole frame, with the table's columns in their order, and return the number of rows.
+    def write(self, parts: Iterable[pl.LazyFrame], table: Table, path: Path) -> int:
+        """Write all parts of a frame, with the table's columns in their order, and return the number of rows.
 
-        The file is read back and counted: RowsLost if it holds fewer or more rows than the frame. An empty frame also
-        gives a file that shows its columns. Memory does not grow with the rows.
+        The file is read back and counted: RowsLost if it holds fewer or more rows than the frame. No part, or an empty
+        one, also gives a file that shows its columns. Memory does not grow with the number of parts.
         """
         ...
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -24,6 +24,8 @@ class Reading:
 
     entity: Entity
     frame: pl.LazyFrame
+    parts: Sequence[pl.LazyFrame]
+    """The same rows, one part after the other."""
     hashes: pl.LazyFrame
     """What `frames.difference.hashes` gives for each row."""
     rows: int

@@ -76,10 +76,18 @@ class Spool:
             self._write_batch()
         if self._breached:
             raise SchemaBreached(self.entity.name, self._breaches, self._breached.total())
-        frame, rows = self._without_stale()
+        parts = [pl.scan_parquet(part) for part in sorted(self._folder.iterdir())]
+        frame = pl.scan_parquet(self._folder / "*.parquet") if parts else self._empty_frame()
+        stale = self._stale_records(frame)
+        if len(stale):
+            frame, *parts = (one.filter(~pl.col(RECORD).is_in(stale.implode())) for one in (frame, *parts))
+        rows = frame.select(pl.len()).collect().item() if len(stale) else self.rows
+        self._check_primary_key(frame)
+        columns = list(frame_schema(self.entity))
         return Reading(
             entity=self.entity,
-            frame=frame.select(list(frame_schema(self.entity))),
+            frame=frame.select(columns),
+            parts=[part.select(columns) for part in parts],
             hashes=frame.select(KEY, ROW),
             rows=rows,
             duplicates=self.rows - rows,
@@ -123,19 +131,13 @@ class Spool:
             if self._breached[breach.column] <= KEPT_BREACHES:
                 self._breaches.append(breach)
 
-    def _without_stale(self) -> tuple[pl.LazyFrame, int]:
-        """The rows of each record's newest copy: that of the highest version, among equals the one read last."""
-        if not self._batches_written:
-            return pl.LazyFrame(schema={**spool_schema(self.entity), KEY: pl.UInt64, ROW: pl.UInt64}), 0
-        frame = pl.scan_parquet(self._folder / "*.parquet")
-        stale = self._stale_records(frame)
-        if len(stale):
-            frame = frame.filter(~pl.col(RECORD).is_in(stale.implode()))
-        rows = frame.select(pl.len()).collect().item() if len(stale) else self.rows
-        self._check_primary_key(frame)
-        return frame, rows
+    def _empty_frame(self) -> pl.LazyFrame:
+        return pl.LazyFrame(schema={**spool_schema(self.entity), KEY: pl.UInt64, ROW: pl.UInt64})
 
     def _stale_records(self, frame: pl.LazyFrame) -> pl.Series:
+        """The records of which there is a newer copy: one of a higher version, or among equals one read later."""
+        if not self._batches_written:
+            return pl.Series([], dtype=pl.UInt32)
         copies = self._decoder.enclosing_records() if self.entity.elements else self._suspects(frame)
         newest_first = copies.sort([RECORD_VERSION, RECORD], descending=True, nulls_last=True)
         return newest_first.filter(~pl.col(RECORD_ID).is_first_distinct())[RECORD]

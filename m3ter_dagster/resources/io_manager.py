@@ -119,7 +119,7 @@ class ExportIOManager(dg.ConfigurableIOManager):
         file = Path(self._folder.name) / f"{table.name}.{self._format.suffix}"
         type, name = (TYPE, self._usage_file(table.name)) if isinstance(read, UsageReading) else (table.name, None)
         try:
-            rows = self._format.write(read.frame, table, file)
+            rows = self._format.write(read.parts, table, file)
             return rows, self._destinations.deliver(
                 file, export, type, to=self.destinations, kind=self._format, name=name
             )

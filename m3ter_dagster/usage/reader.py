@@ -54,6 +54,10 @@ class UsageReading:
         return self.usage.frame
 
     @property
+    def parts(self) -> Sequence[pl.LazyFrame]:
+        return self.usage.parts
+
+    @property
     def sums(self) -> dict[str, Any]:
         """Sums together with what was selected: exports of equal selections can be compared, meter by meter."""
         return {

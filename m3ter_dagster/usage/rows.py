@@ -46,9 +46,11 @@ def _breached(table: UsageTable, breaches: Sequence[Breach], total: int) -> Sche
 
 @dataclass(frozen=True)
 class Usage:
-    """The rows of one usage export, validated. `frame` is scanned from disk."""
+    """The rows of one usage export, validated. Its frames are scanned from disk."""
 
     frame: pl.LazyFrame
+    parts: Sequence[pl.LazyFrame]
+    """The same rows, one part after the other."""
     rows: int
     unknown_columns: tuple[str, ...]
     """Columns of m3ter's file that the table does not have."""
@@ -61,7 +63,7 @@ class Usage:
 
 
 def no_usage(table: UsageTable) -> Usage:
-    return Usage(pl.LazyFrame(schema=frame_schema(table)), 0, (), (), frozenset(), frozenset(), {})
+    return Usage(pl.LazyFrame(schema=frame_schema(table)), (), 0, (), (), frozenset(), frozenset(), {})
 
 
 def read_usage(path: Path, table: UsageTable, window: Window, to: Path) -> Usage:
@@ -84,6 +86,7 @@ def read_usage(path: Path, table: UsageTable, window: Window, to: Path) -> Usage
         raise _breached(table, breaches, repeated.total)
     return Usage(
         frame=frame,
+        parts=[pl.scan_parquet(part).drop(_BAD) for part in sorted(to.iterdir())],
         rows=rows,
         unknown_columns=tuple(name for name in header if name not in frame_schema(table)),
         empty_columns=_empty(frame, rows),
