@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
+BENCH := .venv-bench
 HOME_OF_DAGSTER := $(CURDIR)/.dagster
 PORT ?= 3000
 AUDIT := $(BIN)/pip-audit --strict --disable-pip --no-deps --progress-spinner off --requirement
 
-.PHONY: help demo test test-fast mutants check fix ui lock audit browser clean
+.PHONY: help demo test test-fast mutants bench profile check fix ui lock audit browser clean
 
 help: ## This list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -24,6 +25,12 @@ test-fast: $(INSTALLED) ## The tests that start no server, no browser and no oth
 mutants: $(INSTALLED) ## Which changes of frames/ and m3ter/ no test would notice (takes long; MUTANTS names some)
 	$(BIN)/mutmut run $(MUTANTS)
 	$(BIN)/mutmut results
+
+bench: $(INSTALLED) $(BENCH)/installed ## CPU and memory beside a script and dlt (OPTIONS="--rounds 1 --line-items 50000 ...")
+	$(BIN)/python -m bench run --pipelines-python $(BENCH)/bin/python $(OPTIONS)
+
+profile: $(INSTALLED) ## Where the CPU of a line item goes, stage by stage
+	$(BIN)/python -m bench.stages $(OPTIONS)
 
 check ui: export DAGSTER_HOME := $(HOME_OF_DAGSTER)
 
@@ -47,6 +54,8 @@ ui: $(INSTALLED) $(HOME_OF_DAGSTER)/dagster.yaml ## Dagster's UI over the sample
 lock: $(INSTALLED) ## Pin the newest allowed versions of everything in requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --all-extras --no-header --no-annotate \
 		--no-emit-index-url --no-emit-find-links pyproject.toml --output-file requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --no-header --no-annotate \
+		--no-emit-index-url --no-emit-find-links bench/requirements.in --output-file bench/requirements.lock
 
 audit: $(INSTALLED) ## Known vulnerabilities of what requirements.lock pins (asks the package index)
 	$(AUDIT) requirements.lock
@@ -55,12 +64,17 @@ browser: ## Debian's chromium, only for the tests in a browser (needs root)
 	command -v chromium >/dev/null || { apt-get update && apt-get install --yes --no-install-recommends chromium; }
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) .dagster demo-output mutants .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(BENCH) .dagster demo-output bench-result.md bench-growth.md mutants .pytest_cache .ruff_cache .hypothesis
 
 $(INSTALLED): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+$(BENCH)/installed: bench/requirements.lock
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement $<
 	touch $@
 
 $(HOME_OF_DAGSTER)/dagster.yaml: dagster.yaml

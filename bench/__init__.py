@@ -1,0 +1,1 @@
+"""How fast an export is: measured beside other ways to get the same rows, over a loopback API."""
