@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from bench.organization import Data
@@ -48,6 +48,14 @@ def growth_curve(used: Mapping[Data, Used]) -> str:
             for data, one in used.items()
         ),
     )
+
+
+def stage_table(stages: Mapping[str, Mapping[str, float]], *, is_part: Callable[[str], bool]) -> str:
+    """Microseconds a line item by kind of line items and stage; parts of a stage do not count in the sum."""
+    names = list(next(iter(stages.values())))
+    rows = [[name, *(f"{found[name]:.1f}" for found in stages.values())] for name in names]
+    sums = [sum(spent for name, spent in found.items() if not is_part(name)) for found in stages.values()]
+    return _table(["us a line item", *stages], [*rows, ["all stages", *(f"{one:.1f}" for one in sums)]])
 
 
 def _row(run: Run, used: Mapping[Run, Used], fewer: int) -> list[str]:

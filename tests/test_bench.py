@@ -11,8 +11,9 @@ import pytest
 from bench.organization import Data, Organization
 from bench.rounds import MEASURE, BenchmarkFailed, Run, Used, measure
 from bench.servers import Servers, running_servers
+from bench.stages import OF_IT, profile
 from bench.subjects import fixed_subjects, subjects
-from bench.tables import comparison, growth_curve
+from bench.tables import comparison, growth_curve, stage_table
 
 HERE = Path(sys.executable)
 """The script also runs without orjson, which only the benchmark's venv has."""
@@ -47,6 +48,16 @@ def test_a_subject_that_ends_with_an_error_ends_the_benchmark(servers: Servers) 
     fails = replace(subjects()["fetch"], command=lambda _: [sys.executable, "-c", "exit('no such thing')"])
     with pytest.raises(BenchmarkFailed, match=r"fetch ended with 1:\nno such thing"):
         measure(Run(fails, ODD), servers, HERE)
+
+
+@pytest.mark.slow
+def test_every_stage_is_timed(servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in servers.store_environment.items():
+        monkeypatch.setenv(name, value)
+    seconds = profile(ODD, servers, tmp_path)
+    first, *_, last = seconds
+    assert (first, last) == ("bodies fetched", "bill totals")
+    assert seconds["decoded to frames"] > 0
 
 
 def test_what_a_command_leaves_running_counts(tmp_path: Path) -> None:
@@ -95,6 +106,13 @@ def test_the_comparison_divides_ours_by_each() -> None:
 
 def test_the_growth_curve_is_per_row_of_all_entities() -> None:
     assert "| 130 | 1.4 | 10000 | 50 |" in growth_curve({ODD: Used(1.4, 50)})
+
+
+def test_a_part_of_a_stage_does_not_count_twice() -> None:
+    text = stage_table(
+        {"odd": {"decoded": 3.0, "of it JSON": 1.0, "rules": 0.5}}, is_part=lambda n: n.startswith(OF_IT)
+    )
+    assert text.splitlines()[-1] == "| all stages | 3.5 |"
 
 
 def _pages(organization: Organization, path: str) -> Iterator[bytes]:
