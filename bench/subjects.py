@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import tempfile
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -16,6 +17,7 @@ import polars as pl
 from bench.organization import Data
 from bench.servers import BUCKET, Servers
 
+PROJECT = Path(__file__).parents[1]
 PIPELINES = Path(__file__).parent / "pipelines"
 LINE_ITEM = "bill_line_item"
 THREE = ("account", "bill", LINE_ITEM)
@@ -72,8 +74,15 @@ def fixed_subjects() -> Mapping[str, Subject]:
 
 def _export(name: str, caption: str, entities: Sequence[str]) -> Subject:
     chosen = ["--entities", ",".join(entities)] if entities else []
-    command = [str(Path(sys.executable).with_name("m3ter-dagster")), "export", *chosen]
+    command = [sys.executable, "-c", _m3ter_dagster(), "export", *chosen]
     return Subject(name, caption, lambda _: command, _export_environment, _delivered)
+
+
+def _m3ter_dagster() -> str:
+    """The command of this checkout, whichever one the venv was made for."""
+    scripts = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
+    module, _, function = scripts["m3ter-dagster"].partition(":")
+    return f"import sys; from {module} import {function}; sys.exit({function}())"
 
 
 def _pipeline(name: str, caption: str, program: str, *arguments: str) -> Subject:
@@ -98,7 +107,7 @@ def _export_environment(place: Place) -> dict[str, str]:
     return {
         **_plain(place),
         **place.servers.store_environment,
-        "PYTHONPATH": str(Path(__file__).parents[1]),
+        "PYTHONPATH": str(PROJECT),
         "DAGSTER_HOME": str(home),
         "M3TER_API_KEY": "key",
         "M3TER_API_SECRET": "secret",
