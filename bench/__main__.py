@@ -81,7 +81,7 @@ def growth(line_items: str, subject: str, kind: str, pipelines_python: Path, out
         for count in map(int, line_items.split(",")):
             data = Data(kind, count // LINE_ITEMS_OF_A_BILL, count, count // ROWS_OF_AN_ACCOUNT)
             used[data] = measure(Run(subjects()[subject], data), servers, pipelines_python.absolute())
-            _tell(f"{count:,} line items: {used[data].cpu_seconds:.1f} CPU s, {used[data].peak_megabytes:.0f} MB")
+            _tell(f"{count:,} line items: {used[data]}")
     text = growth_curve(used)
     output.write_text(text, encoding="utf-8")
     click.echo(text)

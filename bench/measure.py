@@ -24,6 +24,7 @@ def measure(command: list[str]) -> dict[str, float]:
     is more: exact for a command of one process, at most too high for others.
     """
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    started = time.monotonic()
     command_id, exit_code, peak = subprocess.Popen(command).pid, 0, 0
     while True:
         try:
@@ -38,6 +39,7 @@ def measure(command: list[str]) -> dict[str, float]:
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return {
         "exit_code": exit_code,
+        "wall_seconds": time.monotonic() - started,
         "cpu_seconds": used.ru_utime + used.ru_stime,
         "peak_megabytes": max(peak, used.ru_maxrss) / 1024,
     }

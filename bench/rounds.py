@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from statistics import median
 
@@ -27,6 +27,10 @@ class BenchmarkFailed(Exception):
 class Used:
     cpu_seconds: float
     peak_megabytes: float
+    wall_seconds: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.cpu_seconds:.1f} CPU s, {self.wall_seconds:.0f} s, {self.peak_megabytes:.0f} MB"
 
 
 @dataclass(frozen=True)
@@ -45,13 +49,10 @@ def measured(
     for number in range(rounds):
         for run in runs:
             used = measure(run, servers, pipelines_python)
-            tell(
-                f"round {number + 1} of {rounds}: {run.subject.name} {run.data.organization_id} "
-                f"{used.cpu_seconds:.1f} CPU s, {used.peak_megabytes:.0f} MB"
-            )
+            tell(f"round {number + 1} of {rounds}: {run.subject.name} {run.data.organization_id} {used}")
             found[run].append(used)
     return {
-        run: Used(median(one.cpu_seconds for one in used), median(one.peak_megabytes for one in used))
+        run: Used(*(median(getattr(one, figure.name) for one in used) for figure in fields(Used)))
         for run, used in found.items()
     }
 
@@ -88,4 +89,4 @@ def _used(subject: Subject, place: Place) -> Used:
     found = json.loads(result.read_text())
     if found["exit_code"]:
         raise BenchmarkFailed(f"{subject.name} ended with {found['exit_code']}:\n{output.read_text()[-4000:]}")
-    return Used(found["cpu_seconds"], found["peak_megabytes"])
+    return Used(found["cpu_seconds"], found["peak_megabytes"], found["wall_seconds"])
