@@ -104,8 +104,9 @@ def test_the_comparison_divides_ours_by_each() -> None:
     assert "| ours, all 17 entities of an empty organization | 6.0 | 4.0 | 100 |" in text
 
 
-def test_the_growth_curve_is_per_row_of_all_entities() -> None:
-    assert "| 130 | 1.4 | 10000 | 50 |" in growth_curve({ODD: Used(1.4, 50)})
+def test_the_growth_curve_shows_what_a_further_row_costs() -> None:
+    text = growth_curve({ODD: Used(1.4, 50), replace(ODD, line_items=1130): Used(1.5, 60)})
+    assert text.splitlines()[2:] == ["| 130 | 1.4 |  | 50 |", "| 1,130 | 1.5 | 100 | 60 |"]
 
 
 def test_a_part_of_a_stage_does_not_count_twice() -> None:
