@@ -119,15 +119,15 @@ def _decode_json(times: Times, pages: list[bytes], line_item: Entity) -> None:
     row = msgspec.defstruct("Row", fields, rename={column.name: column.api_field or "" for column in columns})
     decoder = msgspec.json.Decoder(list.__class_getitem__(row))
     cells = [
-        (column.type, bytes(value))
+        (column.type, [raw for value in values if (raw := bytes(value)) != b"null"])
         for page in pages
-        for found in decoder.decode(page)
-        for column, value in zip(columns, msgspec.structs.astuple(found), strict=True)
+        for column, values in zip(
+            columns, zip(*map(msgspec.structs.astuple, decoder.decode(page)), strict=True), strict=True
+        )
     ]
     with times.stage(f"{OF_IT}JSON cells"):
-        for type_, cell in cells:
-            if cell != b"null":
-                compact_json(type_, cell)
+        for type_, raws in cells:
+            compact_json(type_, raws)
 
 
 def _deliver(times: Times, reading: Reading, servers: Servers, folder: Path, export: Export) -> None:
@@ -145,7 +145,7 @@ def _deliver(times: Times, reading: Reading, servers: Servers, folder: Path, exp
         destinations.deliver(file, export, LINE_ITEM, to=["bench"], kind=Csv())
     times.subtract("upload", "checksums")
     with times.stage("keys file"):
-        write_keys(reading.frame, reading.entity, keys)
+        write_keys(reading.hashes, reading.entity, keys)
 
 
 def _check(times: Times, readings: Mapping[str, Reading]) -> None:
