@@ -136,7 +136,7 @@ def _deliver(times: Times, reading: Reading, servers: Servers, folder: Path, exp
         {one.code: one for one in load_exports({"M3TER_EXPORTS": str(servers.exports)}).destinations}
     )
     with times.stage("CSV written"):
-        Csv().write(reading.frame, reading.table, file)
+        Csv().write(reading.parts, reading.table, file)
     with times.stage(f"{OF_IT}rows counted"):
         Csv().count(file)
     with times.stage("checksums"):
