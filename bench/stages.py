@@ -42,7 +42,7 @@ from m3ter_dagster.model.entities import Entity, entities
 from m3ter_dagster.model.exports import Export
 from m3ter_dagster.reading.reader import OrganizationReader
 from m3ter_dagster.reading.reading import Reading
-from m3ter_dagster.reading.spool import Batches, Spool
+from m3ter_dagster.reading.spool import Spool
 
 LINE_ITEM, BILL = "bill_line_item", "bill"
 OF_IT = "of it "
@@ -90,30 +90,30 @@ def _read(times: Times, client: M3terClient, line_item: Entity, data: Data, fold
     with times.stage("UTF-8 check and scan"):
         pages = [page.rows for page in client.pages(line_item.listing)]
     times.subtract("UTF-8 check and scan", "bodies fetched")
+    spool = Spool(line_item, folder / "spool")
+    with times.stage("joined, decoded, checked, spooled"):
+        for page in pages:
+            spool.add(page)
     # As large as those that the spool decodes at once, a megabyte.
     joined = [
         bytes(msgspec.json.decode(client.get(f"{path}0&nextToken={first}", bytes), type=_Rows).data)
         for first in range(0, data.line_items, 10 * line_item.listing.page_size)
     ]
     decoder = Decoder(line_item)
-    with times.stage("decoded to frames"):
-        frames = [decoder.decode(page)[0] for page in joined]
+    with times.stage(f"{OF_IT}decoded to frames"):
+        for page in joined:
+            decoder.decode(page)
     _decode_json(times, joined, line_item)
-    frame = pl.concat(frames)
-    with times.stage("rules"):
-        for batch in frame.iter_slices(Batches().rows):
+    batch = pl.concat([decoder.decode(page)[0] for page in joined[:20]])
+    with times.stage(f"{OF_IT}rules"):
+        for _ in range(0, data.line_items, len(batch)):
             validate(batch, line_item)
-    spool = Spool(line_item, folder / "spool")
-    with times.stage("joined and spooled"):
-        for page in pages:
-            spool.add(page)
-    times.subtract("joined and spooled", "decoded to frames", "rules")
     with times.stage("newest copies, unique ids"):
         return spool.finish()
 
 
 def _decode_json(times: Times, pages: list[bytes], line_item: Entity) -> None:
-    """JSON cells are made while rows are decoded, so what they take is part of that."""
+    """JSON cells are made while rows are decoded, so what they take is part of that, too."""
     columns = [column for column in line_item.columns if column.is_json]
     fields = [(column.name, msgspec.Raw, msgspec.Raw(b"null")) for column in columns]
     row = msgspec.defstruct("Row", fields, rename={column.name: column.api_field or "" for column in columns})
