@@ -49,8 +49,8 @@ _ODD = (msgspec.MsgspecError, UnicodeDecodeError, OverflowError, TypeError, Unfi
 class Decoder:
     """Decodes page after page for one entity, and counts the fields that its descriptor does not know.
 
-    A page is decoded at once into typed rows. A row that this refuses is read again cell by cell, which is as exact,
-    ten times slower, and can say which cell is wrong; its neighbours are not.
+    Some pages are decoded at once into typed rows. A row that this refuses is read again cell by cell, which is as
+    exact, ten times slower, and can say which cell is wrong; its neighbours are not.
     """
 
     def __init__(self, entity: Entity) -> None:
@@ -61,36 +61,36 @@ class Decoder:
         self._columns = [column for column in entity.columns if column.api_field]
         self._rows, self._row = self._decoders()
 
-    def decode(self, page: bytes) -> tuple[pl.DataFrame, list[Breach]]:
-        """The rows of a page with the columns of `spool_schema`, and the cells that break the schema."""
+    def decode(self, *pages: bytes) -> tuple[pl.DataFrame, list[Breach]]:
+        """The rows of some pages with the columns of `spool_schema`, and the cells that break the schema."""
         if not self.entity.elements:
-            cells, rows, breaches = self._decode_rows(page)
+            cells, rows, breaches = self._decode_rows(pages)
             frame = self._frame(cells, rows, None)
             self._records += rows
             return frame, breaches
-        elements = elements_of(page, self.entity, first_ordinal=self._records)
+        elements = elements_of(pages, self.entity, first_ordinal=self._records)
         self._records += len(elements.records)
         self._enclosing.append(_enclosing_records(elements))
-        cells, rows, breaches = self._decode_rows(elements.page)
+        cells, rows, breaches = self._decode_rows([elements.page])
         return self._frame(cells, rows, elements.origins), elements.breaches + breaches
 
     def enclosing_records(self) -> pl.DataFrame:
         """Ordinal, id and version of every record whose elements are this entity's rows, also of those without any."""
         return pl.concat(self._enclosing)
 
-    def _decode_rows(self, page: bytes) -> tuple[_Cells, int, list[Breach]]:
+    def _decode_rows(self, pages: Sequence[bytes]) -> tuple[_Cells, int, list[Breach]]:
         try:
-            rows = self._rows.decode(page)
-            return self._cells_at_once(rows, page), len(rows), []
+            rows = [row for page in pages for row in self._rows.decode(page)]
+            return self._cells_at_once(rows, pages), len(rows), []
         except _ODD:
-            return self._decode_by_row(raw_elements(page))
+            return self._decode_by_row([raw for page in pages for raw in raw_elements(page)])
 
     def _decode_by_row(self, raws: Sequence[bytes]) -> tuple[_Cells, int, list[Breach]]:
         """Only rows that are refused by themselves are read cell by cell. All stay in their order."""
         rows = [self._decoded(raw) for raw in raws]
         plain, odd = [row for row in rows if row], [raw for row, raw in zip(rows, raws, strict=True) if not row]
         try:
-            cells = self._cells_at_once(plain, _page(raw for row, raw in zip(rows, raws, strict=True) if row))
+            cells = self._cells_at_once(plain, [_page(raw for row, raw in zip(rows, raws, strict=True) if row)])
         except _ODD:  # a cell that fits its type and breaks a rule: the report names all such cells of the page
             return self._decode_by_cell(raws)
         odd_cells, _, breaches = self._decode_by_cell(odd)
@@ -104,11 +104,11 @@ class Decoder:
         except _ODD:
             return None
 
-    def _cells_at_once(self, rows: Sequence[msgspec.Struct], page: bytes) -> _Cells:
-        """The `rows` of `page` as columns. For a value that fits no column it raises one of `_ODD`."""
+    def _cells_at_once(self, rows: Sequence[msgspec.Struct], pages: Sequence[bytes]) -> _Cells:
+        """The `rows` of `pages` as columns. For a value that fits no column it raises one of `_ODD`."""
         by_field = list(zip(*map(msgspec.structs.astuple, rows), strict=True)) or [()] * len(self._fields)
         cells = {
-            column.name: _series(column, self._values(column, values, page))
+            column.name: _series(column, self._values(column, values, pages))
             for column, values in zip(self._columns, by_field, strict=False)
         }
         for name, values in zip(self._fields, by_field, strict=True):
@@ -116,15 +116,16 @@ class Decoder:
                 self.unknown_fields[name] += sum(value is not _NULL for value in values)
         return cells
 
-    def _values(self, column: Column, values: Sequence[Any], page: bytes) -> Sequence[Value]:
+    def _values(self, column: Column, values: Sequence[Any], pages: Sequence[bytes]) -> Sequence[Value]:
         if column.is_json:
             raws = list(map(bytes, values))
             texts = iter(compact_json(column.type, [raw for raw in raws if raw != b"null"]))
             return [None if raw == b"null" else next(texts) for raw in raws]
-        if not _may_be_inexact(column, values, page):
+        if not _may_be_inexact(column, values, pages):
             return values
-        pairs = zip(values, _field_decoder(column.api_field or "").decode(page), strict=True)
-        return [read_cell(column.type, bytes(one.raw)) if _is_inexact(column, value) else value for value, one in pairs]
+        sent = (bytes(one.raw) for page in pages for one in _field_decoder(column.api_field or "").decode(page))
+        pairs = zip(values, sent, strict=True)
+        return [read_cell(column.type, raw) if _is_inexact(column, value) else value for value, raw in pairs]
 
     def _decode_by_cell(self, raws: Sequence[bytes]) -> tuple[_Cells, int, list[Breach]]:
         breaches: list[Breach] = []
@@ -185,10 +186,10 @@ def _is_inexact(column: Column, value: Value) -> bool:
     return type(value) is float if column.type == "integer" else value == 0
 
 
-def _may_be_inexact(column: Column, values: Sequence[Value], page: bytes) -> bool:
+def _may_be_inexact(column: Column, values: Sequence[Value], pages: Iterable[bytes]) -> bool:
     if column.type == "integer":
         return any(type(value) is float for value in values)
-    return column.type == "number" and 0.0 in values and bool(_NEGATIVE_ZERO.search(page))
+    return column.type == "number" and 0.0 in values and any(map(_NEGATIVE_ZERO.search, pages))
 
 
 def _page(raws: Iterable[bytes]) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -44,11 +44,12 @@ class Elements:
     breaches: list[Breach]
 
 
-def elements_of(page: bytes, entity: Entity, *, first_ordinal: int) -> Elements:
-    """The elements of the page's records; the first record has the ordinal `first_ordinal`."""
+def elements_of(pages: Iterable[bytes], entity: Entity, *, first_ordinal: int) -> Elements:
+    """The elements of the pages' records; the first record has the ordinal `first_ordinal`."""
     found: list[bytes] = []
     elements = Elements(b"", [], [], [])
-    for ordinal, raw in enumerate(raw_rows(raw_elements(page), entity, elements.breaches), first_ordinal):
+    records = [raw for page in pages for raw in raw_elements(page)]
+    for ordinal, raw in enumerate(raw_rows(records, entity, elements.breaches), first_ordinal):
         try:
             record = _record(raw, entity, ordinal)
             elements.records.append(record)

@@ -30,9 +30,6 @@ from m3ter_dagster.reading.reading import Reading
 KEPT_BREACHES = 100
 """The breaches kept of each column, so that one column cannot hide another."""
 
-_LONGEST_GAP = 64
-"""Bytes between the brackets of a page without rows, at most."""
-
 
 @dataclass(frozen=True)
 class Batches:
@@ -103,8 +100,8 @@ class Spool:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _decode(self) -> None:
-        page, self._pages = _joined(self._pages), []
-        frame, breaches = self._decoder.decode(page)
+        pages, self._pages = self._pages, []
+        frame, breaches = self._decoder.decode(*pages)
         self._breach(breaches)
         self.rows += len(frame)
         self._batch.append(frame)
@@ -162,11 +159,3 @@ class Spool:
     def _empty_columns(self, rows: int) -> tuple[str, ...]:
         expected = [column.name for column in self.entity.columns if column.api_field]
         return tuple(name for name in expected if name not in self._filled) if rows else ()
-
-
-def _joined(pages: list[bytes]) -> bytes:
-    """Several JSON arrays joined to one, copied as seldom as possible."""
-    if len(pages) == 1:
-        return pages[0]
-    rows = [memoryview(page)[page.index(b"[") + 1 : page.rindex(b"]")] for page in pages]
-    return b"[%b]" % b",".join(row for row in rows if len(row) > _LONGEST_GAP or bytes(row).strip())
