@@ -6,8 +6,8 @@ import os
 import random
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -21,21 +21,16 @@ from hypothesis import settings
 from starts import starts_a_server
 from stores import Key, Store
 
+from m3ter_dagster.dagster_internals import open_instance_for_a_terminal
+
 # Of each property a few examples, for the person who is working; `make test` looks at all.
 settings.register_profile("fast", max_examples=20, deadline=None)
 
 NewInstance = Callable[[Path], AbstractContextManager[dg.DagsterInstance]]
 MEMORY = Path("/dev/shm")
-NO_COMPUTE_LOGS = {
-    "compute_logs": {
-        "module": "dagster._core.storage.noop_compute_log_manager",
-        "class": "NoOpComputeLogManager",
-    }
-}
-"""Dagster starts two processes for the logs of each run."""
 ENOUGH_MEMORY = 4_000_000_000
-LONGEST = ("test_schedules_daemon.py", "test_ui.py", "test_kills.py")
-"""Files that wait for a clock, a browser or a process; the others use the time."""
+LONGEST = ("test_schedules_daemon.py", "test_ui.py", "test_faults.py", "test_kills.py")
+"""Files that wait for a clock, a browser, a fault or a process; the others use the time."""
 
 
 def pytest_configure() -> None:
@@ -64,14 +59,18 @@ def one_loader_of_botocore() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def new_instance(tmp_path_factory: pytest.TempPathFactory) -> NewInstance:
-    """Opens an instance on disk, in a new folder of the one that it is given; only the first one makes its tables."""
+    """Opens an instance as a terminal does, in a new folder of the one that it is given; the first makes the tables."""
     empty = tmp_path_factory.mktemp("empty_home")
-    with dg.instance_for_test(NO_COMPUTE_LOGS, temp_dir=str(empty)):
+    (empty / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    with open_instance_for_a_terminal(empty):
         pass
 
-    def opened(folder: Path) -> AbstractContextManager[dg.DagsterInstance]:
+    @contextmanager
+    def opened(folder: Path) -> Generator[dg.DagsterInstance]:
         home = shutil.copytree(empty, folder / "dagster")
-        return dg.instance_for_test(NO_COMPUTE_LOGS, temp_dir=str(home))
+        with pytest.MonkeyPatch.context() as monkeypatch, open_instance_for_a_terminal(home) as instance:
+            monkeypatch.setenv("DAGSTER_HOME", str(home))
+            yield instance
 
     return opened
 

@@ -35,6 +35,13 @@ def s3() -> Iterator[SandboxS3]:
 
 
 @pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    """In memory, where a run costs a third."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield instance
+
+
+@pytest.fixture
 def use(s3: SandboxS3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Use]:
     """From its call on the environment names an API with these records; all exports go to a bucket of the test's."""
     bucket = f"checks-{tmp_path.name.replace('_', '-')[-40:].strip('-')}"

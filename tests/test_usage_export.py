@@ -128,14 +128,16 @@ class House:
 
 
 @pytest.fixture
-def house(sandbox: Sandbox, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> House:
+def house(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[House]:
+    """Its instance is in memory, where a run costs a third; commands find the fixture `instance` on disk."""
     for name, value in sandbox.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("M3TER_REQUESTS_PER_SECOND", "50")
     monkeypatch.setenv("M3TER_JOB_PAUSE_SECONDS", "0.01")
     monkeypatch.chdir(tmp_path)
     sandbox.usage.behaviour = Behaviour()
-    return House(sandbox, instance)
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield House(sandbox, instance)
 
 
 def key_of(result: Any, name: str = RAW) -> str:
@@ -439,6 +441,7 @@ def run(*arguments: str) -> Result:
     return CliRunner().invoke(main, ["export", *arguments], catch_exceptions=False)
 
 
+@pytest.mark.usefixtures("instance")
 def test_a_usage_schedule_runs_from_the_terminal(house: House) -> None:
     before = house.sandbox.s3.objects(WAREHOUSE).keys()
     found = run("--schedule", "weekly sums", "--from", "2024-03-31", "--to", "2024-04-02T00:00:00Z")
@@ -459,6 +462,7 @@ def test_a_usage_schedule_runs_from_the_terminal(house: House) -> None:
     assert resource["m3ter:reading"]["window"] == ["2024-03-31T00:00:00+00:00", "2024-04-02T00:00:00+00:00"]
 
 
+@pytest.mark.usefixtures("instance")
 def test_an_empty_file_from_the_terminal(house: House) -> None:
     """Exit code 1 and nothing delivered where there are measurements, or else 0 and a header."""
     house.sandbox.usage.behaviour.empty_files = ALWAYS
@@ -475,6 +479,7 @@ def test_an_empty_file_from_the_terminal(house: House) -> None:
     assert rows_in(file) == []
 
 
+@pytest.mark.usefixtures("instance")
 def test_a_usage_export_that_failed_is_completed(house: House) -> None:
     house.sandbox.usage.behaviour.fails = True
     window = ["--from", "2024-03-30", "--to", "2024-03-31"]
@@ -491,11 +496,11 @@ def test_a_usage_export_that_failed_is_completed(house: House) -> None:
     assert {row["timestamp"][:10] for row in rows_in(house.files()[key])} == {"2024-03-30"}
 
 
-def test_a_day_that_failed_is_completed(house: House) -> None:
+def test_a_day_that_failed_is_completed(house: House, instance: dg.DagsterInstance) -> None:
     """As the button Materialize launches it, with no manifest."""
     house.sandbox.usage.behaviour.fails = True
     job, day = job_named("__ASSET_JOB"), {"dagster/partition": "2023-12-31"}
-    with dg.execute_job(job, house.instance, asset_selection=[dg.AssetKey(BY_DAY)], tags=day) as failed:
+    with dg.execute_job(job, instance, asset_selection=[dg.AssetKey(BY_DAY)], tags=day) as failed:
         assert not failed.success
     house.sandbox.usage.behaviour.fails = False
     completed = run("--resume", failed.run_id)
@@ -504,6 +509,7 @@ def test_a_day_that_failed_is_completed(house: House) -> None:
     assert {row["timestamp"][:10] for row in rows_in(house.files()[key])} == {"2023-12-31"}
 
 
+@pytest.mark.usefixtures("house", "instance")
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -514,7 +520,7 @@ def test_a_day_that_failed_is_completed(house: House) -> None:
         (["--schedule", "daily", "--to", "2024-03-30"], "and end at 2024-03-30 00:00:00+00:00; give"),
     ],
 )
-def test_a_wrong_window_on_the_command_line(house: House, arguments: list[str], words: str) -> None:  # noqa: ARG001
+def test_a_wrong_window_on_the_command_line(arguments: list[str], words: str) -> None:
     found = run(*arguments)
     assert found.exit_code == 2
     assert words in found.stderr
