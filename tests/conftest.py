@@ -35,7 +35,11 @@ LONGEST = ("test_schedules_daemon.py", "test_ui.py", "test_faults.py", "test_kil
 
 
 def pytest_configure() -> None:
-    """Temporary files are kept in memory where there is room: Dagster's SQLite waits for the disk at each event."""
+    """Temporary files are kept in memory where there is room: Dagster's SQLite waits for the disk at each event.
+
+    What is imported lives until the end, so to look for garbage there would only cost time, a tenth of all.
+    """
+    gc.disable()
     if "TMPDIR" not in os.environ and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ENOUGH_MEMORY:
         os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
 
@@ -51,9 +55,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """What was imported lives until the end; to look for garbage in it again and again costs a sixth of the time."""
-    gc.set_threshold(50_000, 20, 50)
     gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+    gc.enable()
+
+
+def pytest_sessionfinish() -> None:
+    gc.disable()
 
 
 @pytest.fixture(scope="session", autouse=True)
