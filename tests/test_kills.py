@@ -14,7 +14,7 @@ import dagster as dg
 import pytest
 from click.testing import CliRunner
 from faults import Hold, unharmed
-from faulty_house import House, large_meters, open_house, small_organization
+from faulty_house import House, Records, large_meters, open_house, small_organization
 from processes import plain_environment
 from stores import Store
 
@@ -24,7 +24,8 @@ pytestmark = pytest.mark.slow
 
 PROGRAM = Path(sys.executable).parent / "m3ter-dagster"
 NAMES = ("account", "meter")
-RECORDS = [(name, record) for name, record in small_organization() if name in NAMES] + large_meters()
+FEW = [(name, record) for name, record in small_organization() if name in NAMES]
+MANY = FEW + large_meters()
 SECONDS_TO_START, SECONDS_TO_END = 90, 30
 KILLED = -signal.SIGKILL
 Truth = dict[str, bytes]
@@ -39,6 +40,11 @@ class Moment:
     number: int
     stands: str
     """before, within or after it reaches the server"""
+
+    @property
+    def records(self) -> Records:
+        """As few as do: only large files are sent in parts."""
+        return MANY if "part" in self.where or "upload" in self.where else FEW
 
 
 MOMENTS = {
@@ -55,24 +61,33 @@ MOMENTS = {
 
 
 @pytest.fixture
-def house(moto_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
+def house(moto_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str) -> Iterator[House]:
     """A house that the environment names, with a Dagster home and a folder for temporary files of its own."""
     (tmp_path / "temporary").mkdir()
-    with open_house(moto_store, tmp_path, RECORDS, codes=["warehouse"]) as house:
+    with open_house(moto_store, tmp_path, MOMENTS[moment].records, codes=["warehouse"]) as house:
         house.move_in(monkeypatch)
         monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home"))
         yield house
 
 
 @pytest.fixture(scope="module")
-def truth(moto_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Truth:
+def truths(moto_store: Store, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Truth]:
+    """By the number of records."""
+    return {len(records): truth_of(records, moto_store, tmp_path_factory.mktemp("truth")) for records in (FEW, MANY)}
+
+
+def truth_of(records: Records, store: Store, folder: Path) -> Truth:
     """The CSVs of an export that nobody ends, by type."""
-    folder = tmp_path_factory.mktemp("truth")
     (folder / "temporary").mkdir()
-    with open_house(moto_store, folder, RECORDS, codes=["warehouse"]) as house:
+    with open_house(store, folder, records, codes=["warehouse"]) as house:
         with started(house, folder) as process:
             assert process.wait(SECONDS_TO_START) == 0
         return {name: content for (_, name), content in house.delivered().items()}
+
+
+@pytest.fixture
+def truth(truths: dict[int, Truth], moment: str) -> Truth:
+    return truths[len(MOMENTS[moment].records)]
 
 
 @contextmanager
