@@ -22,6 +22,8 @@ from botocore.config import Config
 
 REGION = "us-east-1"
 EXTERNAL_ID = "customer-1"
+MOTO_LISTS_AT_ONCE = 20
+"""So that a list of several pages needs no thousand objects."""
 ADDRESS = re.compile(rb"http://127\.0\.0\.1:\d+")
 
 
@@ -47,6 +49,8 @@ class Store:
     """A role that the exporter may assume with EXTERNAL_ID."""
     others_role_arn: str | None = None
     """A role that trusts someone else."""
+    listed_at_once: int = 1000
+    """The most keys that it gives in one answer."""
 
     def client(self, service: str = "s3") -> Any:
         return _client(service, self.endpoint, self.admin)
@@ -61,7 +65,8 @@ class Store:
         return self.client().get_object(Bucket=bucket, Key=key)["Body"].read()
 
     def keys(self, bucket: str) -> list[str]:
-        return [one["Key"] for one in self.client().list_objects_v2(Bucket=bucket).get("Contents", [])]
+        pages = self.client().get_paginator("list_objects_v2").paginate(Bucket=bucket)
+        return [one["Key"] for page in pages for one in page.get("Contents", [])]
 
     def open_uploads(self, bucket: str) -> list[Any]:
         return self.client().list_multipart_uploads(Bucket=bucket).get("Uploads", [])
@@ -70,7 +75,8 @@ class Store:
 @contextmanager
 def moto_store() -> Generator[Store]:
     program = "from moto.server import main; main()"
-    with _server([sys.executable, "-c", program, "-H", "127.0.0.1", "-p", "0"]) as endpoint:
+    command = [sys.executable, "-c", program, "-H", "127.0.0.1", "-p", "0"]
+    with _server(command, MOTO_S3_DEFAULT_MAX_KEYS=str(MOTO_LISTS_AT_ONCE)) as endpoint:
         iam = _client("iam", endpoint, Key("anyone", "anything"))
         admin = _user(iam, "admin", _allow("*"))
         exporter = _user(iam, "exporter", _allow("*"), _deny("s3:PutObject", "arn:aws:s3:::*/denied/*"))
@@ -85,6 +91,7 @@ def moto_store() -> Generator[Store]:
             keeper=keeper,
             role_arn=_role(iam, "m3ter-export", trusted="exporter"),
             others_role_arn=_role(iam, "others", trusted="writer"),
+            listed_at_once=MOTO_LISTS_AT_ONCE,
         )
         # Until here moto let everyone do everything.
         reset = Request(f"{endpoint}/moto-api/reset-auth", data=b"0", headers={"Content-Type": "text/plain"})
@@ -102,9 +109,9 @@ def rclone_store(folder: Path) -> Generator[Store]:
 
 
 @contextmanager
-def _server(command: Sequence[str]) -> Generator[str]:
+def _server(command: Sequence[str], **more: str) -> Generator[str]:
     """Start a server on a port of its own choice, and read the address from what it prints."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "RCLONE_"))}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "RCLONE_"))} | more
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment) as process:
         try:
             assert process.stdout
