@@ -522,7 +522,7 @@ def test_a_large_file_needs_little_memory(
     copy: Copy, rclone_store: Store, aws_key: Callable[[Key], None], tmp_path: Path
 ) -> None:
     file = tmp_path / "bill_line_item.csv"
-    rows = write_line_items(file, megabytes=300)
+    rows = write_line_items(file, megabytes=200)
     bucket = rclone_store.new_bucket()
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     schema = json.loads(entities()["bill_line_item"].table_schema) | {"foreignKeys": []}
@@ -535,4 +535,4 @@ def test_a_large_file_needs_little_memory(
     aws_key(rclone_store.exporter)
     code, output, _, megabytes = measured(f"s3://{bucket}/m.json", "--endpoint-url", rclone_store.endpoint)
     assert code == 0, output
-    assert megabytes < 500
+    assert megabytes < 450
