@@ -95,6 +95,16 @@ def test_only_the_token_that_was_refused_is_renewed() -> None:
     assert issuer.asked == 2
 
 
+def test_a_renewal_that_failed_is_tried_again_by_whoever_asks_later() -> None:
+    issuer = Issuer(None, UNAVAILABLE)
+    token = issuer.token()
+    first = token.value()
+    with pytest.raises(Unavailable):
+        token.renewed(instead_of=first)
+    issuer.now += 1.0
+    assert token.renewed(instead_of=first) == ("token-3", True)
+
+
 def test_what_failed_while_others_waited_has_failed_for_them_and_for_no_one_later() -> None:
     asking, second_wants_it, times, asked = threading.Event(), threading.Event(), itertools.count(), []
 
