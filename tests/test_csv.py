@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,12 @@ def digits(number: str) -> str:
 def test_the_header_is_quoted_and_stands_in_an_empty_file_too(entity: Entity, tmp_path: Path) -> None:
     path = write(complete(pl.DataFrame({"id": []}), entity), entity, tmp_path)
     assert path.read_bytes() == (",".join(f'"{column.name}"' for column in entity.columns) + "\n").encode()
+
+
+def test_a_quote_in_the_name_of_a_column_is_doubled(tmp_path: Path) -> None:
+    """Customers name the columns of measurements."""
+    table = replace(METER, columns=(replace(METER.columns[0], name='6" pipes'),))
+    assert write(pl.DataFrame({'6" pipes': ["a"]}), table, tmp_path).read_bytes() == b'"6"" pipes"\na\n'
 
 
 @pytest.mark.parametrize(
