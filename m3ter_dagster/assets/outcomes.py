@@ -16,13 +16,8 @@ from m3ter_dagster.history.progress import CHECKED
 from m3ter_dagster.model.entities import Entity, entities
 
 _KEY_COLUMNS = (
-    "column",
-    "refers to",
-    "references",
-    "rows that refer to nothing",
-    "missing ids",
-    "recent rows",
-    "result",
+    *("column", "refers to", "result"),
+    *("references", "rows that refer to nothing", "missing ids", "recent rows"),
 )
 _NOT_CHECKED = "not checked: "
 
@@ -70,7 +65,7 @@ class _ForeignKey:
 
     def line(self) -> dict[str, Any]:
         numbers = (self.found.references, self.found.rows, self.found.parents, self.found.recent) if self.found else ()
-        values = (self.column, self.to, *(numbers or [None] * 4), self.result)
+        values = (self.column, self.to, self.result, *(numbers or [None] * 4))
         return dict(zip(_KEY_COLUMNS, values, strict=True))
 
 
