@@ -48,9 +48,9 @@ class M3terClient:
         self._http = Http(base_url, credentials, stop=stop, limits=limits)
         self._page_sizes: dict[str, int] = {}
 
-    def get(self, path: str, check: Callable[[bytes], T]) -> T:
+    def get(self, path: str, check: Callable[[bytes], T], *, gives_way: bool = False) -> T:
         """See `Http.get`."""
-        return self._http.get(self._organization + path, check)
+        return self._http.get(self._organization + path, check, gives_way=gives_way)
 
     def query(self, path: str, content: bytes, check: Callable[[bytes], T]) -> T:
         """See `Http.query`."""
@@ -64,15 +64,16 @@ class M3terClient:
         """Wait; raises Interrupted once the client's `stop` is set."""
         self._http.wait(seconds)
 
-    def pages(self, listing: Listing, **parameters: str) -> Iterator[Page]:
+    def pages(self, listing: Listing, *, gives_way: bool = False, **parameters: str) -> Iterator[Page]:
         """Every page of the list, empty ones included, until there is no nextToken.
 
+        A list that is one of many, read side by side, `gives_way` to all other requests (see `Pace`).
         CursorExpired: m3ter refuses to go on; what was read must be dropped and the list read again.
         """
         cursor: str | None = None
         followed: set[str] = set()
         while True:
-            answer = self._page(listing, parameters, cursor)
+            answer = self._page(listing, parameters, cursor, gives_way=gives_way)
             yield Page(bytes(answer.data))
             cursor = answer.nextToken
             if not cursor:
@@ -82,15 +83,17 @@ class M3terClient:
                 raise CursorStuck(f"GET {self._organization}{request}")
             followed.add(cursor)
 
-    def _page(self, listing: Listing, parameters: dict[str, str], cursor: str | None) -> _ListAnswer:
+    def _page(
+        self, listing: Listing, parameters: dict[str, str], cursor: str | None, *, gives_way: bool
+    ) -> _ListAnswer:
         size = self._page_sizes.get(listing.path, listing.page_size)
         try:
-            return self.get(self._path(listing, parameters, cursor, size), _list_answer)
+            return self.get(self._path(listing, parameters, cursor, size), _list_answer, gives_way=gives_way)
         except Refused as refusal:
             if refusal.status == 413 and size > 1:
                 # This page size now holds for the whole list; another thread may already have set a smaller one.
                 self._page_sizes[listing.path] = min(size // 2, self._page_sizes.get(listing.path, size))
-                return self._page(listing, parameters, cursor)
+                return self._page(listing, parameters, cursor, gives_way=gives_way)
             if cursor and refusal.status in _CURSOR_REFUSALS:
                 raise CursorExpired(refusal) from None
             raise

@@ -6,7 +6,7 @@ import http.client
 import threading
 import urllib.request
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -33,13 +33,15 @@ class Http:
         self._limits = limits
         self._pool = open_pool(self._base_url, timeout=limits.timeout, connections=limits.connections)
         self._pace = Pace(limits.requests_per_second)
+        host = self._pool.connection_from_url(self._base_url)
+        host.ConnectionCls = paced(host.ConnectionCls, self._pace, self.wait)
         self._stop = stop
         self._token = Token(credentials, self._ask_for_token, renew_before=limits.renew_before_seconds)
 
-    def get(self, path: str, check: Callable[[bytes], T]) -> T:
+    def get(self, path: str, check: Callable[[bytes], T], *, gives_way: bool = False) -> T:
         """The answer's body as `check` reads it; `check` raises Later for a body that is worth another try."""
         request = f"GET {self._base_url}{path}"
-        return self._persist(request, lambda: check(self._authorized(request, path)))
+        return self._persist(request, lambda: check(self._authorized(request, path, gives_way=gives_way)))
 
     def query(self, path: str, content: bytes, check: Callable[[bytes], T]) -> T:
         """Like `get`, for a POST that only reads and may be sent as often as a GET."""
@@ -67,16 +69,14 @@ class Http:
 
         return self._persist(request, once)
 
-    def _authorized(self, request: str, path: str, content: bytes | None = None) -> bytes:
+    def _authorized(self, request: str, path: str, content: bytes | None = None, *, gives_way: bool = False) -> bytes:
         """An expired token is answered with 403 like a missing permission: a refusal is believed with a new token."""
         method = "GET" if content is None else "POST"
-        self._pace.take_turn(self.wait)
         token, is_new = self._token.value(), False
-        answer = self._send(method, path, {"authorization": f"Bearer {token}"}, content)
+        answer = self._send(method, path, {"authorization": f"Bearer {token}"}, content, gives_way=gives_way)
         while answer.status in (401, 403) and not is_new:
-            self._pace.take_turn(self.wait)
             token, is_new = self._token.renewed(instead_of=token)
-            answer = self._send(method, path, {"authorization": f"Bearer {token}"}, content)
+            answer = self._send(method, path, {"authorization": f"Bearer {token}"}, content, gives_way=gives_way)
         return _body(request, answer)
 
     def _ask_for_token(self, credentials: Credentials) -> tuple[str, float]:
@@ -84,7 +84,6 @@ class Http:
         headers = urllib3.make_headers(basic_auth=f"{credentials.key}:{credentials.secret}")
 
         def ask() -> tuple[str, float]:
-            self._pace.take_turn(self.wait)
             answer = self._send("POST", "/oauth/token", headers, b'{"grant_type":"client_credentials"}')
             return token_in(_body(request, answer))
 
@@ -94,11 +93,12 @@ class Http:
             raise CredentialsRefused(request, status=refusal.status, message=refusal.message) from None
 
     def _send(
-        self, method: str, path: str, headers: dict[str, str], body: bytes | None = None
+        self, method: str, path: str, headers: dict[str, str], body: bytes | None = None, *, gives_way: bool = False
     ) -> urllib3.BaseHTTPResponse:
         headers = {"accept": "application/json", "accept-encoding": "gzip", **headers}
         if body is not None:
             headers["content-type"] = "application/json"
+        self._pace.take_turn(self.wait, gives_way=gives_way)
         try:
             return self._pool.request(method, self._base_url + path, headers=headers, body=body, redirect=False)
         except urllib3.exceptions.HTTPError as error:
@@ -176,6 +176,20 @@ def _later(state: tenacity.RetryCallState) -> Later:
     error = state.outcome.exception()
     assert isinstance(error, Later)
     return error
+
+
+def paced(kind: Any, pace: Pace, wait: Callable[[float], None]) -> Any:
+    """The class of connection whose requests are counted when they are written, which may be long after their turn: a
+    new connection first has to be made."""
+
+    class Paced(kind):
+        def endheaders(self, *arguments: Any, **options: Any) -> None:
+            if self.is_closed:
+                self.connect()
+            with pace.sending(wait):
+                super().endheaders(*arguments, **options)
+
+    return Paced
 
 
 def open_pool(url: str, *, timeout: urllib3.Timeout, connections: int = 1) -> urllib3.PoolManager:
