@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -439,6 +440,29 @@ def test_a_fan_out_does_not_run_ahead_of_what_takes_its_pages(
     assert len(api.asked("/accountplans")) == 50
 
 
+def test_a_large_list_of_a_fan_out_waits_until_it_is_taken(reader_of: ReaderOf, serve: Serve) -> None:
+    """Of the lists after the one that is taken, one page each is read at most; each is read to its end all the same."""
+    is_last_asked_for, may_end = threading.Event(), threading.Event()
+    answers = list_of(*([{"id": f"{number}"}] for number in range(20)))
+
+    def plans(request: Request) -> Answer:
+        number = int(request.query.get("nextToken", "page 0").removeprefix("page "))
+        answer = Answer(answers[number].body.replace(b'{"id": "', b'{"id": "%s' % request.query["account"].encode()))
+        if (request.query["account"], number) != ("a", 19):
+            return answer
+        is_last_asked_for.set()
+        return replace(answer, waits_for=may_end)
+
+    api = serve({"/accounts": [page(*map(account, "abc"))], "/accountplans": plans})
+    reader = reader_of(api, limits=ReaderLimits(bytes_ahead=1))
+    reader.start([find_entity("account_plan")])
+    assert is_last_asked_for.wait(LONG)
+    others = Counter(one.query["account"] for one in api.asked("/accountplans"))
+    assert max(others["b"], others["c"]) <= 1
+    may_end.set()
+    assert rows(read(reader, "account_plan")) == [(f"{name}{number}",) for name in "abc" for number in range(20)]
+
+
 # Failures
 
 
@@ -645,7 +669,7 @@ def test_close_ends_all_reading_at_once(reader_of: ReaderOf, serve: Serve, lists
     started = time.monotonic()
     reader.close()
     assert time.monotonic() - started < LONG
-    assert [one.name for one in threading.enumerate() if one.name.startswith(("list", "request"))] == []
+    assert [one.name for one in threading.enumerate() if one.name.startswith(("list", "cursor", "request"))] == []
 
 
 ALL_PATHS = {entity.listing.path for entity in entities().values()}

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from m3ter_dagster.m3ter.client import M3terClient, Page
 from m3ter_dagster.m3ter.errors import CursorExpired, M3terError
 from m3ter_dagster.model.entities import Entity, Listing, entities
+from m3ter_dagster.reading.ahead import Room, Share, read_ahead
 from m3ter_dagster.reading.collectors import Collector, RecordIds
 from m3ter_dagster.reading.reading import EntityUnreadable, Reading
 from m3ter_dagster.reading.spool import Batches, Spool
@@ -28,6 +29,8 @@ class ReaderLimits:
     lists_at_once: int = 16
     requests_at_once: int = 16
     """Threads for lists that are requested once per record of another; all share one pace."""
+    bytes_ahead: int = 8 << 20
+    """How many bytes of pages may wait to be decoded, over all lists together; of each list one page always may."""
     restarts: int = 3
     """How often a list whose cursor expired is read again."""
 
@@ -54,7 +57,9 @@ class OrganizationReader:
         self._limits = limits
         self._batches = batches
         self._lists = ThreadPoolExecutor(limits.lists_at_once, thread_name_prefix="list")
+        self._cursors = ThreadPoolExecutor(limits.lists_at_once, thread_name_prefix="cursor")
         self._requests = ThreadPoolExecutor(limits.requests_at_once, thread_name_prefix="request")
+        self._room = Room(limits.bytes_ahead)
         self._readings: dict[str, Future[Reading]] = {}
         self._collected: dict[tuple[Listing, type[Collector]], Future[Any]] = {}
         self._spools: dict[str, Spool] = {}
@@ -117,7 +122,9 @@ class OrganizationReader:
     def close(self) -> None:
         """End all reading; returns when no thread is working any more."""
         self._stop.set()
-        self._lists.shutdown(wait=True, cancel_futures=True)
+        self._room.stop()
+        self._lists.shutdown(wait=True, cancel_futures=True)  # first: what its threads wait for comes from the others
+        self._cursors.shutdown(wait=True, cancel_futures=True)
         self._requests.shutdown(wait=True, cancel_futures=True)
 
     def _start_to_collect(self, key: tuple[Listing, type[Collector]], lists: Mapping[Listing, _Wanted]) -> None:
@@ -172,7 +179,7 @@ class OrganizationReader:
     def _pages(self, listing: Listing, ids: Future[RecordIds] | None) -> Iterator[Page]:
         """The pages of a list; if it is requested once per record of another, in the order of the records."""
         if not listing.for_each or not ids:
-            yield from self._client.pages(listing)
+            yield from read_ahead(self._client.pages(listing), self._room, self._cursors)
             return
         parent, parameter = listing.for_each
         records = ids.result()
@@ -180,19 +187,40 @@ class OrganizationReader:
             raise M3terError(
                 f"{records.missing} of the {parent} records have no id, so what belongs to them is unknown."
             )
-        waiting: deque[Future[Sequence[Page]]] = deque()
-        for record_id in records.unique():
-            waiting.append(self._requests.submit(self._list_of_one, listing, {parameter: record_id}))
-            if len(waiting) > 2 * self._limits.requests_at_once:  # more would only fill the memory
-                yield from waiting.popleft().result()
-        for future in waiting:
-            yield from future.result()
+        yield from self._side_by_side(listing, [{parameter: record_id} for record_id in records.unique()])
 
-    def _list_of_one(self, listing: Listing, parameters: dict[str, str]) -> Sequence[Page]:
+    def _side_by_side(self, listing: Listing, lists: Sequence[dict[str, str]]) -> Iterator[Page]:
+        """The pages of a list with each of these parameters, in their order."""
+        share, waiting = Share(), deque[Future[Sequence[Page]]]()
+
+        def first() -> Iterator[Page]:
+            for page in waiting.popleft().result():
+                self._room.free(share, len(page.rows))
+                yield page
+            self._room.advance(share)
+
+        try:
+            for number, parameters in enumerate(lists):
+                waiting.append(self._requests.submit(self._list_of_one, listing, parameters, share, number))
+                if len(waiting) > 2 * self._limits.requests_at_once:  # more would not be any faster
+                    yield from first()
+            while waiting:
+                yield from first()
+        finally:
+            self._room.close(share)
+
+    def _list_of_one(self, listing: Listing, parameters: dict[str, str], share: Share, number: int) -> Sequence[Page]:
         for restarts in itertools.count():
+            read: list[Page] = []
             try:
-                return list(self._client.pages(listing, **parameters))
+                self._room.wait(lambda: share.first == number)
+                for page in self._client.pages(listing, gives_way=True, **parameters):
+                    self._room.fill(share, len(page.rows))
+                    read.append(page)
+                    self._room.wait(lambda: share.first == number)
+                return read
             except CursorExpired as expired:
+                self._room.free(share, sum(len(page.rows) for page in read))
                 if restarts == self._limits.restarts:
                     raise M3terError(str(expired)) from None
         raise AssertionError
