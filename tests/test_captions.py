@@ -50,6 +50,12 @@ def test_an_entity_without_findings_shows_none() -> None:
     assert shown(delivery_captions(METERS)) == {**ALWAYS, "requests": 6}
 
 
+def test_how_a_list_was_read_is_shown_where_there_was_a_choice() -> None:
+    reading = msgspec.structs.replace(READING, how="over one cursor: 12 pages")
+    found = shown(delivery_captions(msgspec.structs.replace(METERS, reading=reading)))
+    assert found == {**ALWAYS, "requests": 6, "how the list was read": "over one cursor: 12 pages"}
+
+
 def test_findings_and_the_difference_are_shown() -> None:
     reading = msgspec.structs.replace(
         READING, duplicates_dropped=2, unknown_fields={"colour": 3}, empty_fields=("unit",)

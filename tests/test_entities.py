@@ -12,7 +12,15 @@ from typing import Any
 import pytest
 from frictionless import Schema
 
-from m3ter_dagster.model.entities import DescriptorError, Entity, UnknownEntity, entities, find_entity, load_entities
+from m3ter_dagster.model.entities import (
+    DescriptorError,
+    Entity,
+    Listing,
+    UnknownEntity,
+    entities,
+    find_entity,
+    load_entities,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:frictionless.*")
 
@@ -254,6 +262,11 @@ def test_lists_are_asked_for_everything() -> None:
     assert entities()["bill_line_item"].listing.path == "/lineitems"
     assert entities()["account_plan"].listing.parameters == (("includeall", "true"),)
     assert entities()["account_plan"].listing.for_each == ("account", "account")
+    assert {name: one.listing.parent for name, one in entities().items() if one.listing.parent} == {
+        "account_plan": "account",
+        "bill_line_item": "bill",
+    }
+    assert entities()["bill_line_item"].listing.of_parent("a/b") == Listing("/bills/a%2Fb/lineitems", 100)
 
 
 def test_pricings_and_their_bands_come_from_one_list() -> None:
@@ -305,6 +318,14 @@ def refer_to_nothing(descriptor: dict[str, Any]) -> None:
     descriptor["foreignKeys"][0]["reference"]["resource"] = "plan-templates"
 
 
+def list_per_nothing(descriptor: dict[str, Any]) -> None:
+    descriptor["m3ter:api"]["perParent"] = {"entity": "accounts", "path": "/accounts/{id}/plans", "field": "account"}
+
+
+def list_per_parent_without_a_path(descriptor: dict[str, Any]) -> None:
+    descriptor["m3ter:api"]["perParent"] = {"entity": "account", "field": "account"}
+
+
 def list_for_each_nothing(descriptor: dict[str, Any]) -> None:
     descriptor["m3ter:api"]["forEach"] = {"entity": "accounts", "parameter": "account"}
 
@@ -324,6 +345,8 @@ MISTAKES: list[tuple[Callable[[dict[str, Any]], None], str]] = [
     (take_the_path_away, "schemas/plan.json has no 'path'."),
     (take_the_fields_away, "schemas/plan.json has no 'fields'."),
     (refer_to_nothing, "schemas/plan.json refers to 'plan_templates'; there is no schemas/plan_templates.json."),
+    (list_per_nothing, "schemas/plan.json refers to 'accounts'; there is no schemas/accounts.json."),
+    (list_per_parent_without_a_path, "schemas/plan.json has no 'path'."),
     (list_for_each_nothing, "schemas/plan.json refers to 'accounts'; there is no schemas/accounts.json."),
     (key_on_no_field, "schemas/plan.json has a key 'uuid' that is not among its fields."),
     (refer_from_no_field, "schemas/plan.json has a key 'templateId' that is not among its fields."),

@@ -36,6 +36,7 @@ def delivery_captions(delivery: Delivery) -> dict[str, Any]:
         "read until": dg.MetadataValue.timestamp(reading.finished),
         "rows dropped as older copies": reading.duplicates_dropped,
         **({"requests": reading.requests} if reading.requests is not None else {}),
+        **({"how the list was read": reading.how} if reading.how else {}),
         **(_of_measurements(delivery) if reading.window else {}),
         **{name: dg.MetadataValue.json(found) for name, found in findings.items() if found},
         **{f"rows {what}": count for what, count in counted if isinstance(count, int)},

@@ -56,6 +56,8 @@ class Reading(msgspec.Struct, frozen=True, rename="camel"):
     empty_fields: tuple[str, ...] = ()
     requests: int | None = None
     """For an entity: the number of requests."""
+    how: str | None = None
+    """For an entity: how its list was read where there was a choice, and why."""
     job: str | None = None
     """For measurements: m3ter's export job; None if m3ter was not asked because there can be no rows."""
     window: tuple[datetime, datetime] | None = None

@@ -28,6 +28,7 @@ _CURSOR_REFUSALS = (400, 404, 410, 422)
 class Page:
     rows: bytes
     """The JSON array of the page's records, as m3ter sent it."""
+    is_last: bool = False
 
 
 class M3terClient:
@@ -74,8 +75,8 @@ class M3terClient:
         followed: set[str] = set()
         while True:
             answer = self._page(listing, parameters, cursor, gives_way=gives_way)
-            yield Page(bytes(answer.data))
             cursor = answer.nextToken
+            yield Page(bytes(answer.data), is_last=not cursor)
             if not cursor:
                 return
             if cursor in followed:

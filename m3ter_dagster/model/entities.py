@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import quote
 
 TYPES = ("array", "boolean", "integer", "number", "object", "string")
 
@@ -54,6 +55,18 @@ class ForeignKey:
 
 
 @dataclass(frozen=True)
+class PerParent:
+    """A list of the same records, but of one parent only."""
+
+    entity: str
+    """The parents: every record belongs to one of them."""
+    path: str
+    """Where it is, with `{id}` for the parent's id."""
+    field: str
+    """The record's field that holds the parent's id."""
+
+
+@dataclass(frozen=True)
 class Listing:
     """A list in the API. Entities with equal listings are read from the same pages."""
 
@@ -62,6 +75,20 @@ class Listing:
     parameters: tuple[tuple[str, str], ...] = ()
     for_each: tuple[str, str] | None = None
     """(entity, parameter): the list is asked for once per row of that entity, with its id as the parameter."""
+    per_parent: PerParent | None = None
+    """The same records are also listed parent by parent, which can be done side by side."""
+
+    @property
+    def parent(self) -> str | None:
+        """The entity whose ids are needed to ask for this list, or may be used to."""
+        if self.for_each:
+            return self.for_each[0]
+        return self.per_parent.entity if self.per_parent else None
+
+    def of_parent(self, parent_id: str) -> Listing:
+        """The list of what belongs to this parent."""
+        assert self.per_parent
+        return Listing(self.per_parent.path.format(id=quote(parent_id, safe="")), self.page_size, self.parameters)
 
 
 class Table(Protocol):
@@ -156,12 +183,15 @@ def _entity(name: str, descriptor: dict[str, Any], text: str, where: str) -> Ent
 
 
 def _listing(api: dict[str, Any]) -> Listing:
-    for_each = api.get("forEach")
+    for_each, per_parent = api.get("forEach"), api.get("perParent")
     return Listing(
         path=api["path"],
         page_size=api["maximumPageSize"],
         parameters=tuple(api.get("parameters", {}).items()),
         for_each=(for_each["entity"], for_each["parameter"]) if for_each else None,
+        per_parent=PerParent(**{name: per_parent[name] for name in ("entity", "path", "field")})
+        if per_parent
+        else None,
     )
 
 
@@ -192,8 +222,8 @@ def _foreign_key(name: str, key: dict[str, Any]) -> ForeignKey:
 
 def _check_references(entity: Entity, loaded: Mapping[str, Entity]) -> None:
     targets = [key.entity for key in entity.foreign_keys]
-    if entity.listing.for_each:
-        targets.append(entity.listing.for_each[0])
+    if entity.listing.parent:
+        targets.append(entity.listing.parent)
     for target in targets:
         if target not in loaded:
             raise DescriptorError(

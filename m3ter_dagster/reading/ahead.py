@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -65,7 +65,7 @@ class Room:
             self._changed.notify_all()
 
 
-def read_ahead(pages: Iterator[Page], room: Room, threads: Executor) -> Iterator[Page]:
+def read_ahead(pages: Iterator[Page], room: Room, threads: Executor) -> Generator[Page]:
     """The same pages and the same error, read by another thread while the caller is busy with those before."""
     share, arrived = Share(), SimpleQueue[Page | Exception | None]()
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Protocol
+from functools import cache
+from typing import Any, Protocol
 
 import msgspec
 
@@ -29,7 +30,7 @@ class RecordIds:
         self._ids: dict[str, None] = {}
 
     def add(self, page: bytes) -> None:
-        for record in _records(page):
+        for record in records(page):
             if isinstance(record.id, str) and record.id:
                 self._ids[record.id] = None
             else:
@@ -40,13 +41,24 @@ class RecordIds:
         return list(self._ids)
 
 
-class _Record(msgspec.Struct):
+class Record(msgspec.Struct):
+    """What others need to know of a record that may break its schema."""
+
     id: object = None
+    parent: object = None
 
 
-def _records(page: bytes) -> list[_Record]:
+def records(page: bytes, parent_field: str = "") -> list[Record]:
+    """The ids of a page's records, and of their parents if the field that holds them is named."""
     try:
-        return msgspec.json.decode(page, type=list[_Record])
+        return _decoder(parent_field).decode(page)
     except msgspec.MsgspecError:  # rows that are no objects, and half surrogate pairs
         rows = [json.loads(row) for row in raw_json.elements(page)]
-        return [_Record(row.get("id") if isinstance(row, dict) else None) for row in rows]
+        return [Record(row.get("id"), row.get(parent_field)) if isinstance(row, dict) else Record() for row in rows]
+
+
+@cache
+def _decoder(parent_field: str) -> msgspec.json.Decoder[list[Record]]:
+    fields = [("id", object, None), ("parent", object, None)]
+    record: Any = msgspec.defstruct("Record", fields, rename={"parent": parent_field})
+    return msgspec.json.Decoder(list[record])

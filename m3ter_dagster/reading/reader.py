@@ -4,35 +4,23 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from m3ter_dagster.m3ter.client import M3terClient, Page
 from m3ter_dagster.m3ter.errors import CursorExpired, M3terError
 from m3ter_dagster.model.entities import Entity, Listing, entities
-from m3ter_dagster.reading.ahead import Room, Share, read_ahead
 from m3ter_dagster.reading.collectors import Collector, RecordIds
+from m3ter_dagster.reading.long_list import LongList, ReadAnew
+from m3ter_dagster.reading.pages import Pages, ReaderLimits
 from m3ter_dagster.reading.reading import EntityUnreadable, Reading
 from m3ter_dagster.reading.spool import Batches, Spool
 
 C = TypeVar("C", bound=Collector)
-
-
-@dataclass(frozen=True)
-class ReaderLimits:
-    """How much is read side by side, and how often a list is read again."""
-
-    lists_at_once: int = 16
-    requests_at_once: int = 16
-    """Threads for lists that are requested once per record of another; all share one pace."""
-    bytes_ahead: int = 8 << 20
-    """How many bytes of pages may wait to be decoded, over all lists together; of each list one page always may."""
-    restarts: int = 3
-    """How often a list whose cursor expired is read again."""
 
 
 class OrganizationReader:
@@ -51,15 +39,12 @@ class OrganizationReader:
         limits: ReaderLimits = ReaderLimits(),
         batches: Batches = Batches(),
     ) -> None:
-        self._client = client
         self._folder = folder
         self._stop = stop
         self._limits = limits
         self._batches = batches
         self._lists = ThreadPoolExecutor(limits.lists_at_once, thread_name_prefix="list")
-        self._cursors = ThreadPoolExecutor(limits.lists_at_once, thread_name_prefix="cursor")
-        self._requests = ThreadPoolExecutor(limits.requests_at_once, thread_name_prefix="request")
-        self._room = Room(limits.bytes_ahead)
+        self._pages = Pages(client, limits)
         self._readings: dict[str, Future[Reading]] = {}
         self._collected: dict[tuple[Listing, type[Collector]], Future[Any]] = {}
         self._spools: dict[str, Spool] = {}
@@ -77,7 +62,7 @@ class OrganizationReader:
         for key in collectors:
             self._start_to_collect(key, lists)
         for listing in list(lists):
-            if listing.for_each:
+            if listing.for_each or (listing.per_parent and _ids_for(listing)[0] in lists):
                 self._start_to_collect(_ids_for(listing), lists)
         # A list that waits for the ids of another comes after it: it must not occupy the thread that would read them.
         for listing in sorted(lists, key=lambda one: one.for_each is not None):
@@ -122,10 +107,9 @@ class OrganizationReader:
     def close(self) -> None:
         """End all reading; returns when no thread is working any more."""
         self._stop.set()
-        self._room.stop()
-        self._lists.shutdown(wait=True, cancel_futures=True)  # first: what its threads wait for comes from the others
-        self._cursors.shutdown(wait=True, cancel_futures=True)
-        self._requests.shutdown(wait=True, cancel_futures=True)
+        self._pages.stop()
+        self._lists.shutdown(wait=True, cancel_futures=True)
+        self._pages.close()
 
     def _start_to_collect(self, key: tuple[Listing, type[Collector]], lists: Mapping[Listing, _Wanted]) -> None:
         if key not in self._collected:
@@ -134,13 +118,13 @@ class OrganizationReader:
 
     def _forget_ids_for(self, listing: Listing) -> None:
         """Forget a failed reading, so that the next call reads again: the record that it was due to may be gone."""
-        if listing.for_each:
+        if listing.parent:
             self._collected.pop(_ids_for(listing), None)
 
     def _read_list(self, listing: Listing, wanted: _Wanted, ids: Future[RecordIds] | None) -> None:
         """Read a list, and settle everything that is wanted from it."""
         try:
-            spools, collectors = self._read_to_the_end(listing, wanted, ids)
+            spools, collectors, how = self._read_to_the_end(listing, wanted, ids)
         except Exception as error:
             for entity, reading in wanted.readings.items():
                 reading.set_exception(_unreadable(entity.name, error))
@@ -150,36 +134,37 @@ class OrganizationReader:
         for kind, collected in wanted.collected.items():
             collectors[kind].settle(collected)
         for spool in spools:
-            _settle(wanted.readings[spool.entity], spool)
+            _settle(wanted.readings[spool.entity], spool, how)
 
     def _read_to_the_end(
         self, listing: Listing, wanted: _Wanted, ids: Future[RecordIds] | None
-    ) -> tuple[list[Spool], dict[type[Collector], _Collecting]]:
-        for restarts in itertools.count():
+    ) -> tuple[list[Spool], dict[type[Collector], _Collecting], str | None]:
+        long = LongList(listing, self._pages, lambda: self._ids_for(listing)) if listing.per_parent else None
+        restarts = 0
+        while True:
             spools = [self._spool(entity) for entity in wanted.readings]
             collectors = {kind: _Collecting(kind()) for kind in wanted.collected}
             try:
-                for page in self._pages(listing, ids):
+                for page in long.pages() if long else self._pages_of(listing, ids):
                     for taker in (*collectors.values(), *spools):
                         taker.add(page.rows)
+                return spools, collectors, long.how if long else None
             except Exception as error:
                 for spool in spools:
                     spool.discard()
-                if not isinstance(error, CursorExpired) or restarts == self._limits.restarts:
+                restarts += isinstance(error, CursorExpired)
+                if not isinstance(error, CursorExpired | ReadAnew) or restarts > self._limits.restarts:
                     raise
-            else:
-                break
-        return spools, collectors
 
     def _spool(self, entity: Entity) -> Spool:
         spool = Spool(entity, self._folder / f"{entity.name}-{next(self._numbers)}", batches=self._batches)
         self._spools[entity.name] = spool
         return spool
 
-    def _pages(self, listing: Listing, ids: Future[RecordIds] | None) -> Iterator[Page]:
+    def _pages_of(self, listing: Listing, ids: Future[RecordIds] | None) -> Iterator[Page]:
         """The pages of a list; if it is requested once per record of another, in the order of the records."""
         if not listing.for_each or not ids:
-            yield from read_ahead(self._client.pages(listing), self._room, self._cursors)
+            yield from self._pages.over_cursor(listing)
             return
         parent, parameter = listing.for_each
         records = ids.result()
@@ -187,43 +172,19 @@ class OrganizationReader:
             raise M3terError(
                 f"{records.missing} of the {parent} records have no id, so what belongs to them is unknown."
             )
-        yield from self._side_by_side(listing, [{parameter: record_id} for record_id in records.unique()])
+        found = records.unique()
+        lists = (replace(listing, parameters=(*listing.parameters, (parameter, one))) for one in found)
+        yield from self._pages.side_by_side(lists, number=len(found))
 
-    def _side_by_side(self, listing: Listing, lists: Sequence[dict[str, str]]) -> Iterator[Page]:
-        """The pages of a list with each of these parameters, in their order."""
-        share, waiting = Share(), deque[Future[Sequence[Page]]]()
-
-        def first() -> Iterator[Page]:
-            for page in waiting.popleft().result():
-                self._room.free(share, len(page.rows))
-                yield page
-            self._room.advance(share)
-
-        try:
-            for number, parameters in enumerate(lists):
-                waiting.append(self._requests.submit(self._list_of_one, listing, parameters, share, number))
-                if len(waiting) > 2 * self._limits.requests_at_once:  # more would not be any faster
-                    yield from first()
-            while waiting:
-                yield from first()
-        finally:
-            self._room.close(share)
-
-    def _list_of_one(self, listing: Listing, parameters: dict[str, str], share: Share, number: int) -> Sequence[Page]:
-        for restarts in itertools.count():
-            read: list[Page] = []
-            try:
-                self._room.wait(lambda: share.first == number)
-                for page in self._client.pages(listing, gives_way=True, **parameters):
-                    self._room.fill(share, len(page.rows))
-                    read.append(page)
-                    self._room.wait(lambda: share.first == number)
-                return read
-            except CursorExpired as expired:
-                self._room.free(share, sum(len(page.rows) for page in read))
-                if restarts == self._limits.restarts:
-                    raise M3terError(str(expired)) from None
-        raise AssertionError
+    def _ids_for(self, listing: Listing) -> Future[RecordIds]:
+        """The ids that are collected in any case, or are from now on."""
+        key = _ids_for(listing)
+        if key in self._collected:
+            return self._collected[key]
+        parents, ids = key[0], Future[RecordIds]()
+        assert not parents.for_each
+        self._lists.submit(self._read_list, parents, _Wanted(collected={RecordIds: ids}), None)
+        return ids
 
 
 @dataclass(frozen=True)
@@ -255,9 +216,9 @@ class _Collecting:
             future.set_result(self._collector)
 
 
-def _settle(future: Future[Reading], spool: Spool) -> None:
+def _settle(future: Future[Reading], spool: Spool, how: str | None) -> None:
     try:
-        future.set_result(spool.finish())
+        future.set_result(replace(spool.finish(), how=how))
     except Exception as error:
         spool.discard()
         future.set_exception(_unreadable(spool.entity.name, error))
@@ -269,6 +230,6 @@ def _unreadable(entity: str, error: Exception) -> Exception:
 
 
 def _ids_for(listing: Listing) -> tuple[Listing, type[Collector]]:
-    """The list that this one waits for, if it is requested once per record of another."""
-    assert listing.for_each
-    return entities()[listing.for_each[0]].listing, RecordIds
+    """What is taken from the list of its parents."""
+    assert listing.parent
+    return entities()[listing.parent].listing, RecordIds

@@ -38,6 +38,8 @@ class Reading:
     requests: int
     started: datetime
     finished: datetime
+    how: str | None = None
+    """How the list was read where there was a choice, and why, for people."""
 
     @property
     def seconds(self) -> float:

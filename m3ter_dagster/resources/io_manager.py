@@ -186,6 +186,7 @@ def _reading(read: Read) -> record.Reading:
             unknown_fields=dict(read.unknown_fields),
             empty_fields=tuple(read.empty_columns),
             requests=read.requests,
+            how=read.how,
         )
     return record.Reading(
         started=read.started,

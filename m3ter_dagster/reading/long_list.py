@@ -1,0 +1,198 @@
+"""A list whose records are also listed parent by parent: over its cursor, or side by side where that is faster."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median
+
+from m3ter_dagster.m3ter.client import Page
+from m3ter_dagster.m3ter.errors import Interrupted, M3terError, Unavailable
+from m3ter_dagster.model.entities import Listing
+from m3ter_dagster.reading.collectors import Record, RecordIds, records
+from m3ter_dagster.reading.pages import Pages
+
+SAMPLE = 16
+"""Of how many parents the rows are counted before the choice is made."""
+
+
+class ReadAnew(Exception):
+    """What was read of the list must be dropped: it is read in another way."""
+
+
+class Unsuitable(M3terError):
+    """Why a list cannot be read parent by parent."""
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """The two ways to read a list, as far as they can be estimated."""
+
+    parent: str
+    parents: int
+    rows_per_parent: float
+    requests: int
+    """Parent by parent: they are made side by side."""
+    requests_before: int
+    """Those that are made side by side for other lists, at the same pace."""
+    request_seconds: float
+    pages: int
+    """Over the cursor: each waits for the one before."""
+    page_seconds: float
+
+    def is_faster_by_parent(self, advantage: float) -> bool:
+        seconds = (self.requests + self.requests_before) * self.request_seconds
+        return seconds * advantage < self.pages * self.page_seconds
+
+    def words(self, *, by_parent: bool) -> str:
+        parents = f"{self.parent} by {self.parent} ({self.parents:,} with about {self.rows_per_parent:.0f} rows each)"
+        requests = f"about {self.requests:,} requests side by side in {self.requests * self.request_seconds:,.0f} s"
+        pages = f"about {self.pages:,} more pages one after the other in {self.pages * self.page_seconds:,.0f} s"
+        if by_parent:
+            return f"{parents}: {requests}, instead of {pages}"
+        return f"over one cursor: {pages}, instead of {parents}: {requests}"
+
+
+class LongList:
+    """Begins over the cursor, and chooses once the parents are known. `how` says what was chosen, and why.
+
+    Parent by parent nothing is lost: the list of the parents was read to its end in this run, so is the list of each
+    of them, and a last look at the newest records finds the parents that came in between. The rows then come in the
+    order of the parents, and not in that of the list.
+    """
+
+    def __init__(
+        self,
+        listing: Listing,
+        pages: Pages,
+        parents: Callable[[], Future[RecordIds]],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`parents` gives the ids that others read anyway, or begins to read them: a short list does not need them."""
+        assert listing.per_parent
+        self.how: str | None = None
+        self._listing = listing
+        self._parent = listing.per_parent.entity.replace("_", " ")
+        self._field = listing.per_parent.field
+        self._pages = pages
+        self._ask_for_parents = parents
+        self._parents: Future[RecordIds] | None = None
+        self._clock = clock
+        self._is_by_parent = False
+        self._seen: set[str] = set()
+        self._seen_owners: dict[str, None] = {}
+        self._ids: Sequence[str] = ()
+        self._gone: list[Listing] = []
+
+    def pages(self) -> Iterator[Page]:
+        """Every page. ReadAnew, CursorExpired: what was read must be dropped, and this called again."""
+        return self._by_parent() if self._is_by_parent else self._over_cursor()
+
+    def _over_cursor(self) -> Iterator[Page]:
+        times, rows = [self._clock()], 0
+        with closing(self._pages.over_cursor(self._listing)) as pages:
+            for page in pages:
+                times.append(self._clock())
+                yield page
+                if self.how or page.is_last:
+                    continue
+                try:
+                    rows += self._see(page)
+                    if len(times) > self._pages.limits.pages_before_choice:
+                        self._choose(len(times) - 1, rows, median(b - a for a, b in pairwise(times)))
+                except M3terError as reason:
+                    self.how = f"over one cursor, not {self._parent} by {self._parent}: {reason}"
+                if self._is_by_parent:
+                    raise ReadAnew
+
+    def _see(self, page: Page) -> int:
+        """Remember which records were there when it all began, and whose they are."""
+        found = records(page.rows, self._field)
+        self._seen.update(_ids(found))
+        self._seen_owners |= self._owners(found)
+        return len(found)
+
+    def _owners(self, found: Sequence[Record]) -> dict[str, None]:
+        if not all(isinstance(record.parent, str) and record.parent for record in found):
+            raise Unsuitable(f"there are rows without {self._field}")
+        return {str(record.parent): None for record in found}
+
+    def _choose(self, pages: int, rows: int, page_seconds: float) -> None:
+        self._parents = self._parents or self._ask_for_parents()
+        if not self._parents.done():
+            return
+        if failure := self._parents.exception():
+            raise Unsuitable(f"the {self._parent} records cannot be listed: {failure}")
+        parents, limits = self._parents.result(), self._pages.limits
+        if parents.missing:
+            raise Unsuitable(f"{parents.missing} of the {self._parent} records have no id")
+        ids = parents.unique()
+        requests, found, sample = self._sampled(ids[:: max(1, len(ids) // SAMPLE)][:SAMPLE])
+        outlook = Outlook(
+            parent=self._parent,
+            parents=len(ids),
+            rows_per_parent=found / sample,
+            requests=round(requests / sample * len(ids)),
+            requests_before=self._pages.to_come,
+            request_seconds=max(self._pages.seconds_per_request, page_seconds / limits.requests_at_once),
+            pages=max(0, round(found / sample * len(ids) / max(1, rows / pages)) - pages),
+            page_seconds=page_seconds,
+        )
+        self._is_by_parent = outlook.is_faster_by_parent(limits.advantage)
+        self.how = outlook.words(by_parent=self._is_by_parent)
+        self._ids = ids
+
+    def _sampled(self, ids: Sequence[str]) -> tuple[int, int, int]:
+        """How many requests and rows these parents have, and how many parents they are."""
+        requests = rows = 0
+        for page in self._pages.side_by_side(map(self._listing.of_parent, ids), number=len(ids)):
+            found = records(page.rows, self._field)
+            if not self._owners(found).keys() <= set(ids):
+                raise Unsuitable(f"the rows of one {self._parent} name another")
+            requests, rows = requests + 1, rows + len(found)
+        return requests, rows, max(1, len(ids))
+
+    def _by_parent(self) -> Iterator[Page]:
+        known: dict[str, None] = {}
+        new = dict.fromkeys(self._ids) | self._seen_owners
+        try:
+            while new:
+                lists = map(self._listing.of_parent, new)
+                yield from self._pages.side_by_side(lists, number=len(new), gone=self._gone)
+                known |= new
+                new = self._come_in_between(known)
+        except (Interrupted, Unavailable):
+            raise
+        except M3terError as reason:
+            self._is_by_parent = False
+            self.how = f"over one cursor after all, since {self._parent} by {self._parent} failed: {reason}"
+            raise ReadAnew from reason
+        self.how = f"{self.how}{self._remarks(len(known) - len(self._ids))}"
+
+    def _come_in_between(self, known: dict[str, None]) -> dict[str, None]:
+        """The parents of records that came since the beginning: the newest records are the first of the list."""
+        new, owners = dict[str, None](), dict(self._seen_owners)
+        for page in self._pages.newest(self._listing):
+            found = records(page.rows, self._field)
+            owners |= self._owners(found)
+            new = {owner: None for owner in owners if owner not in known}
+            if not self._owners(found).keys() - known and not self._seen.isdisjoint(_ids(found)):
+                break
+        if any(self._listing.of_parent(owner) in self._gone for owner in owners):
+            raise Unsuitable(f"m3ter listed rows of a {self._parent} and says with status 404 that there is none")
+        return new
+
+    def _remarks(self, new: int) -> str:
+        gone = len(self._gone)
+        return (f"; {new:,} more came in between" if new else "") + (
+            f"; {gone:,} no longer there, says m3ter with status 404, and so without rows" if gone else ""
+        )
+
+
+def _ids(found: Sequence[Record]) -> Iterator[str]:
+    return (record.id for record in found if isinstance(record.id, str))

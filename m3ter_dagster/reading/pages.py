@@ -1,0 +1,122 @@
+"""The pages of lists: over a cursor, or of many lists side by side, read ahead of whoever takes them."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from m3ter_dagster.m3ter.client import M3terClient, Page
+from m3ter_dagster.m3ter.errors import CursorExpired, M3terError, Refused
+from m3ter_dagster.model.entities import Listing
+from m3ter_dagster.reading.ahead import Room, Share, read_ahead
+
+
+@dataclass(frozen=True)
+class ReaderLimits:
+    """How much is read side by side, and how often a list is read again."""
+
+    lists_at_once: int = 16
+    requests_at_once: int = 16
+    """Threads for lists that are requested once per record of another; all share one pace."""
+    bytes_ahead: int = 8 << 20
+    """How many bytes of pages may wait to be decoded, over all lists together; of each list one page always may."""
+    restarts: int = 3
+    """How often a list whose cursor expired is read again."""
+    pages_before_choice: int = 10
+    """How many pages of a list come over its cursor before it is worth asking whether there is a faster way."""
+    advantage: float = 1.1
+    """How many times faster the other way must be, as far as can be estimated."""
+
+
+class Pages:
+    """Thread-safe, and so is each of its iterators for one thread at a time."""
+
+    def __init__(self, client: M3terClient, limits: ReaderLimits) -> None:
+        self.limits = limits
+        self._client = client
+        self._cursors = ThreadPoolExecutor(limits.lists_at_once, thread_name_prefix="cursor")
+        self._requests = ThreadPoolExecutor(limits.requests_at_once, thread_name_prefix="request")
+        self._room = Room(limits.bytes_ahead)
+        self._to_come = 0
+        self._counting = threading.Lock()
+
+    @property
+    def to_come(self) -> int:
+        """How many lists are still to be read side by side."""
+        return self._to_come
+
+    @property
+    def seconds_per_request(self) -> float:
+        """At the pace that all requests share."""
+        return 1 / self._client.limits.requests_per_second
+
+    def over_cursor(self, listing: Listing) -> Generator[Page]:
+        """Every page of the list. CursorExpired: what was read must be dropped and the list read again."""
+        return read_ahead(self._client.pages(listing), self._room, self._cursors)
+
+    def newest(self, listing: Listing) -> Iterator[Page]:
+        """The pages of a list from its first on, none of them read ahead: for whoever needs only a few."""
+        return self._client.pages(listing)
+
+    def side_by_side(
+        self, lists: Iterable[Listing], *, number: int, gone: list[Listing] | None = None
+    ) -> Iterator[Page]:
+        """Every page of this number of lists, in their order; those that do not exist (404) go to `gone`, if given."""
+        share, waiting = Share(), deque[Future[Sequence[Page]]]()
+        self._count(number)
+
+        def taken() -> Iterator[Page]:
+            for page in waiting.popleft().result():
+                self._room.free(share, len(page.rows))
+                yield page
+            self._room.advance(share)
+            self._count(-1)
+
+        try:
+            for place, listing in enumerate(lists):
+                waiting.append(self._requests.submit(self._whole, listing, share, place, gone))
+                if len(waiting) > 2 * self.limits.requests_at_once:  # more would not be any faster
+                    yield from taken()
+            while waiting:
+                yield from taken()
+        finally:
+            self._room.close(share)
+            self._count(share.first - number)
+
+    def stop(self) -> None:
+        """Let nobody wait for room any more."""
+        self._room.stop()
+
+    def close(self) -> None:
+        """Returns when no thread is working any more; nobody may be taking pages."""
+        self._cursors.shutdown(wait=True, cancel_futures=True)
+        self._requests.shutdown(wait=True, cancel_futures=True)
+
+    def _count(self, lists: int) -> None:
+        with self._counting:
+            self._to_come += lists
+
+    def _whole(self, listing: Listing, share: Share, place: int, gone: list[Listing] | None) -> Sequence[Page]:
+        for restarts in itertools.count():
+            read: list[Page] = []
+            try:
+                self._room.wait(lambda: share.first == place)
+                for page in self._client.pages(listing, gives_way=True):
+                    self._room.fill(share, len(page.rows))
+                    read.append(page)
+                    self._room.wait(lambda: share.first == place)
+                return read
+            except CursorExpired as expired:
+                self._room.free(share, sum(len(page.rows) for page in read))
+                if restarts == self.limits.restarts:
+                    raise M3terError(str(expired)) from None
+            except Refused as refusal:
+                if gone is None or refusal.status != 404:
+                    raise
+                gone.append(listing)
+                return []
+        raise AssertionError
