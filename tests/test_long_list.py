@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from m3ter_dagster.m3ter.limits import Limits
 from m3ter_dagster.m3ter.token import Credentials
 from m3ter_dagster.model.entities import find_entity
 from m3ter_dagster.reading.long_list import Outlook
-from m3ter_dagster.reading.pages import ReaderLimits
+from m3ter_dagster.reading.pages import Pages, ReaderLimits
 from m3ter_dagster.reading.reader import OrganizationReader
 from m3ter_dagster.reading.reading import Reading
 from m3ter_sandbox import SampleOrganization, SandboxApi
@@ -26,6 +27,7 @@ AT_ONCE = ReaderLimits(pages_before_choice=2, advantage=0.0)
 """Any other way is taken as soon as it is known."""
 NEVER = ReaderLimits(pages_before_choice=2, advantage=1e9)
 PAGE = 4
+UNLIMITED = Limits(requests_per_second=10_000)
 
 
 class World:
@@ -98,7 +100,7 @@ def reader_of(tmp_path: Path) -> Iterator[ReaderOf]:
         stop, is_scripted = threading.Event(), isinstance(api, ScriptedApi)
         credentials = Credentials(KEY, SECRET) if is_scripted else Credentials(api.key, api.secret)
         org_id = ORGANIZATION if is_scripted else api.organization_id
-        client = M3terClient(api.base_url, org_id, credentials, limits=Limits(requests_per_second=10_000), stop=stop)
+        client = M3terClient(api.base_url, org_id, credentials, limits=UNLIMITED, stop=stop)
         readers.append(OrganizationReader(client, tmp_path / f"{len(readers)}", stop=stop, limits=limits))
         return readers[-1]
 
@@ -167,12 +169,16 @@ def test_the_choice_is_worded() -> None:
 def test_many_lines_per_bill_are_read_bill_by_bill(reader_of: ReaderOf, serve: Serve) -> None:
     world = World(bills=30, lines=11)
     api = serve(world)
-    reading = read(reader_of(api, ReaderLimits()))
+    reader = reader_of(api, ReaderLimits(bytes_ahead=1))
+    reader.start([find_entity("bill"), find_entity("bill_line_item")])
+    reading = read(reader)
     assert sorted(rows(reading)) == sorted(rows(read(reader_of(serve(world), NEVER))))
     assert (reading.rows, reading.duplicates, reading.requests) == (330, 0, 90)
     assert reading.how
     assert reading.how.startswith("bill by bill (30 with about 11 rows each): about 90 requests side by side in 0 s, ")
     assert set(asked_by_bill(api)) == {f"b{number}" for number in range(30)}
+    assert len([one for one in api.asked("/lineitems") if "nextToken" not in one.query]) == 2
+    assert len(api.asked("/lineitems")) < 330 / PAGE
 
 
 def test_the_rows_are_those_of_the_cursor_cell_by_cell(reader_of: ReaderOf) -> None:
@@ -278,6 +284,19 @@ def test_it_is_found_behind_new_rows_of_bills_that_are_known(reader_of: ReaderOf
     assert {"x/0", "x/1", "x/2"} <= set(ids(read(reader_of(serve(world)))))
 
 
+def test_it_is_found_even_if_it_is_not_quite_the_newest(reader_of: ReaderOf, serve: Serve) -> None:
+    world = World(bills=30, lines=11)
+
+    def change(bill: str) -> None:
+        if bill == "b29" and len(world.bills) == 30:
+            world.add("x", 1)
+            world.bills.insert(0, {"id": "y", "version": 1})
+            world.items.insert(PAGE + 1, World.item("y", 0))
+
+    world.change = change
+    assert set(ids(read(reader_of(serve(world))))) == {item["id"] for item in world.items}
+
+
 def test_a_bill_that_is_known_from_its_rows_only_is_read_too(reader_of: ReaderOf, serve: Serve) -> None:
     """It came between the first page of the bills and that of the line items."""
     world = World(bills=30, lines=11)
@@ -305,7 +324,7 @@ def test_a_bill_that_goes_in_between_is_named_as_gone(reader_of: ReaderOf, serve
 def test_rows_of_a_bill_that_is_not_there_are_read_over_the_cursor(reader_of: ReaderOf, serve: Serve) -> None:
     world = World(bills=30, lines=11)
     world.bills.pop(1)
-    reading = read(reader_of(serve(world)))
+    reading = read(reader_of(serve(world), replace(AT_ONCE, restarts=0)))
     assert ids(reading) == [item["id"] for item in world.items]
     assert reading.duplicates == 0
     assert reading.how == (
@@ -332,6 +351,21 @@ def test_all_is_read_over_the_cursor_after_a_refusal_on_the_way(reader_of: Reade
     reading = read(reader_of(serve(world)))
     assert ids(reading) == [item["id"] for item in world.items]
     assert (reading.how or "").startswith("over one cursor after all, since bill by bill failed: GET ")
+
+
+def test_what_is_still_to_be_read_side_by_side_is_counted(serve: Serve) -> None:
+    api = serve(World(bills=40, lines=1))
+    stop, listing = threading.Event(), find_entity("bill_line_item").listing
+    client = M3terClient(api.base_url, ORGANIZATION, Credentials(KEY, SECRET), limits=UNLIMITED, stop=stop)
+    pages = Pages(client, ReaderLimits())
+    for taken, _ in enumerate(pages.side_by_side((listing.of_parent(f"b{one}") for one in range(40)), number=40)):
+        assert pages.to_come == 40 - taken
+    assert pages.to_come == 0
+    abandoned = pages.side_by_side((listing.of_parent(f"b{one}") for one in range(40)), number=40)
+    next(abandoned)
+    del abandoned
+    assert pages.to_come == 0
+    pages.close()
 
 
 def test_the_list_of_a_bill_whose_cursor_expires_is_read_anew(reader_of: ReaderOf, serve: Serve) -> None:

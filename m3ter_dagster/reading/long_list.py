@@ -11,7 +11,7 @@ from itertools import pairwise
 from statistics import median
 
 from m3ter_dagster.m3ter.client import Page
-from m3ter_dagster.m3ter.errors import Interrupted, M3terError, Unavailable
+from m3ter_dagster.m3ter.errors import M3terError
 from m3ter_dagster.model.entities import Listing
 from m3ter_dagster.reading.collectors import Record, RecordIds, records
 from m3ter_dagster.reading.pages import Pages
@@ -159,15 +159,13 @@ class LongList:
 
     def _by_parent(self) -> Iterator[Page]:
         known: dict[str, None] = {}
-        new = dict.fromkeys(self._ids) | self._seen_owners
+        new = dict.fromkeys(self._ids)
         try:
             while new:
                 lists = map(self._listing.of_parent, new)
                 yield from self._pages.side_by_side(lists, number=len(new), gone=self._gone)
                 known |= new
                 new = self._come_in_between(known)
-        except (Interrupted, Unavailable):
-            raise
         except M3terError as reason:
             self._is_by_parent = False
             self.how = f"over one cursor after all, since {self._parent} by {self._parent} failed: {reason}"
