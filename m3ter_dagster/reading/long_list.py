@@ -18,6 +18,8 @@ from m3ter_dagster.reading.pages import Pages
 
 SAMPLE = 16
 """Of how many parents the rows are counted before the choice is made."""
+SAMPLE_PAGES = 3
+"""How many pages of each are read for that: if there are more, it does not matter how many."""
 
 
 class ReadAnew(Exception):
@@ -35,6 +37,8 @@ class Outlook:
     parent: str
     parents: int
     rows_per_parent: float
+    is_at_least: bool
+    """There are more rows than were counted, so both ways take longer."""
     requests: int
     """Parent by parent: they are made side by side."""
     requests_before: int
@@ -49,9 +53,10 @@ class Outlook:
         return seconds * advantage < self.pages * self.page_seconds
 
     def words(self, *, by_parent: bool) -> str:
-        parents = f"{self.parent} by {self.parent} ({self.parents:,} with about {self.rows_per_parent:.0f} rows each)"
-        requests = f"about {self.requests:,} requests side by side in {self.requests * self.request_seconds:,.0f} s"
-        pages = f"about {self.pages:,} more pages one after the other in {self.pages * self.page_seconds:,.0f} s"
+        about = "at least" if self.is_at_least else "about"
+        parents = f"{self.parent} by {self.parent} ({self.parents:,} with {about} {self.rows_per_parent:.0f} rows each)"
+        requests = f"{about} {self.requests:,} requests side by side in {self.requests * self.request_seconds:,.0f} s"
+        pages = f"{about} {self.pages:,} more pages one after the other in {self.pages * self.page_seconds:,.0f} s"
         if by_parent:
             return f"{parents}: {requests}, instead of {pages}"
         return f"over one cursor: {pages}, instead of {parents}: {requests}"
@@ -61,8 +66,9 @@ class LongList:
     """Begins over the cursor, and chooses once the parents are known. `how` says what was chosen, and why.
 
     Parent by parent nothing is lost: the list of the parents was read to its end in this run, so is the list of each
-    of them, and a last look at the newest records finds the parents that came in between. The rows then come in the
-    order of the parents, and not in that of the list.
+    of them, and a last look at the newest records finds the parents that came in between. That every record belongs to
+    a parent that m3ter has is held against all pages that come before the choice, and against the newest ones after:
+    one that does not, and all is read over the cursor. The rows come in the order of the parents, not in the list's.
     """
 
     def __init__(
@@ -131,31 +137,32 @@ class LongList:
         parents, limits = self._parents.result(), self._pages.limits
         if parents.missing:
             raise Unsuitable(f"{parents.missing} of the {self._parent} records have no id")
-        ids = parents.unique()
-        requests, found, sample = self._sampled(ids[:: max(1, len(ids) // SAMPLE)][:SAMPLE])
+        self._ids = parents.unique()
+        sample = self._ids[:: max(1, len(self._ids) // SAMPLE)][:SAMPLE]
+        requests, found, is_at_least = self._sampled(sample)
+        each = 1 / max(1, len(sample))
         outlook = Outlook(
             parent=self._parent,
-            parents=len(ids),
-            rows_per_parent=found / sample,
-            requests=round(requests / sample * len(ids)),
+            parents=len(self._ids),
+            rows_per_parent=found * each,
+            is_at_least=is_at_least,
+            requests=round(requests * each * len(self._ids)),
             requests_before=self._pages.to_come,
             request_seconds=max(self._pages.seconds_per_request, page_seconds / limits.requests_at_once),
-            pages=max(0, round(found / sample * len(ids) / max(1, rows / pages)) - pages),
+            pages=max(0, round(found * each * len(self._ids) / max(1, rows / pages)) - pages),
             page_seconds=page_seconds,
         )
         self._is_by_parent = outlook.is_faster_by_parent(limits.advantage)
         self.how = outlook.words(by_parent=self._is_by_parent)
-        self._ids = ids
 
-    def _sampled(self, ids: Sequence[str]) -> tuple[int, int, int]:
-        """How many requests and rows these parents have, and how many parents they are."""
-        requests = rows = 0
-        for page in self._pages.side_by_side(map(self._listing.of_parent, ids), number=len(ids)):
-            found = records(page.rows, self._field)
-            if not self._owners(found).keys() <= set(ids):
-                raise Unsuitable(f"the rows of one {self._parent} name another")
-            requests, rows = requests + 1, rows + len(found)
-        return requests, rows, max(1, len(ids))
+    def _sampled(self, ids: Sequence[str]) -> tuple[int, int, bool]:
+        """How many requests and rows these parents have, and whether it is even more."""
+        lists = map(self._listing.of_parent, ids)
+        pages = list(self._pages.side_by_side(lists, number=len(ids), at_most=SAMPLE_PAGES))
+        found = [record for page in pages for record in records(page.rows, self._field)]
+        if not self._owners(found).keys() <= set(ids):
+            raise Unsuitable(f"the rows of one {self._parent} name another")
+        return len(pages), len(found), sum(page.is_last for page in pages) < len(ids)
 
     def _by_parent(self) -> Iterator[Page]:
         known: dict[str, None] = {}

@@ -22,7 +22,7 @@ class ReaderLimits:
     lists_at_once: int = 16
     requests_at_once: int = 16
     """Threads for lists that are requested once per record of another; all share one pace."""
-    bytes_ahead: int = 8 << 20
+    bytes_ahead: int = 32 << 20
     """How many bytes of pages may wait to be decoded, over all lists together; of each list one page always may."""
     restarts: int = 3
     """How often a list whose cursor expired is read again."""
@@ -63,9 +63,17 @@ class Pages:
         return self._client.pages(listing)
 
     def side_by_side(
-        self, lists: Iterable[Listing], *, number: int, gone: list[Listing] | None = None
+        self,
+        lists: Iterable[Listing],
+        *,
+        number: int,
+        gone: list[Listing] | None = None,
+        at_most: int | None = None,
     ) -> Iterator[Page]:
-        """Every page of this number of lists, in their order; those that do not exist (404) go to `gone`, if given."""
+        """Every page (or `at_most` so many) of each of this number of lists, in their order.
+
+        Lists that do not exist (404) are added to `gone`, if it is given.
+        """
         share, waiting = Share(), deque[Future[Sequence[Page]]]()
         self._count(number)
 
@@ -78,7 +86,7 @@ class Pages:
 
         try:
             for place, listing in enumerate(lists):
-                waiting.append(self._requests.submit(self._whole, listing, share, place, gone))
+                waiting.append(self._requests.submit(self._list, listing, share, place, gone, at_most))
                 if len(waiting) > 2 * self.limits.requests_at_once:  # more would not be any faster
                     yield from taken()
             while waiting:
@@ -100,12 +108,14 @@ class Pages:
         with self._counting:
             self._to_come += lists
 
-    def _whole(self, listing: Listing, share: Share, place: int, gone: list[Listing] | None) -> Sequence[Page]:
+    def _list(
+        self, listing: Listing, share: Share, place: int, gone: list[Listing] | None, at_most: int | None
+    ) -> Sequence[Page]:
         for restarts in itertools.count():
             read: list[Page] = []
             try:
                 self._room.wait(lambda: share.first == place)
-                for page in self._client.pages(listing, gives_way=True):
+                for page in itertools.islice(self._client.pages(listing, gives_way=True), at_most):
                     self._room.fill(share, len(page.rows))
                     read.append(page)
                     self._room.wait(lambda: share.first == place)
