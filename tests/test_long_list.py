@@ -186,7 +186,7 @@ def test_the_choice_is_worded() -> None:
 def test_many_lines_per_bill_are_read_bill_by_bill(reader_of: ReaderOf, serve: Serve) -> None:
     world = World(bills=30, lines=11)
     api = serve(world)
-    reader = reader_of(api, ReaderLimits(bytes_ahead=1))
+    reader = reader_of(api, replace(AT_ONCE, bytes_ahead=1))
     reading = read(reader)
     assert sorted(rows(reading)) == sorted(rows(read(reader_of(serve(world), NEVER))))
     assert (reading.rows, reading.duplicates, reading.requests) == (330, 0, 90)
@@ -399,6 +399,15 @@ def test_what_is_still_to_be_read_side_by_side_is_counted(serve: Serve) -> None:
     del abandoned
     assert pages.to_come == 0
     pages.close()
+
+
+@pytest.mark.parametrize(("per_second", "seconds"), [(50, 0.02), (10_000, 0.005)])
+def test_a_request_takes_its_time_at_any_pace(per_second: float, seconds: float) -> None:
+    limits = Limits(requests_per_second=per_second)
+    client = M3terClient(
+        "http://m3ter.test", ORGANIZATION, Credentials(KEY, SECRET), limits=limits, stop=threading.Event()
+    )
+    assert Pages(client, ReaderLimits()).seconds_per_request == seconds
 
 
 def test_the_list_of_a_bill_whose_cursor_expires_is_read_anew(reader_of: ReaderOf, serve: Serve) -> None:

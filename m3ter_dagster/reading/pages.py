@@ -28,6 +28,8 @@ class ReaderLimits:
     """How often a list whose cursor expired is read again."""
     pages_before_choice: int = 10
     """How many pages of a list come over its cursor before it is worth asking whether there is a faster way."""
+    least_seconds_per_request: float = 0.005
+    """What one more request takes on this machine, whatever the pace and however soon m3ter answers."""
     advantage: float = 1.1
     """How many times faster the other way must be, as far as can be estimated."""
 
@@ -51,8 +53,8 @@ class Pages:
 
     @property
     def seconds_per_request(self) -> float:
-        """At the pace that all requests share."""
-        return 1 / self._client.limits.requests_per_second
+        """Of those that are made side by side, at the pace that all requests share."""
+        return max(1 / self._client.limits.requests_per_second, self.limits.least_seconds_per_request)
 
     def over_cursor(self, listing: Listing) -> Generator[Page]:
         """Every page of the list. CursorExpired: what was read must be dropped and the list read again."""
