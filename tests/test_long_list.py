@@ -331,14 +331,27 @@ def test_it_is_found_even_if_it_is_not_quite_the_newest(reader_of: ReaderOf, ser
 
 
 def test_a_bill_that_is_known_from_its_rows_only_is_read_too(reader_of: ReaderOf, serve: Serve) -> None:
-    """It came between the first page of the bills and that of the line items."""
-    world = World(bills=30, lines=11)
-    world.bills_answer = page(*world.bills[1:])
+    """It came between the first page of the bills and that of the line items, and stands on the second of these."""
+    world = World(bills=30, lines=3)
+    world.bills_answer = page(*(bill for bill in world.bills if bill["id"] != "b2"))
     reading = read(reader_of(serve(world)))
     assert set(ids(reading)) == {item["id"] for item in world.items}
     assert reading.how
     assert "bill by bill (29 with" in reading.how
     assert reading.how.endswith("; 1 more came in between")
+
+
+def test_the_cursor_does_not_wait_for_the_bills(reader_of: ReaderOf, serve: Serve) -> None:
+    world, is_at_its_end = World(bills=30, lines=3), threading.Event()
+    world.bills_answer = replace(page(*world.bills), waits_for=is_at_its_end)
+
+    def whole(request: Request) -> Answer:
+        if request.query.get("nextToken") == "b29/1":
+            is_at_its_end.set()
+        return world.all_items(request)
+
+    reading = read_alone(reader_of(serve(world, **{"/lineitems": whole})))
+    assert (ids(reading), reading.how) == ([item["id"] for item in world.items], None)
 
 
 def test_a_bill_that_goes_in_between_is_named_as_gone(reader_of: ReaderOf, serve: Serve) -> None:
