@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from m3ter_dagster.m3ter.errors import CredentialsRefused, Unavailable
-from m3ter_dagster.m3ter.token import Credentials, Token
+from m3ter_dagster.m3ter.errors import CredentialsRefused, Later, Unavailable
+from m3ter_dagster.m3ter.token import Credentials, Token, token_in
 
 CREDENTIALS = Credentials("the-key", "the-secret")
 UNAVAILABLE = Unavailable("POST /oauth/token", tries=1, reason="of status 503: no")
@@ -131,3 +131,9 @@ def test_what_failed_while_others_waited_has_failed_for_them_and_for_no_one_late
         assert second.exception(LONG) is UNAVAILABLE
     assert len(asked) == 1
     assert token.value() == "token"
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"{}", b""])
+def test_an_answer_without_a_token_says_so(body: bytes) -> None:
+    with pytest.raises(Later, match="^the answer holds no token"):
+        token_in(body)
