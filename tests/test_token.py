@@ -135,5 +135,5 @@ def test_what_failed_while_others_waited_has_failed_for_them_and_for_no_one_late
 
 @pytest.mark.parametrize("body", [b"<html>", b"{}", b""])
 def test_an_answer_without_a_token_says_so(body: bytes) -> None:
-    with pytest.raises(Later, match="^the answer holds no token"):
+    with pytest.raises(Later, match=r"^the answer holds no token"):
         token_in(body)
