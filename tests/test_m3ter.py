@@ -772,6 +772,14 @@ def test_requests_are_sent_at_the_pace(serve: Serve) -> None:
     assert max(sum(start <= one < start + 1 for one in times) for start in times) <= 20
 
 
+def test_a_page_says_how_long_m3ter_took_without_the_wait_for_a_turn(serve: Serve) -> None:
+    api = serve({"/meters": [page(ROW, next_token="more"), page(ROW)]})
+    client = client_of(api, Limits(requests_per_second=2))
+    _, second = client.pages(METERS)
+    turns = api.requests[-1].at - api.requests[-2].at
+    assert 0 < second.seconds < 0.8 * turns
+
+
 # Limits
 
 

@@ -29,6 +29,8 @@ class Page:
     rows: bytes
     """The JSON array of the page's records, as m3ter sent it."""
     is_last: bool = False
+    seconds: float = 0.0
+    """How long m3ter took for it."""
 
 
 class M3terClient:
@@ -76,7 +78,7 @@ class M3terClient:
         while True:
             answer = self._page(listing, parameters, cursor, gives_way=gives_way)
             cursor = answer.nextToken
-            yield Page(bytes(answer.data), is_last=not cursor)
+            yield Page(bytes(answer.data), is_last=not cursor, seconds=self._http.seconds)
             if not cursor:
                 return
             if cursor in followed:

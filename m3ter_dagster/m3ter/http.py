@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import threading
+import time
 import urllib.request
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -36,7 +37,13 @@ class Http:
         host = self._pool.connection_from_url(self._base_url)
         host.ConnectionCls = paced(host.ConnectionCls, self._pace, self.wait)
         self._stop = stop
+        self._last = threading.local()
         self._token = Token(credentials, self._ask_for_token, renew_before=limits.renew_before_seconds)
+
+    @property
+    def seconds(self) -> float:
+        """How long m3ter took for the last answer that this thread got, from its turn on."""
+        return self._last.seconds
 
     def get(self, path: str, check: Callable[[bytes], T], *, gives_way: bool = False) -> T:
         """The answer's body as `check` reads it; `check` raises Later for a body that is worth another try."""
@@ -99,8 +106,11 @@ class Http:
         if body is not None:
             headers["content-type"] = "application/json"
         self._pace.take_turn(self.wait, gives_way=gives_way)
+        started = time.monotonic()
         try:
-            return self._pool.request(method, self._base_url + path, headers=headers, body=body, redirect=False)
+            answer = self._pool.request(method, self._base_url + path, headers=headers, body=body, redirect=False)
+            self._last.seconds = time.monotonic() - started
+            return answer
         except urllib3.exceptions.HTTPError as error:
             raise Later(_reason(error)) from None
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import pairwise
 from statistics import median
 
 from m3ter_dagster.m3ter.client import Page
@@ -76,8 +74,6 @@ class LongList:
         listing: Listing,
         pages: Pages,
         parents: Callable[[], Future[RecordIds]],
-        *,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`parents` gives the ids that others read anyway, or begins to read them: a short list does not need them."""
         assert listing.per_parent
@@ -88,7 +84,6 @@ class LongList:
         self._pages = pages
         self._ask_for_parents = parents
         self._parents: Future[RecordIds] | None = None
-        self._clock = clock
         self._is_by_parent = False
         self._seen: set[str] = set()
         self._seen_owners: dict[str, None] = {}
@@ -100,17 +95,17 @@ class LongList:
         return self._by_parent() if self._is_by_parent else self._over_cursor()
 
     def _over_cursor(self) -> Iterator[Page]:
-        times, rows = [self._clock()], 0
+        seconds, rows = list[float](), 0
         with closing(self._pages.over_cursor(self._listing)) as pages:
             for page in pages:
-                times.append(self._clock())
+                seconds.append(page.seconds)
                 yield page
                 if self.how or page.is_last:
                     continue
                 try:
                     rows += self._see(page)
-                    if len(times) > self._pages.limits.pages_before_choice:
-                        self._choose(len(times) - 1, rows, median(b - a for a, b in pairwise(times)))
+                    if len(seconds) >= self._pages.limits.pages_before_choice:
+                        self._choose(len(seconds), rows, median(seconds))
                 except M3terError as reason:
                     self.how = f"over one cursor, not {self._parent} by {self._parent}: {reason}"
                 if self._is_by_parent:
@@ -150,7 +145,7 @@ class LongList:
             requests_before=self._pages.to_come,
             request_seconds=max(self._pages.seconds_per_request, page_seconds / limits.requests_at_once),
             pages=max(0, round(found * each * len(self._ids) / max(1, rows / pages)) - pages),
-            page_seconds=page_seconds,
+            page_seconds=max(page_seconds, self._pages.seconds_per_request),
         )
         self._is_by_parent = outlook.is_faster_by_parent(limits.advantage)
         self.how = outlook.words(by_parent=self._is_by_parent)
