@@ -147,6 +147,16 @@ def test_a_file_is_fetched_from_the_first_destination_that_gives_it(s3_store, s3
         to.fetch_any([removed, gone], tmp_path / "fetched.csv")
 
 
+def test_a_file_that_must_be_as_delivered_is_fetched_from_where_it_is(moto_store, moto_bucket, bill_file, tmp_path):
+    to = destinations(destination(moto_store, moto_bucket))
+    (delivered,) = to.deliver(bill_file, EXPORT, "bill", to=["warehouse"], kind=CSV)
+    altered = {**asdict(delivered), "sha256": "0" * 64}
+    to.fetch_any([altered, asdict(delivered)], tmp_path / "fetched.csv", verified=True)
+    assert (tmp_path / "fetched.csv").read_bytes() == ROWS
+    with pytest.raises(FetchFailed, match=r"warehouse', s3://.*: Altered: the object has another sha256 than the file"):
+        to.fetch_any([altered], tmp_path / "fetched.csv", verified=True)
+
+
 # What a refusal says
 
 

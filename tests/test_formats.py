@@ -11,6 +11,7 @@ from hypothesis import given
 from typed_frames import ANY_FRAME, complete
 
 from m3ter_dagster.frames.csv import Csv
+from m3ter_dagster.frames.difference import hashes
 from m3ter_dagster.frames.format import Format, RowsLost
 from m3ter_dagster.frames.schema import frame_schema
 from m3ter_dagster.model.entities import Entity, entities
@@ -40,6 +41,10 @@ def test_any_frame_reads_back_as_it_was(
     again = format.read(path, entity).collect()
     assert again.schema == frame.schema
     assert again.equals(frame)
+    assert frame.select(hashes(entity)).equals(again.select(hashes(entity)))
+    first = path.read_bytes()
+    format.write([again.lazy()], entity, path)
+    assert path.read_bytes() == first
 
 
 @every_format

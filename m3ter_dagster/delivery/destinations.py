@@ -139,11 +139,17 @@ class Destinations:
         except ObjectUnreadable as error:
             raise FetchFailed(error.refusal) from error
 
-    def fetch_any(self, objects: Sequence[Mapping[str, Any]], to: Path) -> None:
-        """Download a file from the first of the destinations it was delivered to that still returns it."""
+    def fetch_any(self, objects: Sequence[Mapping[str, Any]], to: Path, *, verified: bool = False) -> None:
+        """Download a file from the first of the destinations it was delivered to that still returns it.
+
+        With `verified` it must be byte for byte what was delivered.
+        """
         for number, one in enumerate(objects, 1):
             try:
                 self.fetch(one["destination"], one["uri"], to)
+                if verified and fingerprint(to).sha256 != one["sha256"]:
+                    advice = "the object has another sha256 than the file that was delivered there"
+                    raise FetchFailed(Refusal(one["destination"], one["uri"], "Altered", advice))
             except (FetchFailed, UnknownDestination):
                 if number == len(objects):
                     raise

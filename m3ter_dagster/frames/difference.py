@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,24 +42,32 @@ def hashes(entity: Entity) -> tuple[pl.Expr, pl.Expr]:
 
 def write_keys(keys: pl.LazyFrame, entity: Entity, path: Path) -> None:
     """A Parquet file of the `hashes` of all rows."""
-    keys.select(KEY, ROW).sink_parquet(path, metadata={_POLARS: pl.__version__, _COLUMNS: _columns_hash(entity)})
+    keys.select(KEY, ROW).sink_parquet(path, metadata=_marks(entity))
 
 
-def _columns_hash(entity: Entity) -> str:
-    """A hash of names and types in their order, the same in every version of Python and polars."""
+def _marks(entity: Entity) -> dict[str, str]:
+    """What hashes depend on: polars, and the names and types of the columns in their order."""
     columns = json.dumps([(column.name, column.type) for column in entity.columns])
-    return hashlib.sha256(columns.encode()).hexdigest()
+    return {_POLARS: pl.__version__, _COLUMNS: hashlib.sha256(columns.encode()).hexdigest()}
 
 
-def difference(previous: Path, current: Path) -> Difference:
-    """Raises NotComparable if the two files' hashes would differ for equal rows."""
-    theirs, ours = pl.read_parquet_metadata(previous), pl.read_parquet_metadata(current)
+def _compare_marks(theirs: Mapping[str, str], ours: Mapping[str, str]) -> None:
     if theirs.get(_POLARS) != ours[_POLARS]:
         written = f"with polars {theirs.get(_POLARS)}, this one with {ours[_POLARS]}"
         raise NotComparable(f"the previous export was written {written}")
     # Files from before the hash of the columns was kept have none.
     if theirs.get(_COLUMNS, ours[_COLUMNS]) != ours[_COLUMNS]:
         raise NotComparable("the columns changed since the previous export, so every row would count as changed")
+
+
+def check_comparable(previous: Path, entity: Entity) -> None:
+    """Raises NotComparable if the file's hashes would differ from today's for equal rows."""
+    _compare_marks(pl.read_parquet_metadata(previous), _marks(entity))
+
+
+def difference(previous: Path, current: Path) -> Difference:
+    """Raises NotComparable if the two files' hashes would differ for equal rows."""
+    _compare_marks(pl.read_parquet_metadata(previous), pl.read_parquet_metadata(current))
     before, now = pl.scan_parquet(previous), pl.scan_parquet(current)
     return Difference(
         added=_count(now.join(before, on=KEY, how="anti")),
