@@ -326,6 +326,11 @@ def list_per_parent_without_a_path(descriptor: dict[str, Any]) -> None:
     descriptor["m3ter:api"]["perParent"] = {"entity": "account", "field": "account"}
 
 
+def list_per_parent_unchanged_by_nothing(descriptor: dict[str, Any]) -> None:
+    parent = {"entity": "account", "path": "/accounts/{id}/plans", "field": "account", "unchangedBy": ["etag"]}
+    descriptor["m3ter:api"]["perParent"] = parent
+
+
 def list_for_each_nothing(descriptor: dict[str, Any]) -> None:
     descriptor["m3ter:api"]["forEach"] = {"entity": "accounts", "parameter": "account"}
 
@@ -347,6 +352,10 @@ MISTAKES: list[tuple[Callable[[dict[str, Any]], None], str]] = [
     (refer_to_nothing, "schemas/plan.json refers to 'plan_templates'; there is no schemas/plan_templates.json."),
     (list_per_nothing, "schemas/plan.json refers to 'accounts'; there is no schemas/accounts.json."),
     (list_per_parent_without_a_path, "schemas/plan.json has no 'path'."),
+    (
+        list_per_parent_unchanged_by_nothing,
+        "schemas/plan.json says unchangedBy 'etag', which is not among the fields of account.",
+    ),
     (list_for_each_nothing, "schemas/plan.json refers to 'accounts'; there is no schemas/accounts.json."),
     (key_on_no_field, "schemas/plan.json has a key 'uuid' that is not among its fields."),
     (refer_from_no_field, "schemas/plan.json has a key 'templateId' that is not among its fields."),

@@ -6,13 +6,17 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from scripted_api import KEY, ORGANIZATION, SECRET, Answer, Request, ScriptedApi, page, refusal
 
-from m3ter_dagster.frames.schema import SchemaBreached
+from m3ter_dagster.frames.difference import KEY as ROW_KEY
+from m3ter_dagster.frames.difference import ROW, hashes
+from m3ter_dagster.frames.schema import SchemaBreached, frame_schema
 from m3ter_dagster.m3ter.client import M3terClient
 from m3ter_dagster.m3ter.limits import Limits
 from m3ter_dagster.m3ter.token import Credentials
@@ -21,13 +25,15 @@ from m3ter_dagster.reading.collectors import RecordIds
 from m3ter_dagster.reading.long_list import Outlook
 from m3ter_dagster.reading.pages import Pages, ReaderLimits
 from m3ter_dagster.reading.reader import OrganizationReader
-from m3ter_dagster.reading.reading import Reading
+from m3ter_dagster.reading.reading import Reading, Reuse
+from m3ter_dagster.reading.unchanged import Earlier, EarlierRows
 from m3ter_sandbox import SampleOrganization, SandboxApi
 
 AT_ONCE = ReaderLimits(pages_before_choice=2, advantage=0.0)
 """Any other way is taken as soon as it is known."""
 NEVER = ReaderLimits(pages_before_choice=2, advantage=1e9)
 PAGE = 4
+OLD = {"dtLastModified": "2025-01-01T00:00:00Z"}
 UNLIMITED = Limits(requests_per_second=10_000)
 
 
@@ -35,7 +41,7 @@ class World:
     """Bills and their line items, newest first, as the lists of m3ter show them from moment to moment."""
 
     def __init__(self, bills: int, lines: int) -> None:
-        self.bills = [{"id": f"b{number}", "version": 1} for number in range(bills)]
+        self.bills: list[dict[str, Any]] = [{"id": f"b{number}", "version": 1, **OLD} for number in range(bills)]
         self.items = [self.item(f"b{number}", line) for number in range(bills) for line in range(lines)]
         self.change: Callable[[str], Answer | None] = lambda _: None
         """Told of each bill whose line items are asked for, before it is answered; may answer instead."""
@@ -124,6 +130,20 @@ def read(reader: OrganizationReader) -> Reading:
 
 def read_alone(reader: OrganizationReader) -> Reading:
     return reader.read(find_entity("bill_line_item"), waiting=lambda _: None)
+
+
+def frames_of(world: World) -> EarlierRows:
+    """An export of all there is, when every bill was in its first version."""
+    bill, item = find_entity("bill"), find_entity("bill_line_item")
+    bills = pl.LazyFrame([{**one, "version": 1} for one in world.bills], schema=frame_schema(bill))
+    items = pl.LazyFrame(world.items, schema=frame_schema(item)).with_columns(hashes(item))
+    return EarlierRows("earlier", bills, items, items.select(ROW_KEY, ROW), datetime(2026, 1, 1, tzinfo=UTC))
+
+
+def read_reusing(reader: OrganizationReader, known: EarlierRows) -> Reading:
+    earlier = {"bill_line_item": Earlier(lambda _: known, full_every=7, reused_in_a_row=2)}
+    reader.start([find_entity("bill"), find_entity("bill_line_item")], earlier=earlier)
+    return read_alone(reader)
 
 
 def rows(reading: Reading) -> list[tuple[Any, ...]]:
@@ -303,6 +323,42 @@ def test_a_bill_that_comes_in_between_is_read_too(reader_of: ReaderOf, serve: Se
     assert ids(reading)[-6:] == ["x/0", "x/1", "x/2", "y/0", "y/1", "y/2"]
     assert set(ids(reading)) == {item["id"] for item in world.items}
     assert (reading.how or "").endswith("; 2 more came in between")
+
+
+def test_so_it_is_where_the_other_bills_are_known(reader_of: ReaderOf, serve: Serve) -> None:
+    """No line item of theirs is requested, and that of the new bill is older than the bills that were read."""
+    world = World(bills=30, lines=14)
+    for number in (5, 6):
+        world.bills[number]["version"] = 2
+    at_first, known = list(world.bills), frames_of(world)
+    world.add("x", PAGE + 1)
+    world.bills_answer = page(*at_first)
+
+    def change(bill: str) -> None:
+        if bill == "b6":
+            world.add("y", 1)
+
+    world.change = change
+    api = serve(world)
+    reading = read_reusing(reader_of(api), known)
+    assert set(ids(reading)) == {item["id"] for item in world.items}
+    assert set(asked_by_bill(api)) == {"b5", "b6", "x", "y"}
+    assert reading.how == (
+        "bill by bill, 2 of 30: the others have not changed, so their 392 rows are taken from export earlier; "
+        "2 more came in between"
+    )
+    assert reading.reuse == Reuse("earlier", 28, 392, in_a_row=3)
+
+
+def test_what_was_taken_over_is_dropped_where_bill_by_bill_fails(reader_of: ReaderOf, serve: Serve) -> None:
+    world = World(bills=30, lines=14)
+    world.bills[5]["version"] = 2
+    known = frames_of(world)
+    world.change = lambda _: refusal(403, "Forbidden")
+    reading = read_reusing(reader_of(serve(world)), known)
+    assert ids(reading) == [item["id"] for item in world.items]
+    assert (reading.how or "").startswith("over one cursor after all, since bill by bill failed: GET ")
+    assert (reading.reuse, reading.duplicates) == (None, 0)
 
 
 def test_it_is_found_behind_new_rows_of_bills_that_are_known(reader_of: ReaderOf, serve: Serve) -> None:

@@ -53,6 +53,11 @@ def compare_totals(bills: ExportedRows, line_items: ExportedRows) -> BillTotals:
     )
 
 
+def wrong_bills(bills: pl.LazyFrame, line_items: pl.LazyFrame) -> pl.LazyFrame:
+    """The ids of the bills that do not have the sum of their line items as total."""
+    return _differing(bills, line_items).select(pl.col("bill id").alias("id"))
+
+
 def _differing(bills: pl.LazyFrame, line_items: pl.LazyFrame) -> pl.LazyFrame:
     amount = pl.coalesce("convertedSubtotal", "subtotal")
     sums = line_items.group_by("billId").agg(amount.sum().alias(_COLUMNS[2]), pl.len().alias(_COLUMNS[3]))

@@ -21,6 +21,7 @@ from m3ter_dagster.frames.schema import (
     RECORD_ID,
     RECORD_VERSION,
     Breach,
+    frame_schema,
     shown_json,
     spool_schema,
 )
@@ -73,6 +74,13 @@ class Decoder:
         self._enclosing.append(_enclosing_records(elements))
         cells, rows, breaches = self._decode_rows([elements.page])
         return self._frame(cells, rows, elements.origins), elements.breaches + breaches
+
+    def numbered(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Rows that were decoded in an earlier export, with the columns of `spool_schema`."""
+        assert not self.entity.elements
+        first, self._records = self._records, self._records + len(rows)
+        ordinals = pl.int_range(first, self._records, dtype=pl.UInt32)
+        return rows.select(*frame_schema(self.entity), ordinals.alias(RECORD))
 
     def enclosing_records(self) -> pl.DataFrame:
         """Ordinal, id and version of every record whose elements are this entity's rows, also of those without any."""

@@ -64,6 +64,8 @@ class PerParent:
     """Where it is, with `{id}` for the parent's id."""
     field: str
     """The record's field that holds the parent's id."""
+    unchanged_by: tuple[str, ...] = ()
+    """The parent's columns that change whenever its records do; none: that cannot be told."""
 
 
 @dataclass(frozen=True)
@@ -183,16 +185,18 @@ def _entity(name: str, descriptor: dict[str, Any], text: str, where: str) -> Ent
 
 
 def _listing(api: dict[str, Any]) -> Listing:
-    for_each, per_parent = api.get("forEach"), api.get("perParent")
+    for_each = api.get("forEach")
     return Listing(
         path=api["path"],
         page_size=api["maximumPageSize"],
         parameters=tuple(api.get("parameters", {}).items()),
         for_each=(for_each["entity"], for_each["parameter"]) if for_each else None,
-        per_parent=PerParent(**{name: per_parent[name] for name in ("entity", "path", "field")})
-        if per_parent
-        else None,
+        per_parent=_per_parent(api["perParent"]) if "perParent" in api else None,
     )
+
+
+def _per_parent(found: dict[str, Any]) -> PerParent:
+    return PerParent(found["entity"], found["path"], found["field"], tuple(found.get("unchangedBy", ())))
 
 
 def _column(field: dict[str, Any], elements: dict[str, Any], where: str) -> Column:
@@ -230,6 +234,14 @@ def _check_references(entity: Entity, loaded: Mapping[str, Entity]) -> None:
                 f"schemas/{entity.name}.json refers to {target!r}; there is no schemas/{target}.json."
             )
     names = {column.name for column in entity.columns}
+    if per_parent := entity.listing.per_parent:
+        theirs = {column.name for column in loaded[per_parent.entity].columns}
+        for column in per_parent.unchanged_by:
+            if column not in theirs:
+                raise DescriptorError(
+                    f"schemas/{entity.name}.json says unchangedBy {column!r}, which is not among the fields of "
+                    f"{per_parent.entity}."
+                )
     for column in [entity.primary_key, *(key.column for key in entity.foreign_keys)]:
         if column not in names:
             raise DescriptorError(f"schemas/{entity.name}.json has a key {column!r} that is not among its fields.")

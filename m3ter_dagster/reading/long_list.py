@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass
@@ -88,7 +88,22 @@ class LongList:
         self._seen: set[str] = set()
         self._seen_owners: dict[str, None] = {}
         self._ids: Sequence[str] = ()
+        self._spared: dict[str, None] = {}
         self._gone: list[Listing] = []
+
+    def see_newest(self) -> None:
+        """Look at what is there now, before the parents are known: what is newer will be found by the last look."""
+        self._see(next(iter(self._pages.newest(self._listing))))
+
+    def spare(self, spared: Iterable[str], ids: Sequence[str], why: str) -> None:
+        """From now on go parent by parent over `ids`, and request nothing of those that are `spared`."""
+        self._spared, self._ids = dict.fromkeys(spared), ids
+        self._is_by_parent, self.how = True, why
+
+    @property
+    def is_sparing(self) -> bool:
+        """Whether the rows of the spared parents have to come from elsewhere."""
+        return self._is_by_parent and bool(self._spared)
 
     def pages(self) -> Iterator[Page]:
         """Every page. ReadAnew, CursorExpired: what was read must be dropped, and this called again."""
@@ -160,14 +175,15 @@ class LongList:
         return len(pages), len(found), sum(page.is_last for page in pages) < len(ids)
 
     def _by_parent(self) -> Iterator[Page]:
-        known: dict[str, None] = {}
-        new = dict.fromkeys(self._ids)
+        known = dict(self._spared)
+        new = {one: None for one in self._ids if one not in known}
         try:
-            while new:
+            while True:
                 lists = map(self._listing.of_parent, new)
                 yield from self._pages.side_by_side(lists, number=len(new), gone=self._gone)
                 known |= new
-                new = self._come_in_between(known)
+                if not (new := self._come_in_between(known)):
+                    break
         except M3terError as reason:
             self._is_by_parent = False
             self.how = f"over one cursor after all, since {self._parent} by {self._parent} failed: {reason}"
@@ -176,12 +192,13 @@ class LongList:
 
     def _come_in_between(self, known: dict[str, None]) -> dict[str, None]:
         """The parents of records that came since the beginning: the newest records are the first of the list."""
-        new, owners = dict[str, None](), dict(self._seen_owners)
+        new, owners, is_past = dict[str, None](), dict(self._seen_owners), False
         for page in self._pages.newest(self._listing):
             found = records(page.rows, self._field)
             owners |= self._owners(found)
             new = {owner: None for owner in owners if owner not in known}
-            if not self._owners(found).keys() - known and not self._seen.isdisjoint(_ids(found)):
+            is_past = is_past or not self._seen.isdisjoint(_ids(found))
+            if is_past and not self._owners(found).keys() - known:
                 break
         if any(self._listing.of_parent(owner) in self._gone for owner in owners):
             raise Unsuitable(f"m3ter listed rows of a {self._parent} and says with status 404 that there is none")

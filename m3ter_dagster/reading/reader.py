@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from m3ter_dagster.m3ter.client import M3terClient, Page
@@ -18,7 +19,9 @@ from m3ter_dagster.reading.collectors import Collector, RecordIds
 from m3ter_dagster.reading.long_list import LongList, ReadAnew
 from m3ter_dagster.reading.pages import Pages, ReaderLimits
 from m3ter_dagster.reading.reading import EntityUnreadable, Reading
+from m3ter_dagster.reading.reuse import Reusing
 from m3ter_dagster.reading.spool import Batches, Spool
+from m3ter_dagster.reading.unchanged import Earlier
 
 C = TypeVar("C", bound=Collector)
 
@@ -48,13 +51,22 @@ class OrganizationReader:
         self._readings: dict[str, Future[Reading]] = {}
         self._collected: dict[tuple[Listing, type[Collector]], Future[Any]] = {}
         self._spools: dict[str, Spool] = {}
+        self._earlier: dict[str, Earlier] = {}
         self._numbers = itertools.count(1)
 
-    def start(self, chosen: Iterable[Entity], collectors: Iterable[tuple[Listing, type[Collector]]] = ()) -> None:
+    def start(
+        self,
+        chosen: Iterable[Entity],
+        collectors: Iterable[tuple[Listing, type[Collector]]] = (),
+        *,
+        earlier: Mapping[str, Earlier] = MappingProxyType({}),
+    ) -> None:
         """Start reading these entities and collecting from these lists; what was started before goes on.
 
-        A list that is needed for both is read once.
+        A list that is needed for both is read once. Of the entities that an `earlier` export may spare requests for,
+        by name, the parents must be chosen too.
         """
+        self._earlier |= earlier
         lists: dict[Listing, _Wanted] = defaultdict(_Wanted)
         for entity in chosen:
             if entity.name not in self._readings:
@@ -64,10 +76,11 @@ class OrganizationReader:
         for listing in list(lists):
             if listing.for_each or (listing.per_parent and _ids_for(listing)[0] in lists):
                 self._start_to_collect(_ids_for(listing), lists)
+        reusing = {listing: self._reusing(listing, wanted) for listing, wanted in lists.items()}
         # A list that waits for the ids of another comes after it: it must not occupy the thread that would read them.
-        for listing in sorted(lists, key=lambda one: one.for_each is not None):
+        for listing in sorted(lists, key=lambda one: bool(one.for_each or reusing[one])):
             ids = self._collected[_ids_for(listing)] if listing.for_each else None
-            self._lists.submit(self._read_list, listing, lists[listing], ids)
+            self._lists.submit(self._read_list, listing, lists[listing], ids, reusing[listing])
 
     def read(self, entity: Entity, *, waiting: Callable[[str], None], every: float = 5.0) -> Reading:
         """The entity's Reading, once it is whole; `waiting` is told how far it is every few seconds.
@@ -121,10 +134,23 @@ class OrganizationReader:
         if listing.parent:
             self._collected.pop(_ids_for(listing), None)
 
-    def _read_list(self, listing: Listing, wanted: _Wanted, ids: Future[RecordIds] | None) -> None:
+    def _reusing(self, listing: Listing, wanted: _Wanted) -> Reusing | None:
+        """Where an entity is all that is wanted of a list, an earlier export may spare requests."""
+        entity = next(iter(wanted.readings), None)
+        if not entity or entity.name not in self._earlier or len(wanted.readings) + len(wanted.collected) > 1:
+            return None
+        folder = self._folder / f"{entity.name}-earlier-{next(self._numbers)}"
+        return Reusing(self._earlier[entity.name], entity, self._readings[listing.parent or ""], folder)
+
+    def _read_list(
+        self, listing: Listing, wanted: _Wanted, ids: Future[RecordIds] | None, reusing: Reusing | None = None
+    ) -> None:
         """Read a list, and settle everything that is wanted from it."""
+        long = LongList(listing, self._pages, lambda: self._ids_for(listing)) if listing.per_parent else None
         try:
-            spools, collectors, how = self._read_to_the_end(listing, wanted, ids)
+            if long and reusing:
+                reusing.prepare(long)
+            spools, collectors = self._read_to_the_end(listing, wanted, ids, long, reusing)
         except Exception as error:
             for entity, reading in wanted.readings.items():
                 reading.set_exception(_unreadable(entity.name, error))
@@ -134,21 +160,28 @@ class OrganizationReader:
         for kind, collected in wanted.collected.items():
             collectors[kind].settle(collected)
         for spool in spools:
-            _settle(wanted.readings[spool.entity], spool, how)
+            _settle(wanted.readings[spool.entity], spool, long, reusing)
 
     def _read_to_the_end(
-        self, listing: Listing, wanted: _Wanted, ids: Future[RecordIds] | None
-    ) -> tuple[list[Spool], dict[type[Collector], _Collecting], str | None]:
-        long = LongList(listing, self._pages, lambda: self._ids_for(listing)) if listing.per_parent else None
+        self,
+        listing: Listing,
+        wanted: _Wanted,
+        ids: Future[RecordIds] | None,
+        long: LongList | None,
+        reusing: Reusing | None,
+    ) -> tuple[list[Spool], dict[type[Collector], _Collecting]]:
         restarts = 0
         while True:
             spools = [self._spool(entity) for entity in wanted.readings]
             collectors = {kind: _Collecting(kind()) for kind in wanted.collected}
             try:
+                for rows in reusing.spared_rows(long) if long and reusing else ():
+                    for spool in spools:
+                        spool.add_rows(rows)
                 for page in long.pages() if long else self._pages_of(listing, ids):
                     for taker in (*collectors.values(), *spools):
                         taker.add(page.rows)
-                return spools, collectors, long.how if long else None
+                return spools, collectors
             except Exception as error:
                 for spool in spools:
                     spool.discard()
@@ -216,9 +249,10 @@ class _Collecting:
             future.set_result(self._collector)
 
 
-def _settle(future: Future[Reading], spool: Spool, how: str | None) -> None:
+def _settle(future: Future[Reading], spool: Spool, long: LongList | None, reusing: Reusing | None) -> None:
     try:
-        future.set_result(replace(spool.finish(), how=how))
+        reading = replace(spool.finish(), how=long.how if long else None)
+        future.set_result(reusing.completed(reading, long) if long and reusing else reading)
     except Exception as error:
         spool.discard()
         future.set_exception(_unreadable(spool.entity.name, error))

@@ -19,6 +19,21 @@ class EntityUnreadable(Exception):
 
 
 @dataclass(frozen=True)
+class Reuse:
+    """What became of the wish to take rows over from an earlier export instead of reading them again."""
+
+    export: str
+    parents: int
+    """How many parents had not changed since that export."""
+    rows: int
+    """How many rows were theirs in that export."""
+    in_a_row: int
+    """How many exports in a row have taken rows over, this one included; 0 where all was read to compare."""
+    differing: Sequence[str] | None = None
+    """Where all was read to compare: the ids of the parents whose rows are others. None where rows were taken."""
+
+
+@dataclass(frozen=True)
 class Reading:
     """A whole entity, validated. Its frames are scanned from disk and live as long as the run."""
 
@@ -40,6 +55,8 @@ class Reading:
     finished: datetime
     how: str | None = None
     """How the list was read where there was a choice, and why, for people."""
+    reuse: Reuse | None = None
+    """None also where it was wished for and not possible; then `how` says why."""
 
     @property
     def seconds(self) -> float:

@@ -66,6 +66,11 @@ class Spool:
         if sum(map(len, self._pages)) >= self._batches.decode_bytes:
             self._decode()
 
+    def add_rows(self, rows: pl.DataFrame) -> None:
+        """Takes rows of an earlier export. They keep the same rules as those that are read."""
+        self._decode()
+        self._add(self._decoder.numbered(rows))
+
     def finish(self) -> Reading:
         """The whole entity; SchemaBreached if any row breaks the schema, and then nothing of it may be used."""
         self._decode()
@@ -103,6 +108,9 @@ class Spool:
         pages, self._pages = self._pages, []
         frame, breaches = self._decoder.decode(*pages)
         self._breach(breaches)
+        self._add(frame)
+
+    def _add(self, frame: pl.DataFrame) -> None:
         self.rows += len(frame)
         self._batch.append(frame)
         rows, size = sum(map(len, self._batch)), sum(frame.estimated_size() for frame in self._batch)
