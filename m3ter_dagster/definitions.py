@@ -13,7 +13,7 @@ from m3ter_dagster.assets.lineage import source_assets
 from m3ter_dagster.assets.manifest import export_manifest, usage_manifest
 from m3ter_dagster.assets.operational import operational_assets
 from m3ter_dagster.assets.usage import usage_asset_checks, usage_assets
-from m3ter_dagster.config import Exports, Settings, load_exports, load_settings
+from m3ter_dagster.config import Exports, ExportSchedule, Settings, load_exports, load_settings
 from m3ter_dagster.history.log import EXPORT_JOB
 from m3ter_dagster.resources import export_resources
 from m3ter_dagster.schedules import export_jobs, export_schedules, first_exports
@@ -38,7 +38,8 @@ def build_definitions(exports: Exports, settings: Settings) -> dg.Definitions:
     """
     freshness = freshness_policies(exports)
     jobs = export_jobs(exports.schedules)
-    whole = [*operational_assets(exports.owners, freshness), export_manifest(exports.owners)]
+    reused = {entity for one in exports.schedules if isinstance(one, ExportSchedule) for entity in one.reused}
+    whole = [*operational_assets(exports.owners, freshness, reused), export_manifest(exports.owners)]
     measurements = [*usage_assets(exports.owners, freshness), usage_manifest(exports.owners)]
     everything = dg.define_asset_job(EXPORT_JOB, selection=whole, description="Export every entity now.")
     return dg.Definitions(

@@ -197,6 +197,14 @@ def test_text_is_never_reinterpreted() -> None:
     assert [destination.code for destination in parse(text).destinations] == codes
 
 
+def test_what_is_reused_follows_from_the_entities() -> None:
+    text = GOOD.replace("[BILLS]", "[BILLS, BILL_LINE_ITEMS]\n    reuse: unchangedBills\n    fullEvery: 30")
+    for written, reused, full_every in ((text, ["bill_line_item"], 30), (GOOD.replace("[BILLS]", "ALL"), [], 7)):
+        (schedule,) = parse(written).schedules
+        assert isinstance(schedule, ExportSchedule)
+        assert ([one.name for one in schedule.reused], schedule.full_every) == (reused, full_every)
+
+
 def test_all_may_stand_in_the_list() -> None:
     text = GOOD.replace("[BILLS]", "[ALL, BILLS]")
     assert parse(text).schedules[0].operational_data_types == tuple(entities())
@@ -297,6 +305,14 @@ WRONG = [
     ),
     ("[BILLS]", "[]", 8, "has an empty list as operationalDataTypes; write at least one"),
     ("[BILLS]", "{BILLS: yes}", 8, "has a mapping as operationalDataTypes"),
+    ("[BILLS]", "[BILLS]\n    reuse: bills", 9, "has the reuse 'bills'; write unchangedBills, or leave it out."),
+    (
+        "[BILLS]",
+        "[BILLS]\n    reuse: unchangedBills",
+        9,
+        "has the reuse 'unchangedBills', which needs the operationalDataTypes BILLS and BILL_LINE_ITEMS; write them",
+    ),
+    ("[BILLS]", "ALL\n    fullEvery: 1", 9, "has the fullEvery '1'; write a whole number from 2 to 10000"),
     ("[warehouse]", "[warehous]", 9, "names the destination 'warehous'; known are archive, warehouse."),
     ("[warehouse]", "\n    - archive\n    - warehous", 11, "names the destination 'warehous'"),
     ("[warehouse]", "[archive, archive]", 9, "names the destination 'archive' twice; name it once"),
@@ -828,6 +844,7 @@ def test_the_committed_schema_is_current() -> None:
         EXAMPLE,
         GOOD,
         GOOD_USAGE,
+        GOOD.replace("[BILLS]", "ALL\n    reuse: unchangedBills\n    fullEvery: 2"),
         GOOD_USAGE.replace("[meter-1]", "ALL"),
         WHOLE.replace("007", "agent"),
         GOOD.replace("period: 1", "period: ${PERIOD}").replace("acme-exports", "acme-${STAGE}"),

@@ -136,9 +136,9 @@ def test_the_database_holds_the_record_as_plain_json(instance: dg.DagsterInstanc
         '{"asset": "meter", "difference": {"added": 1, "changed": 2, "previous": "d", "removed": 0}, '
         f'"export": "e", "keys": [{hashes}], "kind": "rows", "objects": [{warehouse}, {archive}], "orgId": "org-1", '
         '"reading": {"duplicatesDropped": 4, "emptyFields": ["unit", "code"], "finished": "2026-01-02T12:00:02.623456Z"'
-        ', "how": null, "job": null, "requests": 6, "started": "2026-01-02T12:00:00.123456Z", "sums": {}, '
-        '"unknownFields": {"colour": 5}, "window": null}, "rows": 3, "secondsToDeliver": 0.0625, "tableSchema": null, '
-        '"version": 1}'
+        ', "how": null, "job": null, "requests": 6, "reusedInARow": 0, "started": "2026-01-02T12:00:00.123456Z"'
+        ', "sums": {}, "unknownFields": {"colour": 5}, "window": null}, "rows": 3, "secondsToDeliver": 0.0625, '
+        '"tableSchema": null, "version": 1}'
     )
     assert found[MANIFEST] == (
         f'{{"asset": "export_manifest", "entities": {{"bill": {{"keys": [], "rows": 0}}, "meter": {{"keys": [{hashes}],'

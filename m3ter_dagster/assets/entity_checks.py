@@ -7,24 +7,28 @@ from typing import Any
 
 import dagster as dg
 
+from m3ter_dagster.frames.references import SHOWN_ROWS
 from m3ter_dagster.frames.schema import Breach, SchemaBreached
 from m3ter_dagster.history import captions
 from m3ter_dagster.history.failures import NOTIFICATION
 from m3ter_dagster.history.progress import CHECKED
 from m3ter_dagster.model.entities import Entity
+from m3ter_dagster.reading.reading import Reading
 
-SCHEMA, ROW_COUNT = "schema", "row_count"
+SCHEMA, ROW_COUNT, REUSE = "schema", "row_count", "reuse"
 _DESCRIPTIONS = {
     SCHEMA: "Every cell fits its column; every row has an id, and no other row has it.",
     ROW_COUNT: "Not fewer than half the rows of the previous export of the same schedule.",
+    REUSE: "The rows that reuse would take from the previous export are those of m3ter: for exports that read all.",
 }
 
 
-def check_specs(entity: Entity) -> list[dg.AssetCheckSpec]:
-    """The checks of an entity. Those that stop the delivery are blocking; the row count is for a person to judge."""
+def check_specs(entity: Entity, *, is_reused: bool = False) -> list[dg.AssetCheckSpec]:
+    """The checks of an entity. The one that stops the delivery is blocking; the others are for a person to judge."""
     return [
-        dg.AssetCheckSpec(name, asset=entity.name, description=text, blocking=name != ROW_COUNT)
+        dg.AssetCheckSpec(name, asset=entity.name, description=text, blocking=name == SCHEMA)
         for name, text in _DESCRIPTIONS.items()
+        if name != REUSE or is_reused
     ]
 
 
@@ -33,14 +37,36 @@ def passed_checks(rows: int, *, rows_before: int | None) -> Iterator[dg.AssetChe
     yield _row_count(rows, rows_before)
 
 
-def failed_checks(breached: SchemaBreached) -> Iterator[dg.AssetCheckResult]:
+def failed_checks(breached: SchemaBreached, *, is_reused: bool = False) -> Iterator[dg.AssetCheckResult]:
     yield dg.AssetCheckResult(passed=False, check_name=SCHEMA, metadata=breach_metadata(breached))
-    yield dg.AssetCheckResult(
-        passed=False,
-        check_name=ROW_COUNT,
+    for name in (ROW_COUNT, REUSE) if is_reused else (ROW_COUNT,):
+        yield dg.AssetCheckResult(
+            passed=False,
+            check_name=name,
+            severity=dg.AssetCheckSeverity.WARN,
+            description="Not checked: the export breaks its schema.",
+            metadata={CHECKED: False},
+        )
+
+
+def reuse_check(reading: Reading) -> dg.AssetCheckResult:
+    """Fails where m3ter has other rows than those that would have been taken from the previous export."""
+    reuse = reading.reuse
+    if reuse is None or reuse.differing is None:
+        taken = f"{reuse.rows:,} rows were taken from export {reuse.export}" if reuse else "nothing was reused"
+        words = f"Not checked: {taken}; only an export that reads everything to compare is."
+        return dg.AssetCheckResult(passed=True, check_name=REUSE, description=words, metadata={CHECKED: False})
+    parent = (reading.entity.listing.parent or "").replace("_", " ")
+    words = f"{len(reuse.differing):,} of {reuse.parents:,} unchanged {parent} records have other rows than in export"
+    advice = " Reuse is not safe here: take it out of exports.yaml." if reuse.differing else ""
+    numbers = {"rows before": reuse.rows, "unchanged": reuse.parents, "unchanged with other rows": len(reuse.differing)}
+    first = captions.table((parent,), ({parent: one} for one in reuse.differing[:SHOWN_ROWS]))
+    return dg.AssetCheckResult(
+        passed=not reuse.differing,
+        check_name=REUSE,
         severity=dg.AssetCheckSeverity.WARN,
-        description="Not checked: the export breaks its schema.",
-        metadata={CHECKED: False},
+        description=f"{words} {reuse.export}.{advice}",
+        metadata={**numbers, **({"first of them": first} if reuse.differing else {})},
     )
 
 

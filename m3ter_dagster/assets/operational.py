@@ -1,12 +1,12 @@
 """The operational exports: one factory, one asset per entity."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 import dagster as dg
 
-from m3ter_dagster.assets.entity_checks import breach_metadata, check_specs, failed_checks, passed_checks
+from m3ter_dagster.assets.entity_checks import breach_metadata, check_specs, failed_checks, passed_checks, reuse_check
 from m3ter_dagster.assets.lineage import column_schema, source_key
 from m3ter_dagster.config import ConfigError
 from m3ter_dagster.dagster_internals import steps_of_this_process
@@ -21,13 +21,19 @@ GROUP = "operational_exports"
 
 
 def operational_assets(
-    owners: Sequence[str] = (), freshness: Mapping[str, dg.FreshnessPolicy] = MappingProxyType({})
+    owners: Sequence[str] = (),
+    freshness: Mapping[str, dg.FreshnessPolicy] = MappingProxyType({}),
+    reused: Collection[Entity] = (),
 ) -> Sequence[dg.AssetsDefinition]:
-    return [operational_asset(entity, owners, freshness.get(entity.name)) for entity in entities().values()]
+    """An asset per entity. Of those that are `reused` by any schedule, reuse is checked."""
+    return [
+        operational_asset(entity, owners, freshness.get(entity.name), is_reused=entity in reused)
+        for entity in entities().values()
+    ]
 
 
 def operational_asset(
-    entity: Entity, owners: Sequence[str], freshness: dg.FreshnessPolicy | None
+    entity: Entity, owners: Sequence[str], freshness: dg.FreshnessPolicy | None, *, is_reused: bool = False
 ) -> dg.AssetsDefinition:
     @dg.asset(
         name=entity.name,
@@ -38,7 +44,7 @@ def operational_asset(
         description=f"{entity.description} One CSV of all rows, as m3ter's Data Export Entity Schema defines it.",
         metadata={"dagster/column_schema": column_schema(entity)},
         tags={"m3ter/operational_data_type": entity.operational_data_type},
-        check_specs=check_specs(entity),
+        check_specs=check_specs(entity, is_reused=is_reused),
         io_manager_key=IO_MANAGER,
         freshness_policy=freshness,
     )
@@ -47,13 +53,20 @@ def operational_asset(
             context.log.info(f"{entity.name}: {progress}")
 
         try:
-            reading = organization.read(entity, steps=steps_of_this_process(context), waiting=waiting)
+            reading = organization.read(
+                entity,
+                steps=steps_of_this_process(context),
+                waiting=waiting,
+                find_earlier=getattr(context.resources, IO_MANAGER).earlier,
+            )
         except SchemaBreached as breached:
-            yield from failed_checks(breached)
+            yield from failed_checks(breached, is_reused=is_reused)
             raise dg.Failure(str(breached), metadata=breach_metadata(breached), allow_retries=False) from None
         except (EntityUnreadable, ConfigError) as error:
             raise dg.Failure(str(error), allow_retries=False) from None
         yield from passed_checks(reading.rows, rows_before=_rows_before(entity, organization, context))
+        if is_reused:
+            yield reuse_check(reading)
         yield dg.Output(reading)
 
     return export

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator
+from pydantic_core.core_schema import ValidationInfo
 
-from m3ter_dagster.config.fields import Code, Codes, FileModel, Moment, Name, Period, rule
+from m3ter_dagster.config.fields import Code, Codes, FileModel, FullEvery, Moment, Name, Period, rule
 from m3ter_dagster.config.names import ALL, OPERATIONAL, USAGE, dagster_name
 from m3ter_dagster.config.wording import unknown
 from m3ter_dagster.model.cadence import Cadence
-from m3ter_dagster.model.entities import UnknownEntity, entities, find_entity
+from m3ter_dagster.model.entities import Entity, UnknownEntity, entities, find_entity
 
 
 class ScheduleFields(FileModel):
@@ -93,6 +94,41 @@ class ExportSchedule(ScheduleFields):
         EntityNames, BeforeValidator(_all_entities, json_schema_input_type=Literal["ALL"] | EntityNames)
     ] = Field(description="The entities to export, or ALL.", examples=[["ACCOUNTS", "BILLS"], ALL])
 
+    reuse: Literal["unchangedBills"] | None = rule(
+        "write unchangedBills, or leave it out",
+        default=None,
+        description="unchangedBills: line items of bills that did not change since the schedule's previous export are "
+        "taken from its file, and only the others read. Left out: all are read.",
+        validate_default=True,
+    )
+    full_every: FullEvery = Field(
+        default=7,
+        description="With reuse: every so many exports all line items are read, and compared with what reuse would "
+        "have given.",
+    )
+
     @property
     def asset_names(self) -> tuple[str, ...]:
         return self.operational_data_types
+
+    @property
+    def reused(self) -> tuple[Entity, ...]:
+        """The entities of which rows are taken from the previous export."""
+        return tuple(map(find_entity, _reusable(self.operational_data_types))) if self.reuse else ()
+
+    @field_validator("reuse")
+    @classmethod
+    def _has_what_it_is_about(cls, value: str | None, info: ValidationInfo) -> str | None:
+        chosen = info.data.get("operational_data_types")
+        if value and chosen and not _reusable(chosen):
+            known = entities()
+            pairs = [(known[name].listing.parent or "", name) for name in _reusable(tuple(known))]
+            needed = " or ".join(" and ".join(known[one].operational_data_type for one in pair) for pair in pairs)
+            raise ValueError(f"has the reuse {value!r}, which needs the operationalDataTypes {needed}; write them too")
+        return value
+
+
+def _reusable(names: tuple[str, ...]) -> list[str]:
+    """Those of the entities whose rows need not be read again while their parents, chosen too, do not change."""
+    lists = {name: entities()[name].listing.per_parent for name in names}
+    return [name for name, one in lists.items() if one and one.unchanged_by and one.entity in lists]

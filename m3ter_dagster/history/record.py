@@ -58,6 +58,8 @@ class Reading(msgspec.Struct, frozen=True, rename="camel"):
     """For an entity: the number of requests."""
     how: str | None = None
     """For an entity: how its list was read where there was a choice, and why."""
+    reused_in_a_row: int = 0
+    """For an entity: how many exports in a row, this one included, have taken rows from the export before."""
     job: str | None = None
     """For measurements: m3ter's export job; None if m3ter was not asked because there can be no rows."""
     window: tuple[datetime, datetime] | None = None

@@ -3,6 +3,7 @@
 import json
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -11,7 +12,7 @@ import msgspec
 import polars as pl
 from pydantic import Field, PrivateAttr
 
-from m3ter_dagster.config import Exports, Settings
+from m3ter_dagster.config import Exports, ExportSchedule, Settings
 from m3ter_dagster.config.usage import AGGREGATED, RAW, RAW_BY_DAY
 from m3ter_dagster.dagster_internals import planned_steps
 from m3ter_dagster.delivery.destinations import JSON, Delivered, DeliveryFailed, Destinations, UnknownDestination
@@ -20,6 +21,7 @@ from m3ter_dagster.frames.format import Format, RowsLost
 from m3ter_dagster.frames.formats import format_for
 from m3ter_dagster.history import captions, record
 from m3ter_dagster.history.delivered_frames import DeliveredFrames, last_delivery
+from m3ter_dagster.history.earlier import earlier_exports
 from m3ter_dagster.history.log import (
     MANIFEST,
     SCHEDULE_TAG,
@@ -33,6 +35,7 @@ from m3ter_dagster.model import manifest
 from m3ter_dagster.model.exports import Export
 from m3ter_dagster.model.manifest import Manifest
 from m3ter_dagster.reading.reading import Reading
+from m3ter_dagster.reading.unchanged import Earlier
 from m3ter_dagster.usage.columns import TYPE
 from m3ter_dagster.usage.reader import UsageReading
 
@@ -89,6 +92,14 @@ class ExportIOManager(dg.ConfigurableIOManager):
         """What the runs of an export have delivered so far."""
         folder = Path(self._folder.name)
         return DeliveredFrames(self._instance, export_id, destinations=self._destinations, folder=folder)
+
+    def earlier(self) -> Mapping[str, Earlier]:
+        """The entities of which the run's schedule takes rows from its previous export, and that export."""
+        code = self._run.tags.get(SCHEDULE_TAG)
+        schedule = next((one for one in self.exports.schedules if one.code == code), None)
+        if not isinstance(schedule, ExportSchedule) or not schedule.reused:
+            return {}
+        return earlier_exports(self._instance, self._export(), schedule, self._destinations)
 
     def _deliver(self, read: Read) -> dict[str, Any]:
         export, table = self._export(), read.table
@@ -187,6 +198,7 @@ def _reading(read: Read) -> record.Reading:
             empty_fields=tuple(read.empty_columns),
             requests=read.requests,
             how=read.how,
+            reused_in_a_row=read.reuse.in_a_row if read.reuse else 0,
         )
     return record.Reading(
         started=read.started,

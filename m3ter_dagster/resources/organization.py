@@ -3,7 +3,7 @@
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from m3ter_dagster.model.entities import Entity, entities
 from m3ter_dagster.model.time_periods import Window
 from m3ter_dagster.reading.reader import OrganizationReader
 from m3ter_dagster.reading.reading import Reading
+from m3ter_dagster.reading.unchanged import Earlier
 from m3ter_dagster.usage.reader import UsageReader, UsageReading
 
 
@@ -48,9 +49,19 @@ class Organization(dg.ConfigurableResource):
     def id(self) -> str:
         return self.settings.connection().org_id
 
-    def read(self, entity: Entity, *, steps: Set[str], waiting: Callable[[str], None]) -> Reading:
-        """The whole entity. ConfigError, SchemaBreached, EntityUnreadable say why there is none."""
-        return self._open(steps).reader.read(entity, waiting=waiting)
+    def read(
+        self,
+        entity: Entity,
+        *,
+        steps: Set[str],
+        waiting: Callable[[str], None],
+        find_earlier: Callable[[], Mapping[str, Earlier]] = dict,
+    ) -> Reading:
+        """The whole entity. ConfigError, SchemaBreached, EntityUnreadable say why there is none.
+
+        The first call finds the earlier exports that may spare requests, by entity.
+        """
+        return self._open(steps, find_earlier).reader.read(entity, waiting=waiting)
 
     def already_read(self, entity: Entity) -> Reading | None:
         """The entity as this process has read it; starts no reading."""
@@ -66,7 +77,7 @@ class Organization(dg.ConfigurableResource):
         if self._session:
             self._session.close()
 
-    def _open(self, steps: Set[str]) -> _Session:
+    def _open(self, steps: Set[str], find_earlier: Callable[[], Mapping[str, Earlier]] = dict) -> _Session:
         """The session, opened when the first entity is requested: before that, another resource may refuse the run."""
         if self._session is None:
             stop = threading.Event()
@@ -74,7 +85,9 @@ class Organization(dg.ConfigurableResource):
             folder = Path(tempfile.mkdtemp(prefix="m3ter-"))
             reader = OrganizationReader(client, folder, stop=stop)
             self._session = _Session(folder, reader, UsageReader(client, reader, folder))
-            chosen = [entity for name, entity in entities().items() if name in steps]
+            earlier = {name: one for name, one in find_earlier().items() if name in steps}
+            parents = {entities()[name].listing.parent for name in earlier}
+            chosen = [entity for name, entity in entities().items() if name in steps or name in parents]
             measured = bool(steps & {*USAGE_ASSETS})
-            reader.start(chosen, UsageReader.needs(chosen) if measured else ())
+            reader.start(chosen, UsageReader.needs(chosen) if measured else (), earlier=earlier)
         return self._session
