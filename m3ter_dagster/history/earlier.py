@@ -18,7 +18,7 @@ from m3ter_dagster.history.log import deliveries_of, previous_export
 from m3ter_dagster.history.record import Delivery, StoredObject
 from m3ter_dagster.model.entities import Entity
 from m3ter_dagster.model.exports import Export
-from m3ter_dagster.reading.unchanged import CannotReuse, Earlier, EarlierRows
+from m3ter_dagster.reading.unchanged import BATCH_ROWS, CannotReuse, Earlier, EarlierRows
 
 
 def earlier_exports(
@@ -64,7 +64,7 @@ def _kept(delivery: Delivery, destinations: Destinations, folder: Path, *more: p
     file, kept = (folder / f"{delivery.asset}.{suffix}" for suffix in ("file", "parquet"))
     _download(delivery.objects, destinations, file)
     frame = format_of(delivery.objects[0].uri).read(file, delivery.table)
-    frame.with_columns(more).sink_parquet(kept, compression="lz4", statistics=False)
+    frame.with_columns(more).sink_parquet(kept, compression="lz4", statistics=False, row_group_size=BATCH_ROWS)
     file.unlink()
     return pl.scan_parquet(kept)
 

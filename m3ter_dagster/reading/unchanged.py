@@ -18,6 +18,7 @@ from m3ter_dagster.reading.reading import Reading, Reuse
 CLOCKS = timedelta(hours=1)
 """What was written within this time of a reading may have been written during it: clocks differ."""
 BATCH_ROWS = 20_000
+"""How many rows are taken over at once, best from a file that has as many in a group."""
 _ID = "id"
 
 
@@ -60,22 +61,34 @@ class Unchanged:
     """The parents that did not change since an earlier export, and the rows they had in it."""
 
     entity: Entity
-    export: str
+    earlier: EarlierRows
     ids: pl.Series
-    rows: pl.LazyFrame
     count: int
+    """The number of the rows."""
     parents_read_from: datetime
 
+    @property
+    def rows(self) -> pl.LazyFrame:
+        return self.earlier.rows.filter(self._is_theirs)
+
     def batches(self) -> Iterator[pl.DataFrame]:
-        yield from self.rows.collect_batches(chunk_size=BATCH_ROWS, maintain_order=True)
+        """The rows, so many at a time: polars would keep all that wait, also of a frame that it collects in batches."""
+        place = 0
+        while len(batch := self.earlier.rows.slice(place, BATCH_ROWS).collect()):
+            yield batch.filter(self._is_theirs)
+            place += len(batch)
+
+    @property
+    def _is_theirs(self) -> pl.Expr:
+        return _owner(self.entity).is_in(self.ids.implode())
 
     def reuse(self, in_a_row: int) -> Reuse:
-        return Reuse(self.export, len(self.ids), self.count, in_a_row)
+        return Reuse(self.earlier.export, len(self.ids), self.count, in_a_row)
 
     def compared_with(self, reading: Reading) -> Reuse:
         """What would have been other than it was read now; what was written in the meantime is not judged."""
         owner = _owner(self.entity)
-        read = reading.frame.filter(owner.is_in(self.ids.implode())).with_columns(hashes(self.entity))
+        read = reading.frame.filter(self._is_theirs).with_columns(hashes(self.entity))
         only = [one.join(other, on=[KEY, ROW], how="anti") for one, other in ((self.rows, read), (read, self.rows))]
         other = pl.concat([one.select(owner) for one in only]).unique()
         since = self.parents_read_from - CLOCKS
@@ -108,9 +121,8 @@ def unchanged_since(earlier: EarlierRows, parents: Reading, entity: Entity) -> U
         ]
     )
     ids = same.select(_ID).join(doubtful, on=_ID, how="anti").collect(engine="streaming")[_ID]
-    rows = earlier.rows.filter(owner.is_in(ids.implode()))
-    count = rows.select(pl.len()).collect(engine="streaming").item()
-    return Unchanged(entity, earlier.export, ids, rows, count, parents.started)
+    count = earlier.rows.select(owner.is_in(ids.implode()).sum()).collect(engine="streaming").item()
+    return Unchanged(entity, earlier, ids, count, parents.started)
 
 
 def _check_owners(earlier: EarlierRows, now: pl.LazyFrame, owner: pl.Expr, key: pl.Expr) -> None:
