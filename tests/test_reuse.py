@@ -14,6 +14,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
+from m3ter_dagster.assets.cross_entity_checks import FOREIGN_KEYS
 from m3ter_dagster.assets.entity_checks import REUSE
 from m3ter_dagster.dagster_internals import events_of_run
 from m3ter_dagster.frames.difference import hashes
@@ -83,11 +84,11 @@ class Organization:
         """The lines of the file, which has no text with a line end in it, sorted."""
         return sorted(self.s3.objects(self.bucket)[key_of(delivery.objects[0].uri)].splitlines())
 
-    def check(self) -> dg.AssetCheckEvaluation:
-        """What the last export says about reuse."""
+    def check(self, name: str = REUSE) -> dg.AssetCheckEvaluation:
+        """What a check of the last export's line items says."""
         events = events_of_run(self.instance, self.run_id, {dg.DagsterEventType.ASSET_CHECK_EVALUATION})
         found = [event.asset_check_evaluation_data for event, _ in events]
-        return next(one for one in found if one.check_name == REUSE)
+        return next(one for one in found if (one.asset_key.path[-1], one.check_name) == (ITEMS, name))
 
     @property
     def pages(self) -> int:
@@ -224,6 +225,10 @@ def test_a_run_that_does_not_export_the_bills_reads_them_to_compare(organization
     organization.bills[7]["version"] += 1
     assert organization.rows(organization.export(names=[ITEMS])) == organization.rows(first)
     assert organization.asked_of_bills() == {organization.bills[7]["id"]}
+    keys = organization.check(FOREIGN_KEYS).metadata["foreign keys"].value.records
+    assert {one.data["result"] for one in keys if one.data["column"] == "billId"} == {
+        "not checked: bill is not in this export"
+    }
 
 
 def test_where_too_much_changed_the_whole_list_is_read(organization: Organization) -> None:

@@ -28,6 +28,7 @@ class _Session:
     folder: Path
     reader: OrganizationReader
     usage: UsageReader
+    steps: Set[str]
 
     def close(self) -> None:
         self.reader.close()
@@ -64,8 +65,9 @@ class Organization(dg.ConfigurableResource):
         return self._open(steps, find_earlier).reader.read(entity, waiting=waiting)
 
     def already_read(self, entity: Entity) -> Reading | None:
-        """The entity as this process has read it; starts no reading."""
-        return self._session.reader.already_read(entity) if self._session else None
+        """The entity as this process has read it for an export, and not only to compare; starts no reading."""
+        session = self._session
+        return session.reader.already_read(entity) if session and entity.name in session.steps else None
 
     def measure(
         self, asset: str, selection: UsageSelection, window: Window, *, steps: Set[str], tell: Callable[[str], None]
@@ -84,7 +86,7 @@ class Organization(dg.ConfigurableResource):
             client = open_client(self.settings.connection(), stop=stop)
             folder = Path(tempfile.mkdtemp(prefix="m3ter-"))
             reader = OrganizationReader(client, folder, stop=stop)
-            self._session = _Session(folder, reader, UsageReader(client, reader, folder))
+            self._session = _Session(folder, reader, UsageReader(client, reader, folder), steps)
             earlier = {name: one for name, one in find_earlier().items() if name in steps}
             parents = {entities()[name].listing.parent for name in earlier}
             chosen = [entity for name, entity in entities().items() if name in steps or name in parents]
