@@ -340,7 +340,8 @@ def test_so_it_is_where_the_other_bills_are_known(reader_of: ReaderOf, serve: Se
 
     world.change = change
     api = serve(world)
-    reading = read_reusing(reader_of(api), known)
+    reader = reader_of(api)
+    reading = read_reusing(reader, known)
     assert set(ids(reading)) == {item["id"] for item in world.items}
     assert set(asked_by_bill(api)) == {"b5", "b6", "x", "y"}
     assert reading.how == (
@@ -348,6 +349,7 @@ def test_so_it_is_where_the_other_bills_are_known(reader_of: ReaderOf, serve: Se
         "2 more came in between"
     )
     assert reading.reuse == Reuse("earlier", 28, 392, in_a_row=3)
+    assert reading.started == reader.read(find_entity("bill"), waiting=lambda _: None).started
 
 
 def test_what_was_taken_over_is_dropped_where_bill_by_bill_fails(reader_of: ReaderOf, serve: Serve) -> None:
