@@ -140,9 +140,9 @@ def frames_of(world: World) -> EarlierRows:
     return EarlierRows("earlier", bills, items, items.select(ROW_KEY, ROW), datetime(2026, 1, 1, tzinfo=UTC))
 
 
-def read_reusing(reader: OrganizationReader, known: EarlierRows) -> Reading:
+def read_reusing(reader: OrganizationReader, known: EarlierRows, *chosen: str) -> Reading:
     earlier = {"bill_line_item": Earlier(lambda _: known, full_every=7, reused_in_a_row=2)}
-    reader.start([find_entity("bill"), find_entity("bill_line_item")], earlier=earlier)
+    reader.start(map(find_entity, chosen or ("bill", "bill_line_item")), earlier=earlier)
     return read_alone(reader)
 
 
@@ -350,6 +350,12 @@ def test_so_it_is_where_the_other_bills_are_known(reader_of: ReaderOf, serve: Se
     )
     assert reading.reuse == Reuse("earlier", 28, 392, in_a_row=3)
     assert reading.started == reader.read(find_entity("bill"), waiting=lambda _: None).started
+
+
+def test_where_the_bills_are_not_read_nothing_is_taken_over(reader_of: ReaderOf, serve: Serve) -> None:
+    world = World(bills=30, lines=14)
+    reading = read_reusing(reader_of(serve(world), NEVER), frames_of(world), "bill_line_item")
+    assert (reading.rows, reading.reuse) == (420, None)
 
 
 def test_what_was_taken_over_is_dropped_where_bill_by_bill_fails(reader_of: ReaderOf, serve: Serve) -> None:

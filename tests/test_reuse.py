@@ -219,6 +219,15 @@ def test_without_the_files_of_the_previous_export_everything_is_read(
     assert organization.asked_of_bills() == set()
 
 
+def test_rows_that_another_version_of_polars_hashed_are_not_taken_over(
+    organization: Organization, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as before:
+        before.setattr(pl, "__version__", "0.1")
+        organization.export()
+    assert f"was written with polars 0.1, this one with {pl.__version__}; over one cursor" in how(organization.export())
+
+
 def test_a_run_that_does_not_export_the_bills_reads_them_to_compare(organization: Organization) -> None:
     """As does each process where every step has its own, and the rest of an export that failed."""
     first = organization.export()

@@ -63,8 +63,8 @@ class OrganizationReader:
     ) -> None:
         """Start reading these entities and collecting from these lists; what was started before goes on.
 
-        A list that is needed for both is read once. Of the entities that an `earlier` export may spare requests for,
-        by name, the parents must be chosen too.
+        A list that is needed for both is read once. An `earlier` export, by the entity's name, spares requests if the
+        entity's parents are chosen too.
         """
         self._earlier |= earlier
         lists: dict[Listing, _Wanted] = defaultdict(_Wanted)
@@ -136,11 +136,12 @@ class OrganizationReader:
 
     def _reusing(self, listing: Listing, wanted: _Wanted) -> Reusing | None:
         """Where an entity is all that is wanted of a list, an earlier export may spare requests."""
-        entity = next(iter(wanted.readings), None)
-        if not entity or entity.name not in self._earlier or len(wanted.readings) + len(wanted.collected) > 1:
+        entity, parents = next(iter(wanted.readings), None), self._readings.get(listing.parent or "")
+        is_alone = len(wanted.readings) + len(wanted.collected) == 1
+        if not (entity and parents and is_alone and entity.name in self._earlier):
             return None
         folder = self._folder / f"{entity.name}-earlier-{next(self._numbers)}"
-        return Reusing(self._earlier[entity.name], entity, self._readings[listing.parent or ""], folder)
+        return Reusing(self._earlier[entity.name], entity, parents, folder)
 
     def _read_list(
         self, listing: Listing, wanted: _Wanted, ids: Future[RecordIds] | None, reusing: Reusing | None = None

@@ -84,10 +84,10 @@ class Organization(dg.ConfigurableResource):
         if self._session is None:
             stop = threading.Event()
             client = open_client(self.settings.connection(), stop=stop)
+            earlier = {name: one for name, one in find_earlier().items() if name in steps}
             folder = Path(tempfile.mkdtemp(prefix="m3ter-"))
             reader = OrganizationReader(client, folder, stop=stop)
             self._session = _Session(folder, reader, UsageReader(client, reader, folder), steps)
-            earlier = {name: one for name, one in find_earlier().items() if name in steps}
             parents = {entities()[name].listing.parent for name in earlier}
             chosen = [entity for name, entity in entities().items() if name in steps or name in parents]
             measured = bool(steps & {*USAGE_ASSETS})
