@@ -16,12 +16,16 @@ import pytest
 
 from m3ter_dagster.assets.cross_entity_checks import FOREIGN_KEYS
 from m3ter_dagster.assets.entity_checks import REUSE
+from m3ter_dagster.config import ExportSchedule, load_exports
 from m3ter_dagster.dagster_internals import events_of_run
+from m3ter_dagster.delivery.destinations import Destinations
 from m3ter_dagster.frames.difference import hashes
 from m3ter_dagster.frames.schema import frame_schema
+from m3ter_dagster.history.earlier import earlier_exports
 from m3ter_dagster.history.log import EXPORT_JOB, MANIFEST, SCHEDULE_TAG, deliveries_of
 from m3ter_dagster.history.record import Delivery
 from m3ter_dagster.model.entities import Entity, find_entity
+from m3ter_dagster.model.exports import Export
 from m3ter_dagster.reading.reading import Reading
 from m3ter_dagster.reading.unchanged import CannotReuse, Earlier, EarlierRows, unchanged_since
 from m3ter_dagster.runs import job_named
@@ -238,6 +242,22 @@ def test_a_run_that_does_not_export_the_bills_reads_them_to_compare(organization
     assert {one.data["result"] for one in keys if one.data["column"] == "billId"} == {
         "not checked: bill is not in this export"
     }
+
+
+def test_an_export_was_read_from_when_the_first_of_its_lists_was(organization: Organization, tmp_path: Path) -> None:
+    first = organization.export()
+    exports = load_exports()
+    schedule, to = exports.schedules[0], Destinations({one.code: one for one in exports.destinations})
+    assert isinstance(schedule, ExportSchedule)
+    found = earlier_exports(organization.instance, Export("now", first.org_id, THEN), schedule, to)[ITEMS]
+    assert found.fetch
+    started = {one.reading.started for one in deliveries_of(organization.instance, first.export).values()}
+    assert len(started) == 2
+    assert found.fetch(tmp_path).read_from == min(started)
+    assert (
+        earlier_exports(organization.instance, Export(first.export, first.org_id, THEN), schedule, to)[ITEMS].fetch
+        is None
+    )
 
 
 def test_where_too_much_changed_the_whole_list_is_read(organization: Organization) -> None:
