@@ -243,6 +243,34 @@ def test_a_delivered_export_is_told_if_wanted(instance: dg.DagsterInstance, rece
     ]
 
 
+LOOK = dg.define_asset_job("look", dg.AssetSelection.all_asset_checks())
+
+
+def check_of_reuse(*, passed: bool) -> dg.AssetChecksDefinition:
+    @dg.asset_check(asset="bill_line_item", name="reuse")
+    def reuse() -> dg.AssetCheckResult:
+        return dg.AssetCheckResult(passed=passed, severity=dg.AssetCheckSeverity.WARN, description=f"{passed}.")
+
+    return reuse
+
+
+def test_it_is_told_that_rows_must_not_be_reused(instance: dg.DagsterInstance, receiver: Receiver) -> None:
+    reusing = schedule_of(operational_data_types=["BILLS", "BILL_LINE_ITEMS"], reuse="unchangedBills")
+    assert "unsafe_reuse" not in sensors_of(exports_of(receiver), receiver)
+    sensor = sensors_of(exports_of(receiver, reusing), receiver)["unsafe_reuse"]
+    cursor = evaluate(sensor, instance, None).cursor
+    for passed in (True, False):
+        asset = dg.AssetSpec("bill_line_item")
+        checks = dg.Definitions(assets=[asset], asset_checks=[check_of_reuse(passed=passed)], jobs=[LOOK])
+        result = checks.resolve_job_def("look").execute_in_process(instance=instance, tags=FINANCE)
+        cursor = evaluate(sensor, instance, cursor).cursor
+    assert receiver.texts == [
+        "m3ter export delivered, but what it reuses is not what m3ter has: schedule 'finance', started by hand\n"
+        f"export id {result.run_id}\n"
+        "False."
+    ]
+
+
 def test_an_export_that_nobody_launched_is_late(instance: dg.DagsterInstance, receiver: Receiver) -> None:
     before = look(instance, receiver, at=BEFORE)
     in_time = look(instance, receiver, at=LATE - timedelta(minutes=2), cursor=before.cursor)

@@ -1,4 +1,4 @@
-"""Alarms: the webhook of exports.yaml is notified of exports that failed, are late or were delivered."""
+"""Alarms: what the webhook of exports.yaml is notified of."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import dagster as dg
 
 from m3ter_dagster.alarms.late_exports import late_exports
 from m3ter_dagster.alarms.lateness import freshness_policies
-from m3ter_dagster.alarms.run_alarms import delivered_exports, failed_exports
+from m3ter_dagster.alarms.run_alarms import delivered_exports, failed_exports, unsafe_reuse
 from m3ter_dagster.alarms.webhook import Webhook, notify
-from m3ter_dagster.config import Exports
+from m3ter_dagster.config import Exports, ExportSchedule
 
 __all__ = ["alarm_sensors", "freshness_policies"]
 
@@ -28,6 +28,8 @@ def alarm_sensors(
     sensors = [failed_exports(notify_webhook, wanted.dagster_url)]
     if wanted.on_success:
         sensors.append(delivered_exports(notify_webhook, wanted.dagster_url))
+    if any(isinstance(one, ExportSchedule) and one.reused for one in exports.schedules):
+        sensors.append(unsafe_reuse(notify_webhook, wanted.dagster_url))
     if exports.schedules:
         sensors.append(
             late_exports(exports.schedules, wanted, notify_webhook, clock=clock or partial(datetime.now, UTC))

@@ -25,6 +25,11 @@ def delivered(run: dg.DagsterRun, deliveries: Mapping[str, Delivery], dagster_ur
     return "\n".join([f"m3ter export delivered: {_export(run)}", *_places(run, dagster_url), what])
 
 
+def unsafe_reuse(run: dg.DagsterRun, says: str, dagster_url: str | None) -> str:
+    title = f"m3ter export delivered, but what it reuses is not what m3ter has: {_export(run)}"
+    return "\n".join([title, *_places(run, dagster_url), says])
+
+
 def late(code: str, due: datetime, last_run: dg.DagsterRun | None, dagster_url: str | None) -> str:
     title = f"m3ter export late: schedule '{code}', due {_moment(due)}, is not delivered"
     if last_run is None:

@@ -6,9 +6,11 @@ import dagster as dg
 
 from m3ter_dagster.alarms import messages
 from m3ter_dagster.alarms.webhook import Notify
-from m3ter_dagster.config.names import DELIVERED_EXPORTS, FAILED_EXPORTS
+from m3ter_dagster.config.names import DELIVERED_EXPORTS, FAILED_EXPORTS, UNSAFE_REUSE
 from m3ter_dagster.dagster_internals import Reaction, failed_tick
+from m3ter_dagster.history.failures import failed_check
 from m3ter_dagster.history.log import deliveries_of, root_id
+from m3ter_dagster.history.progress import REUSE
 
 
 def failed_exports(notify: Notify, dagster_url: str | None) -> dg.SensorDefinition:
@@ -38,6 +40,24 @@ def delivered_exports(notify: Notify, dagster_url: str | None) -> dg.SensorDefin
             return None
         text = messages.delivered(context.dagster_run, deliveries, dagster_url)
         return _reaction(context.dagster_run, notify(context.log, text))
+
+    return sensor
+
+
+def unsafe_reuse(notify: Notify, dagster_url: str | None) -> dg.SensorDefinition:
+    @dg.run_status_sensor(
+        run_status=dg.DagsterRunStatus.SUCCESS,
+        name=UNSAFE_REUSE,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Notifies the webhook of each export whose comparison shows that rows must not be reused.",
+    )
+    def sensor(context: dg.RunStatusSensorContext) -> Reaction | None:
+        says = failed_check(context.instance, context.dagster_run.run_id, REUSE)
+        if says is None:
+            return None
+        return _reaction(
+            context.dagster_run, notify(context.log, messages.unsafe_reuse(context.dagster_run, says, dagster_url))
+        )
 
     return sensor
 

@@ -11,11 +11,11 @@ from m3ter_dagster.frames.references import SHOWN_ROWS
 from m3ter_dagster.frames.schema import Breach, SchemaBreached
 from m3ter_dagster.history import captions
 from m3ter_dagster.history.failures import NOTIFICATION
-from m3ter_dagster.history.progress import CHECKED
+from m3ter_dagster.history.progress import CHECKED, REUSE
 from m3ter_dagster.model.entities import Entity
 from m3ter_dagster.reading.reading import Reading
 
-SCHEMA, ROW_COUNT, REUSE = "schema", "row_count", "reuse"
+SCHEMA, ROW_COUNT = "schema", "row_count"
 _DESCRIPTIONS = {
     SCHEMA: "Every cell fits its column; every row has an id, and no other row has it.",
     ROW_COUNT: "Not fewer than half the rows of the previous export of the same schedule.",

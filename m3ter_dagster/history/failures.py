@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 
-from m3ter_dagster.dagster_internals import Failure, failure_of
+from m3ter_dagster.dagster_internals import Failure, events_of_run, failure_of
 
 NOTIFICATION = "m3ter/notification"
 """In the metadata of a failure whose own words quote a value: the words for a notification, which leaves Dagster."""
@@ -28,6 +28,15 @@ def notification_text(event: dg.DagsterEvent) -> str:
     if not failure.error or failure.description or is_worded or _is_interruption(failure):
         return failure_text(event)
     return f"it failed with {failure.error}; the run has the details."
+
+
+def failed_check(instance: dg.DagsterInstance, run_id: str, name: str) -> str | None:
+    """What the check of this name says where it failed in the run."""
+    for event, _ in events_of_run(instance, run_id, {dg.DagsterEventType.ASSET_CHECK_EVALUATION}):
+        check = event.asset_check_evaluation_data
+        if check.check_name == name and not check.passed:
+            return check.description
+    return None
 
 
 def _is_interruption(failure: Failure) -> bool:

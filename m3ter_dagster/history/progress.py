@@ -16,6 +16,8 @@ from m3ter_dagster.history.record import delivery_in, whole_export_in
 
 CHECKED = "m3ter/checked"
 """Metadata of a check: false if it had nothing to check. It has passed then, as Dagster knows no third result."""
+REUSE = "reuse"
+"""The check of rows that a schedule takes over from its previous export."""
 _FOLLOWED = {
     Type.STEP_START,
     Type.STEP_RESTARTED,
