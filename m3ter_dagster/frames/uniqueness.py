@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-HASHES_AT_ONCE = 2_000_000
+HASHES_AT_ONCE = 500_000
 """The number of hashes in memory at a time, 8 bytes each."""
 NAMED = 1000
 _HASH, _ROW = "m3ter:hash", "m3ter:row"
