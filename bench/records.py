@@ -16,7 +16,7 @@ UNITS = ("GBy", "requests", "seats", "hours")
 
 
 def line_item(random: Random, seed: Seed, ids: Mapping[str, Sequence[str]]) -> tuple[Record, int]:
-    """A line item of 1.8 kB, apart from its own id and that of its bill, and its amount in cents."""
+    """A line item of 1.7 kB, apart from its own id and that of its bill, and its amount in cents."""
     quantity, cents = random.random() * 5000, int(random.random() * 50_000)
     start = month(int(random.random() * 18))
     record = {

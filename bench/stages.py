@@ -91,20 +91,20 @@ def _read(times: Times, client: M3terClient, line_item: Entity, data: Data, fold
         pages = [page.rows for page in client.pages(line_item.listing)]
     times.subtract("UTF-8 check and scan", "bodies fetched")
     spool = Spool(line_item, folder / "spool")
-    with times.stage("joined, decoded, checked, spooled"):
+    with times.stage("decoded, checked, spooled"):
         for page in pages:
             spool.add(page)
     # As large as those that the spool decodes at once, a megabyte.
-    joined = [
+    blocks = [
         bytes(msgspec.json.decode(client.get(f"{path}0&nextToken={first}", bytes), type=_Rows).data)
         for first in range(0, data.line_items, 10 * line_item.listing.page_size)
     ]
     decoder = Decoder(line_item)
     with times.stage(f"{OF_IT}decoded to frames"):
-        for page in joined:
+        for page in blocks:
             decoder.decode(page)
-    _decode_json(times, joined, line_item)
-    batch = pl.concat([decoder.decode(page)[0] for page in joined[:20]])
+    _decode_json(times, blocks, line_item)
+    batch = pl.concat([decoder.decode(page)[0] for page in blocks[:20]])
     with times.stage(f"{OF_IT}rules"):
         for _ in range(0, data.line_items, len(batch)):
             validate(batch, line_item)

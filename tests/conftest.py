@@ -23,6 +23,7 @@ from starts import starts_a_server
 from stores import Key, Store
 
 from m3ter_dagster.dagster_internals import open_instance_for_a_terminal
+from m3ter_sandbox import SandboxS3
 
 # Of each property a few examples, for the person who is working; `make test` looks at all.
 settings.register_profile("fast", max_examples=20, deadline=None)
@@ -177,3 +178,15 @@ def large_bill_file(tmp_path: Path) -> Path:
     path = tmp_path / "bill.csv"
     path.write_bytes(MARK + random.Random(7).randbytes(40_000_000))
     return path
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[SandboxS3]:
+    with SandboxS3() as s3:
+        yield s3
+
+
+@pytest.fixture
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)

@@ -28,12 +28,6 @@ NOBODY = "5a7d0c0e-dead-4000-a000-000000000000"
 ORGANIZATION = SampleOrganization(2)
 
 
-@pytest.fixture(scope="module")
-def s3() -> Iterator[SandboxS3]:
-    with SandboxS3() as s3:
-        yield s3
-
-
 @pytest.fixture
 def instance() -> Iterator[dg.DagsterInstance]:
     """In memory, where a run costs a third."""

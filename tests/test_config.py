@@ -312,6 +312,7 @@ WRONG = [
         9,
         "has the reuse 'unchangedBills', which needs the operationalDataTypes BILLS and BILL_LINE_ITEMS; write them",
     ),
+    ("[BILLS]", "ALL\n    fullEvery: 9", 9, "has a fullEvery without reuse, where it does nothing; write reuse, too"),
     ("[BILLS]", "ALL\n    fullEvery: 1", 9, "has the fullEvery '1'; write a whole number from 2 to 10000"),
     ("[warehouse]", "[warehous]", 9, "names the destination 'warehous'; known are archive, warehouse."),
     ("[warehouse]", "\n    - archive\n    - warehous", 11, "names the destination 'warehous'"),

@@ -48,12 +48,6 @@ Use = Callable[..., SandboxApi]
 NewInstance = Callable[[Path], AbstractContextManager[dg.DagsterInstance]]
 
 
-@pytest.fixture(scope="module")
-def s3() -> Iterator[SandboxS3]:
-    with SandboxS3() as s3:
-        yield s3
-
-
 @dataclass(frozen=True)
 class House:
     """Buckets of the test's own, which the environment's exports.yaml names, and APIs that can take turns."""

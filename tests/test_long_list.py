@@ -92,9 +92,7 @@ ReaderOf = Callable[..., OrganizationReader]
 
 
 @pytest.fixture
-def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
+def serve(no_proxy: None) -> Iterator[Serve]:  # noqa: ARG001
     with ExitStack() as stack:
 
         def make(world: World, **lists: Any) -> ScriptedApi:

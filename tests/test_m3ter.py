@@ -55,12 +55,6 @@ Serve = Callable[..., ScriptedApi]
 
 
 @pytest.fixture
-def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture
 def serve(no_proxy: None) -> Iterator[Serve]:  # noqa: ARG001
     """Starts a scripted API: `serve({"/meters": [page(...)]})`."""
     with ExitStack() as stack:

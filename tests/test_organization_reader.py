@@ -40,9 +40,7 @@ Serve = Callable[..., ScriptedApi]
 
 
 @pytest.fixture
-def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
+def serve(no_proxy: None) -> Iterator[Serve]:  # noqa: ARG001
     with ExitStack() as stack:
         yield lambda lists, **options: stack.enter_context(ScriptedApi(lists, **options))
 

@@ -36,12 +36,6 @@ ORGANIZATION = [pair for pair in SampleOrganization(14).records() if pair[0] in 
 ITEMS, FULL_EVERY = "bill_line_item", 2
 
 
-@pytest.fixture(scope="module")
-def s3() -> Iterator[SandboxS3]:
-    with SandboxS3() as s3:
-        yield s3
-
-
 @pytest.fixture
 def instance() -> Iterator[dg.DagsterInstance]:
     """In memory, where a run costs a third."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import dagster as dg
 
 from m3ter_dagster.alarms import messages
@@ -28,36 +30,35 @@ def failed_exports(notify: Notify, dagster_url: str | None) -> dg.SensorDefiniti
 
 
 def delivered_exports(notify: Notify, dagster_url: str | None) -> dg.SensorDefinition:
-    @dg.run_status_sensor(
-        run_status=dg.DagsterRunStatus.SUCCESS,
-        name=DELIVERED_EXPORTS,
-        default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Notifies the webhook of each export that was delivered.",
-    )
-    def sensor(context: dg.RunStatusSensorContext) -> Reaction | None:
-        deliveries = deliveries_of(context.instance, root_id(context.dagster_run))
-        if not deliveries:
-            return None
-        text = messages.delivered(context.dagster_run, deliveries, dagster_url)
-        return _reaction(context.dagster_run, notify(context.log, text))
+    def text(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str | None:
+        deliveries = deliveries_of(instance, root_id(run))
+        return messages.delivered(run, deliveries, dagster_url) if deliveries else None
 
-    return sensor
+    return _on_success(DELIVERED_EXPORTS, "each export that was delivered.", text, notify)
 
 
 def unsafe_reuse(notify: Notify, dagster_url: str | None) -> dg.SensorDefinition:
+    def text(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str | None:
+        says = failed_check(instance, run.run_id, REUSE)
+        return messages.unsafe_reuse(run, says, dagster_url) if says else None
+
+    return _on_success(UNSAFE_REUSE, "each export whose comparison shows that rows must not be reused.", text, notify)
+
+
+def _on_success(
+    name: str, of_what: str, text: Callable[[dg.DagsterInstance, dg.DagsterRun], str | None], notify: Notify
+) -> dg.SensorDefinition:
+    """A sensor that sends what `text` gives for a run that succeeded, if anything."""
+
     @dg.run_status_sensor(
         run_status=dg.DagsterRunStatus.SUCCESS,
-        name=UNSAFE_REUSE,
+        name=name,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Notifies the webhook of each export whose comparison shows that rows must not be reused.",
+        description=f"Notifies the webhook of {of_what}",
     )
     def sensor(context: dg.RunStatusSensorContext) -> Reaction | None:
-        says = failed_check(context.instance, context.dagster_run.run_id, REUSE)
-        if says is None:
-            return None
-        return _reaction(
-            context.dagster_run, notify(context.log, messages.unsafe_reuse(context.dagster_run, says, dagster_url))
-        )
+        told = text(context.instance, context.dagster_run)
+        return _reaction(context.dagster_run, notify(context.log, told)) if told else None
 
     return sensor
 

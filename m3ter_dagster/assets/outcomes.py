@@ -38,18 +38,17 @@ def foreign_keys_outcome(entity: Entity, find: FindRows) -> Outcome:
     if children is None:
         return _absent(entity.name)
     keys = [_look_at(one, entity, children, find) for one in references_of(entity)]
-    looked_at = [key for key in keys if key.found]
+    found = {key.column: key.found for key in keys if key.found}
     failures = [key.result for key in keys if not key.passed]
     metadata: dict[str, Any] = {"foreign keys": captions.table(_KEY_COLUMNS, (key.line() for key in keys))}
-    examples = [(row, key.column, to) for key in looked_at if key.found for row, to in key.found.examples]
+    examples = [(row, column, to) for column, one in found.items() for row, to in one.examples]
     if examples:
         names = ("row id", "column", "refers to")
         metadata["first rows"] = captions.table(names, (dict(zip(names, one, strict=True)) for one in examples))
-    if not looked_at and not failures:
+    if not found and not failures:
         return _not_checked(keys[0].result.removeprefix(_NOT_CHECKED), metadata)
-    recent = sum(key.found.recent for key in looked_at if key.found)
-    references = sum(key.found.references for key in looked_at if key.found)
-    text = "; ".join(failures) or f"{_count(len(looked_at), 'key')} and {_count(references, 'reference')} looked at"
+    recent, references = (sum(getattr(one, name) for one in found.values()) for name in ("recent", "references"))
+    text = "; ".join(failures) or f"{_count(len(found), 'key')} and {_count(references, 'reference')} looked at"
     return Outcome(not failures, f"{text}{_recent(recent, 'row')}.", metadata)
 
 

@@ -84,6 +84,9 @@ EntityNames = Annotated[
 ]
 
 
+_FULL_EVERY = 7
+
+
 class ExportSchedule(ScheduleFields):
     """Which entities to export, where to, and how often."""
 
@@ -93,7 +96,6 @@ class ExportSchedule(ScheduleFields):
     operational_data_types: Annotated[
         EntityNames, BeforeValidator(_all_entities, json_schema_input_type=Literal["ALL"] | EntityNames)
     ] = Field(description="The entities to export, or ALL.", examples=[["ACCOUNTS", "BILLS"], ALL])
-
     reuse: Literal["unchangedBills"] | None = rule(
         "write unchangedBills, or leave it out",
         default=None,
@@ -102,7 +104,7 @@ class ExportSchedule(ScheduleFields):
         validate_default=True,
     )
     full_every: FullEvery = Field(
-        default=7,
+        default=_FULL_EVERY,
         description="With reuse: every so many exports all line items are read, and compared with what reuse would "
         "have given.",
     )
@@ -125,6 +127,13 @@ class ExportSchedule(ScheduleFields):
             pairs = [(known[name].listing.parent or "", name) for name in _reusable(tuple(known))]
             needed = " or ".join(" and ".join(known[one].operational_data_type for one in pair) for pair in pairs)
             raise ValueError(f"has the reuse {value!r}, which needs the operationalDataTypes {needed}; write them too")
+        return value
+
+    @field_validator("full_every")
+    @classmethod
+    def _belongs_to_reuse(cls, value: int, info: ValidationInfo) -> int:
+        if value != _FULL_EVERY and info.data.get("reuse", value) is None:
+            raise ValueError("has a fullEvery without reuse, where it does nothing; write reuse, too, or leave it out")
         return value
 
 

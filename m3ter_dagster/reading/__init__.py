@@ -1,1 +1,1 @@
-"""A whole entity: lists side by side, fan-out, spool."""
+"""A whole entity: lists side by side, read ahead, parent by parent, or reused; spool."""
