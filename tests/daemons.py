@@ -1,39 +1,232 @@
-"""A real dagster-daemon for the tests, and Dagster's command line beside it."""
+"""Export Schedules under a real dagster-daemon: what happened is read from the instance's run records."""
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
-from processes import PROJECT, end, plain_environment, start
+import dagster as dg
+from dagster._core.definitions.run_request import InstigatorType
+from processes import PROJECT, end, plain_environment, poll, start
+
+from m3ter_dagster.config.usage import RAW
+from m3ter_dagster.history.log import DUE_TAG, SCHEDULE_TAG
+from m3ter_dagster.history.record import delivery_in
+from m3ter_sandbox import Sandbox
+from m3ter_sandbox.usage import SampleUsage
 
 WORKSPACE = ("--workspace", "workspace.yaml")
+MINUTE = timedelta(minutes=1)
+PATIENCE = 400
+MEASURED = """sourceType: USAGE
+    timePeriod: TODAY"""
+"""From midnight until the export is due."""
 
 
-class Daemon:
-    """The daemon of an instance and, below it, its code location and its runs."""
+@dataclass(frozen=True)
+class Schedule:
+    """One of exports.yaml, created when the stage is set."""
 
-    def __init__(self, environment: Mapping[str, str], home: Path) -> None:
-        self._environment = {**environment, "DAGSTER_HOME": str(home)}
+    code: str
+    what: str
+    destination: str = "warehouse"
+    unit: str = "MINUTE"
+
+    def text(self, created: datetime) -> str:
+        return f"""
+  - code: {self.code}
+    {self.what}
+    destinations: [{self.destination}]
+    scheduleType: {self.unit}
+    period: 1
+    dtCreated: {created.isoformat()}
+"""
+
+
+@dataclass(frozen=True)
+class Run:
+    id: str
+    schedule: str
+    due: datetime | None
+    created: datetime
+    started: datetime | None
+    ended: datetime | None
+    status: dg.DagsterRunStatus
+    is_first: bool
+    """Launched by the sensor."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """The runs that there were, and what they delivered."""
+
+    created: datetime
+    """When the schedules were."""
+    runs: tuple[Run, ...]
+    objects: frozenset[str]
+    measured: Mapping[str, tuple[list[str], int]]
+    """The windows and rows of the exports of measurements."""
+    usage: SampleUsage
+    """The measurements that there are."""
+
+    def of(self, schedule: str, *, first: bool = False) -> list[Run]:
+        return [run for run in self.runs if run.schedule == schedule and run.is_first is first]
+
+    def due(self, schedule: str, after: datetime, until: datetime) -> list[datetime]:
+        """When the schedule's later exports in this stretch of time were due."""
+        return [run.due for run in self.of(schedule) if run.due and after < run.due <= until]
+
+
+class Stage:
+    """An instance, its daemon, and the looks at both."""
+
+    def __init__(self, sandbox: Sandbox, instance: dg.DagsterInstance, home: Path) -> None:
+        self.created = now()
+        self._sandbox = sandbox
+        self._instance = instance
+        self._environment = {**sandbox.environment, "M3TER_REQUESTS_PER_SECOND": "1", "DAGSTER_HOME": str(home)}
         self._log = home / "daemon.log"
-        self._process: subprocess.Popen[bytes] | None = None
+        self._daemon: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
+        """The daemon and, below it, its code location and its runs."""
         with self._log.open("ab") as log:
-            self._process = start("dagster._daemon", "run", *WORKSPACE, environment=self._environment, output=log)
+            self._daemon = start("dagster._daemon", "run", *WORKSPACE, environment=self._environment, output=log)
 
     def stop(self) -> None:
-        process, self._process = self._process, None
-        if process:
-            end(process)
+        daemon, self._daemon = self._daemon, None
+        if daemon:
+            end(daemon)
 
-    def dagster(self, *arguments: str) -> subprocess.Popen[bytes]:
+    def dagster(self, *arguments: str) -> None:
         """A command of Dagster's own command line beside the daemon."""
         command = [sys.executable, "-m", "dagster", *arguments, *WORKSPACE]
         environment = {**plain_environment(), **self._environment}
-        return subprocess.Popen(command, cwd=PROJECT, env=environment, stdout=subprocess.DEVNULL)
+        subprocess.run(command, cwd=PROJECT, env=environment, stdout=subprocess.DEVNULL, timeout=PATIENCE, check=True)
 
-    def log(self) -> str:
-        return self._log.read_text(encoding="utf-8", errors="replace")
+    def runs(self) -> list[Run]:
+        """Oldest first."""
+        return [_run(record) for record in self._instance.get_run_records(ascending=True)]
+
+    def exported(self, schedule: str, due_after: datetime) -> None:
+        """An export of the schedule itself that was due after this moment has ended."""
+        self._poll(
+            lambda: any(
+                run.ended and run.due and run.due > due_after
+                for run in self.runs()
+                if run.schedule == schedule and not run.is_first
+            ),
+            f"an export of {schedule} that is due after {due_after}",
+        )
+
+    def first_exports_made(self, schedules: Sequence[Schedule]) -> None:
+        wanted = {schedule.code for schedule in schedules}
+        self._poll(
+            lambda: {run.schedule for run in self.runs() if run.is_first and run.ended} == wanted, "first exports"
+        )
+
+    def quiet(self) -> None:
+        self._poll(lambda: all(run.ended for run in self.runs()), "all runs to end")
+
+    def sensor_looked(self, after: datetime) -> None:
+        """The sensor of the first exports was evaluated since."""
+        self._poll(lambda: self._last_look() > after, "the sensor to be evaluated")
+
+    def passed(self, moment: datetime) -> None:
+        self._poll(lambda: now() > moment, f"the clock to pass {moment}")
+
+    def recording(self) -> Recording:
+        s3 = self._sandbox.s3
+        return Recording(
+            created=self.created,
+            runs=tuple(self.runs()),
+            objects=frozenset(f"{bucket}/{key}" for bucket in s3.buckets for key in s3.objects(bucket)),
+            measured=self._measured(),
+            usage=self._sandbox.usage.usage,
+        )
+
+    def _measured(self) -> dict[str, tuple[list[str], int]]:
+        events = self._instance.fetch_materializations(dg.AssetKey(RAW), limit=100).records
+        return {event.run_id: _measured(event.asset_materialization) for event in events if event.asset_materialization}
+
+    def _last_look(self) -> datetime:
+        (sensor,) = self._instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
+        ticks = self._instance.get_ticks(sensor.instigator_origin_id, sensor.selector_id, limit=1)
+        return datetime.fromtimestamp(ticks[0].timestamp, UTC)
+
+    def _poll(self, look: Any, what: str) -> Any:
+        try:
+            return poll(look, what, PATIENCE)
+        except AssertionError as late:
+            log = self._log.read_text(encoding="utf-8", errors="replace")
+            raise AssertionError(f"{late}\n{log[-5000:]}") from None
+
+
+@contextmanager
+def stage(home: Path, schedules: Sequence[Schedule]) -> Iterator[Stage]:
+    """A sandbox whose exports.yaml has these schedules, and an instance whose daemon is not running yet."""
+    shutil.copy(PROJECT / "dagster.yaml", home)
+    with Sandbox(accounts=2, folder=home) as sandbox, dg.DagsterInstance.from_config(str(home)) as instance:
+        stage = Stage(sandbox, instance, home)
+        with sandbox.exports.open("a") as exports:
+            exports.write("schedules:" + "".join(schedule.text(stage.created) for schedule in schedules))
+        try:
+            yield stage
+        finally:
+            stage.stop()
+
+
+def assert_every_export_is_delivered(recording: Recording, schedules: Sequence[Schedule]) -> None:
+    measured = {schedule.code for schedule in schedules if schedule.what == MEASURED}
+    names = {key.rsplit("/", 1)[1] for key in recording.objects}
+    assert {run.status for run in recording.runs} == {dg.DagsterRunStatus.SUCCESS}
+    for run in recording.runs:
+        type = "measurements" if run.schedule in measured else "product"
+        assert {f"{run.id}_{type}.csv", f"{run.id}_manifest.json"} <= names, run
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def floor(moment: datetime) -> datetime:
+    return moment.replace(second=0, microsecond=0)
+
+
+def due_times(first: datetime, last: datetime) -> list[datetime]:
+    """The whole minutes from `first` to `last`."""
+    start = first if first == floor(first) else floor(first) + MINUTE
+    return [start + n * MINUTE for n in range((last - start) // MINUTE + 1)]
+
+
+def _run(record: dg.RunRecord) -> Run:
+    run = record.dagster_run
+    due = run.tags.get(DUE_TAG)
+    return Run(
+        id=run.run_id,
+        schedule=run.tags[SCHEDULE_TAG],
+        due=datetime.fromisoformat(due) if due else None,
+        created=record.create_timestamp.replace(tzinfo=UTC),
+        started=_moment(record.start_time),
+        ended=_moment(record.end_time),
+        status=run.status,
+        is_first="dagster/sensor_name" in run.tags,
+    )
+
+
+def _measured(materialization: dg.AssetMaterialization) -> tuple[Any, Any]:
+    delivery = delivery_in(materialization)
+    assert delivery
+    assert delivery.reading.window
+    return [moment.isoformat() for moment in delivery.reading.window], delivery.rows
+
+
+def _moment(timestamp: float | None) -> datetime | None:
+    return datetime.fromtimestamp(timestamp, UTC) if timestamp else None
