@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from m3ter_sandbox.access import Clock
+from m3ter_sandbox.answers import KEYSET, OFFSET
 from m3ter_sandbox.api import LoggedRequest, SandboxApi
 from m3ter_sandbox.data_exports import data_export_routes, sample_destinations, sample_schedules
 from m3ter_sandbox.loopback import Startable
@@ -17,6 +18,8 @@ from m3ter_sandbox.usage_exports import sample_usage_exports
 from m3ter_sandbox.values import Seed
 
 __all__ = [
+    "KEYSET",
+    "OFFSET",
     "Keys",
     "LoggedRequest",
     "Role",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gzip
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from hashlib import blake2b
 
 import msgspec
@@ -12,6 +13,7 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import BadRequest, HTTPException
 
 from m3ter_sandbox.lists import InvalidParameter
+from m3ter_sandbox.records import Row
 
 WORTH_COMPRESSING = 1_400
 DEFAULT_PAGE_SIZE = 10
@@ -47,23 +49,40 @@ def page_size(text: str | None, *, maximum: int) -> int:
     return int(text)
 
 
-def offset_of(token: str | None, question: str) -> int:
+@dataclass(frozen=True)
+class Cursor:
+    """How a list finds the beginning of the next page again."""
+
+    place: Callable[[Sequence[Row], int], str]
+    """What a token keeps of the page that ends before the row of this number."""
+    start: Callable[[Sequence[Row], str], int]
+    """The number of the row with which the next page begins."""
+
+
+OFFSET = Cursor(place=lambda _, end: str(end), start=lambda _, place: int(place))
+"""Counts rows: after a deletion among those of earlier pages, the next page leaves out a row that is still there."""
+
+KEYSET = Cursor(
+    place=lambda rows, end: rows[end - 1].place,
+    start=lambda rows, place: sum(row.place >= place for row in rows),
+)
+"""Continues after the last row of the page before: what comes or goes elsewhere moves nothing."""
+
+
+def place_of(token: str, question: str) -> str:
     """Where the next page of this list with these filters begins."""
-    if not token:
-        return 0
     try:
-        number, _ = urlsafe_b64decode(token).split(b".", 1)
-        offset = int(number)
+        place = urlsafe_b64decode(token).rsplit(b".", 1)[0].decode()
     except ValueError:
         raise InvalidParameter("nextToken is not a token of this service.") from None
-    if token != token_for(offset, question):
-        raise InvalidParameter("nextToken belongs to another list, or to other filters.")
-    return offset
+    if token != token_for(place, question):
+        raise InvalidParameter("nextToken is not a token of this service, or belongs to another list or other filters.")
+    return place
 
 
-def token_for(offset: int, question: str) -> str:
-    bound_to = blake2b(f"{offset} {question}".encode(), digest_size=9).digest()
-    return urlsafe_b64encode(b"%d.%s" % (offset, bound_to)).decode()
+def token_for(place: str, question: str) -> str:
+    bound_to = blake2b(f"{place} {question}".encode(), digest_size=9).hexdigest()
+    return urlsafe_b64encode(f"{place}.{bound_to}".encode()).decode()
 
 
 def page(contents: Iterable[bytes], next_token: str | None) -> bytes:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from threading import Lock
 
 from flask import Blueprint, Flask, Response, request
 
 from m3ter_dagster.model.entities import entities
 from m3ter_sandbox.access import Clock, Credentials, RequestLimit, Tokens, authentication
-from m3ter_sandbox.answers import add_error_answers, compressed
-from m3ter_sandbox.list_routes import list_routes, store
+from m3ter_sandbox.answers import OFFSET, Cursor, add_error_answers, compressed
+from m3ter_sandbox.list_routes import list_routes
 from m3ter_sandbox.lists import entity_lists
 from m3ter_sandbox.loopback import LoopbackServer, Startable
+from m3ter_sandbox.records import Records
 from m3ter_sandbox.values import Record
 
 LOG_LENGTH = 200_000
@@ -30,7 +32,10 @@ class LoggedRequest:
 
 
 class SandboxApi(Startable):
-    """Serves `records`, pairs of entity name and API record, from `start` to `close` or inside a `with`."""
+    """Serves `records`, pairs of entity name and API record, from `start` to `close` or inside a `with`.
+
+    They may be changed meanwhile: `api.records.delete("account", id)`.
+    """
 
     def __init__(
         self,
@@ -42,6 +47,7 @@ class SandboxApi(Startable):
         requests_per_second: int | None = 50,
         token_lifetime: float = 18_000,
         clock: Clock = time.time,
+        cursor: Cursor = OFFSET,
         port: int = 0,
         further_routes: Sequence[Blueprint] = (),
     ) -> None:
@@ -49,12 +55,19 @@ class SandboxApi(Startable):
         self.key = key
         self.secret = secret
         self.requests: deque[LoggedRequest] = deque(maxlen=LOG_LENGTH)
+        self.before_answer: Callable[[str, str], None] | None = None
+        """Called with path and query before a list or a single record is answered, so that a test can change records
+        while they are read; never by two requests at once. An HTTPException that it raises is the answer."""
+        self._lock = Lock()
         self._tokens = Tokens(clock, lifetime=token_lifetime)
         limit = RequestLimit(clock, per_second=requests_per_second)
         app = Flask(__name__, static_folder=None)
         app.register_blueprint(authentication(Credentials(key, secret), organization_id, self._tokens, limit))
         lists = entity_lists(entities().values())
-        for routes in (list_routes(lists.values(), store(records, lists), clock), *further_routes):
+        self.records = Records(records, lists)
+        routes_of_lists = list_routes(lists.values(), self.records, clock, cursor)
+        routes_of_lists.before_request(self._prepare)
+        for routes in (routes_of_lists, *further_routes):
             app.register_blueprint(routes, url_prefix=f"/organizations/{organization_id}")
         add_error_answers(app)
         app.after_request(self._log)
@@ -80,6 +93,12 @@ class SandboxApi(Startable):
 
     def close(self) -> None:
         self._server.close()
+
+    def _prepare(self) -> None:
+        with self._lock:
+            if self.before_answer:
+                path = request.path.removeprefix(f"/organizations/{self.organization_id}")
+                self.before_answer(path, request.query_string.decode())
 
     def _log(self, response: Response) -> Response:
         query = request.query_string.decode()

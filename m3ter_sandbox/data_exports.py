@@ -9,8 +9,9 @@ from flask import Blueprint, Response
 from werkzeug.exceptions import NotFound
 
 from m3ter_sandbox.answers import json_answer
-from m3ter_sandbox.list_routes import ENCODER, Row, Rows, page_answer, read_parameters
+from m3ter_sandbox.list_routes import PAGE_PARAMETERS, page_answer, read_parameters
 from m3ter_sandbox.lists import IDS, EntityList
+from m3ter_sandbox.records import ENCODER, Row, Rows
 from m3ter_sandbox.values import Record, Seed
 
 DESTINATION_LIST = EntityList("export_destination", "/dataexports/destinations", {"ids": IDS}, maximum_page_size=200)
@@ -35,7 +36,7 @@ def _add_routes(routes: Blueprint, entity_list: EntityList, records: Sequence[Re
     whole = {record["id"]: record for record in records}
 
     def listed() -> Response:
-        asked = read_parameters(entity_list)
+        asked = read_parameters(entity_list.parameters, PAGE_PARAMETERS)
         return page_answer(rows.select(entity_list, asked, ""), entity_list, asked, lambda row: row.content)
 
     def single(id: str) -> Response:

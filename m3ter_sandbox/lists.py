@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from typing import Any
@@ -156,6 +156,8 @@ class EntityList:
     maximum_page_size: int = 100
     restrict: Callable[[Asked, str], Selection | None] = _everything
     """What the list leaves out by itself, given the parameters and the time."""
+    record_parameters: Mapping[str, Parameter] | None = field(default_factory=dict)
+    """Those of a single record, `{path}/{id}`; None: there is no such path."""
 
     @cached_property
     def key_fields(self) -> tuple[str, ...]:
@@ -168,6 +170,7 @@ class Documented:
 
     parameters: Mapping[str, Parameter]
     restrict: Callable[[Asked, str], Selection | None] = _everything
+    record_parameters: Mapping[str, Parameter] | None = field(default_factory=dict)
 
 
 IDS = one_of("id")
@@ -219,6 +222,7 @@ DOCUMENTED: Mapping[str, Documented] = {
             "additional": answer_fields(),
             "billingFrequency": exactly("billingFrequency"),
         },
+        record_parameters={"additional": answer_fields()},
     ),
     "/lineitems": Documented(
         {
@@ -227,6 +231,7 @@ DOCUMENTED: Mapping[str, Documented] = {
             "lineItemType": exactly("lineItemType", *LINE_ITEM_TYPES),
             **LINE_ITEM_PARAMETERS,
         },
+        record_parameters=None,  # only below their bills
     ),
     "/commitments": Documented(
         {
@@ -269,7 +274,9 @@ def entity_lists(known: Iterable[Entity]) -> dict[str, EntityList]:
     for path, sharing in members.items():
         documented = DOCUMENTED.get(path) or Documented(_parameters(sharing))
         largest = max(entity.listing.page_size for entity in sharing)
-        shared = EntityList(sharing[0].name, path, documented.parameters, largest, documented.restrict)
+        shared = EntityList(
+            sharing[0].name, path, documented.parameters, largest, documented.restrict, documented.record_parameters
+        )
         lists |= {entity.name: shared for entity in sharing}
     return lists
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 import urllib3
+from api_client import Client
 from botocore.exceptions import ClientError
 from flask import Blueprint
 from processes import plain_environment
@@ -25,9 +26,9 @@ from processes import plain_environment
 from m3ter_dagster.model.entities import Entity, entities, load_entities
 from m3ter_sandbox import Keys, Role, SampleOrganization, Sandbox, SandboxApi, SandboxS3, User, allow
 from m3ter_sandbox.generic_records import generic_records, generic_shapes
-from m3ter_sandbox.list_routes import ENCODER, store
 from m3ter_sandbox.lists import entity_lists
 from m3ter_sandbox.organization import SAMPLED
+from m3ter_sandbox.records import ENCODER, Records
 from m3ter_sandbox.usage_exports import Behaviour, sample_usage_exports
 from m3ter_sandbox.values import TEXTS, Seed
 
@@ -45,36 +46,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
-
-
-class Client:
-    """A client without any convenience: what it gets is what the sandbox answered."""
-
-    def __init__(self, api: SandboxApi) -> None:
-        self.api = api
-        self.http = urllib3.PoolManager(retries=False)
-        self.bearer = f"Bearer {self.token().json()['access_token']}"
-
-    def token(self, key: str = "sandbox-key", secret: str = "sandbox-secret", **body: Any) -> urllib3.BaseHTTPResponse:
-        headers = urllib3.make_headers(basic_auth=f"{key}:{secret}")
-        body = body or {"json": {"grant_type": "client_credentials"}}
-        return self.http.request("POST", f"{self.api.base_url}/oauth/token", headers=headers, **body)
-
-    def get(self, path: str, *, headers: dict[str, str] | None = None, **query: Any) -> urllib3.BaseHTTPResponse:
-        url = f"{self.api.base_url}/organizations/{self.api.organization_id}{path}"
-        return self.http.request("GET", url, fields=query, headers={"Authorization": self.bearer} | (headers or {}))
-
-    def post(self, path: str, body: dict[str, Any]) -> urllib3.BaseHTTPResponse:
-        url = f"{self.api.base_url}/organizations/{self.api.organization_id}{path}"
-        return self.http.request("POST", url, json=body, headers={"Authorization": self.bearer})
-
-    def walk(self, path: str, **query: Any) -> list[dict[str, Any]]:
-        answer = self.get(path, **query).json()
-        rows = list(answer["data"])
-        while token := answer.get("nextToken"):
-            answer = self.get(path, nextToken=token, **query).json()
-            rows += answer["data"]
-        return rows
 
 
 @cache
@@ -359,7 +330,7 @@ def test_a_list_for_each_record_of_another_gives_what_belongs_to_it(
     known: dict[str, Entity], name: str, parameter: str, key: str
 ) -> None:
     lists, records = entity_lists(known.values()), generic(known)
-    rows = store([(name, record) for record in records[name]], lists)[name]
+    rows = Records([(name, record) for record in records[name]], lists).of(name)
     parent = records[name][0][key]
     found = rows.select(lists[name], {parameter: parent}, "")
     assert {row.id for row in found} == {record["id"] for record in records[name] if record[key] == parent}
@@ -368,9 +339,9 @@ def test_a_list_for_each_record_of_another_gives_what_belongs_to_it(
 
 def test_a_record_of_an_entity_without_a_descriptor_is_in_no_list(known: dict[str, Entity]) -> None:
     lists = entity_lists(one for one in known.values() if one.name != "meter")
-    stored = store(ORGANIZATION.records(), lists)
-    assert stored.keys() == known.keys() - {"meter"}
-    assert len(stored["product"].rows) == len(records_by_entity()["product"])
+    records = Records(ORGANIZATION.records(), lists)
+    assert records.of("meter").rows == []
+    assert len(records.of("product").rows) == len(records_by_entity()["product"])
 
 
 @pytest.mark.slow
