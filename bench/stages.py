@@ -145,7 +145,7 @@ def _deliver(times: Times, reading: Reading, servers: Servers, folder: Path, exp
         destinations.deliver(file, export, LINE_ITEM, to=["bench"], kind=Csv())
     times.subtract("upload", "checksums")
     with times.stage("keys file"):
-        write_keys(reading.hashes, reading.entity, keys)
+        write_keys(reading.all_keys, reading.entity, keys)
 
 
 def _check(times: Times, readings: Mapping[str, Reading]) -> None:

@@ -32,7 +32,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 @pytest.mark.parametrize("name", ["ours", "script"])
 def test_every_line_item_is_written(servers: Servers, name: str) -> None:
     used = measure(Run(subjects()[name], ODD), servers, HERE)
-    assert used.cpu_seconds > 0.05
+    assert used.cpu_seconds > 0
     assert used.peak_megabytes > 10
 
 

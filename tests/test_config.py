@@ -332,7 +332,7 @@ WRONG = [
     ("period: 1", "period: 1_0", 11, "has the period '1_0'"),
     ("period: 1", "period: 10001", 11, "has the period '10001'"),
     ("period: 1", "period: [1]", 11, "has a list as period; write a whole number"),
-    ("period: 1", "peroid: 1", 11, "unknown key 'peroid'; known are code, destinations, dtCreated,"),
+    ("period: 1", "peroid: 1", 11, "unknown key 'peroid'; known are code, completeness, deletedRows,"),
     ("    period: 1\n", "", 7, "schedule 'nightly' has no 'period'; write it, such as period: 5"),
     ("00Z", "00", 12, "'2024-06-01T10:00:00', which has no time zone; write the moment with its zone, such as 2024-"),
     ("2024-06-01T10:00:00Z", "1717236000", 12, "has the dtCreated '1717236000'; write the moment with its zone"),
@@ -835,7 +835,7 @@ def in_editor(text: str) -> Any:
 
 def test_the_committed_schema_is_current() -> None:
     committed = json.loads((ROOT / "docs" / "exports.schema.json").read_text(encoding="utf-8"))
-    assert committed == exports_json_schema(), "write it: python -m m3ter_dagster.config.json_schema"
+    assert committed == exports_json_schema(), "write it: m3ter-dagster schema > docs/exports.schema.json"
 
 
 @pytest.mark.parametrize(

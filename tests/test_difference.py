@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from m3ter_dagster.frames.difference import Difference, NotComparable, difference, hashes, write_keys
+from m3ter_dagster.frames.difference import Difference, NotComparable, difference, keys_of, row_hash, write_keys
 from m3ter_dagster.frames.schema import frame_schema
 from m3ter_dagster.model.entities import Entity, find_entity
 
@@ -25,13 +25,14 @@ def account(columns: Iterable[str] = COLUMNS) -> Entity:
 def keys_file(path: Path, rows: Sequence[tuple[str | int | None, ...]], entity: Entity | None = None) -> Path:
     entity = entity or account()
     frame = pl.LazyFrame(rows, schema=frame_schema(entity), orient="row")
-    write_keys(frame.select(hashes(entity)), entity, path)
+    write_keys(frame.with_columns(row_hash(entity)).select(keys_of(entity)), entity, path)
     return path
 
 
-def without_columns(path: Path) -> Path:
-    """The file as the version before wrote it, which kept nothing of the columns."""
-    pl.read_parquet(path).write_parquet(path, metadata={"polars": pl.__version__})
+def of_hashes(path: Path) -> Path:
+    """The file as the version before wrote it, which kept hashes instead of ids."""
+    metadata = {name: text for name, text in pl.read_parquet_metadata(path).items() if name in ("polars", "columns")}
+    pl.read_parquet(path).select(pl.col("id").hash().alias("key"), "row").write_parquet(path, metadata=metadata)
     return path
 
 
@@ -85,9 +86,10 @@ def test_what_is_no_column_does_not_matter(tmp_path: Path) -> None:
     assert difference(before, now) == Difference(added=3, removed=2, changed=1)
 
 
-def test_a_file_of_the_version_before_is_compared(tmp_path: Path) -> None:
-    before, now = without_columns(keys_file(tmp_path / "before", BEFORE)), keys_file(tmp_path / "now", NOW)
-    assert difference(before, now) == Difference(added=3, removed=2, changed=1)
+def test_a_file_of_the_version_before_is_not_compared(tmp_path: Path) -> None:
+    before, now = of_hashes(keys_file(tmp_path / "before", BEFORE)), keys_file(tmp_path / "now", NOW)
+    with pytest.raises(NotComparable, match="was written by an earlier version of m3ter-dagster"):
+        difference(before, now)
 
 
 @pytest.mark.parametrize("metadata", [{"polars": "0.20.31"}, None], ids=["another version", "no version"])

@@ -13,7 +13,7 @@ from stores import Store
 
 from m3ter_dagster.delivery.destinations import Destinations
 from m3ter_dagster.delivery.differences import Compared, Previous, compare
-from m3ter_dagster.frames.difference import hashes
+from m3ter_dagster.frames.difference import keys_of, row_hash
 from m3ter_dagster.frames.schema import frame_schema
 from m3ter_dagster.model.entities import Entity, find_entity
 
@@ -35,7 +35,7 @@ def compared(
     )
     export = replace(EXPORT, id="now" if previous else "before")
     return compare(
-        frame.select(hashes(entity)),
+        frame.with_columns(row_hash(entity)).select(keys_of(entity)),
         entity,
         previous=previous,
         destinations=to,
@@ -58,7 +58,7 @@ def test_the_first_export_has_nothing_to_be_compared_with(tmp_path: Path, wareho
 def test_the_next_export_is_compared_with_the_first(tmp_path: Path, warehouse: Destinations) -> None:
     first = compared(tmp_path, warehouse, ["a", "b", "c"], previous=None)
     then = compared(tmp_path, warehouse, ["b", "d", "e", "c"], previous=export_of(first))
-    assert then.difference == {"previous": "before", "added": 2, "removed": 1, "changed": 0}
+    assert then.difference == {"previous": "before", "added": 2, "removed": 1, "changed": 0, "deleted": 0}
     assert list(tmp_path.iterdir()) == []
 
 

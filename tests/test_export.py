@@ -217,7 +217,7 @@ def test_the_next_export_is_compared_with_the_last_whole_one(house: House, insta
     assert second.success
     compared = {name: one.difference for name, one in deliveries_of(instance, second.run_id).items()}
     assert compared == {
-        "meter": {"previous": first.run_id, "added": 2, "removed": 1, "changed": 1},
+        "meter": {"previous": first.run_id, "added": 2, "removed": 1, "changed": 1, "deleted": 0},
         "product": {"notCompared": "there is no previous export of this entity by the same schedule"},
     }
 

@@ -24,6 +24,7 @@ from m3ter_dagster.model.entities import find_entity
 from m3ter_dagster.reading.collectors import RecordIds
 from m3ter_dagster.reading.long_list import Outlook
 from m3ter_dagster.reading.pages import Pages, ReaderLimits
+from m3ter_dagster.reading.past import Past
 from m3ter_dagster.reading.reader import OrganizationReader
 from m3ter_dagster.reading.reading import Reading, Reuse
 from m3ter_dagster.reading.unchanged import Earlier, EarlierRows
@@ -140,7 +141,7 @@ def frames_of(world: World) -> EarlierRows:
 
 def read_reusing(reader: OrganizationReader, known: EarlierRows, *chosen: str) -> Reading:
     earlier = {"bill_line_item": Earlier(lambda _: known, full_every=7, reused_in_a_row=2)}
-    reader.start(map(find_entity, chosen or ("bill", "bill_line_item")), earlier=earlier)
+    reader.start(map(find_entity, chosen or ("bill", "bill_line_item")), past=Past(reused=earlier, two_passes=False))
     return read_alone(reader)
 
 
@@ -466,10 +467,10 @@ def test_what_is_still_to_be_read_side_by_side_is_counted(serve: Serve) -> None:
     stop, listing = threading.Event(), find_entity("bill_line_item").listing
     client = M3terClient(api.base_url, ORGANIZATION, Credentials(KEY, SECRET), limits=UNLIMITED, stop=stop)
     pages = Pages(client, ReaderLimits())
-    for taken, _ in enumerate(pages.side_by_side((listing.of_parent(f"b{one}") for one in range(40)), number=40)):
+    for taken, _ in enumerate(pages.side_by_side(listing, [f"b{one}" for one in range(40)])):
         assert pages.to_come == 40 - taken
     assert pages.to_come == 0
-    abandoned = pages.side_by_side((listing.of_parent(f"b{one}") for one in range(40)), number=40)
+    abandoned = pages.side_by_side(listing, [f"b{one}" for one in range(40)])
     next(abandoned)
     del abandoned
     assert pages.to_come == 0

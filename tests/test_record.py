@@ -14,7 +14,9 @@ import pytest
 from m3ter_dagster.history.log import MANIFEST, USAGE_MANIFEST, deliveries_of, last_deliveries, previous_export
 from m3ter_dagster.history.record import (
     KEY,
+    PROVEN,
     VERSION,
+    Completeness,
     Delivery,
     Part,
     Reading,
@@ -47,6 +49,16 @@ METERS = Delivery(
         unknown_fields={"colour": 5},
         empty_fields=("unit", "code"),
         requests=6,
+        completeness=Completeness(
+            complete=PROVEN,
+            why="because",
+            passes=2,
+            read=2,
+            recovered=3,
+            written_meanwhile=4,
+            deleted=5,
+            deleted_rows=1,
+        ),
     ),
     seconds_to_deliver=0.0625,
     difference={"previous": "d", "added": 1, "removed": 0, "changed": 2},
@@ -135,8 +147,10 @@ def test_the_database_holds_the_record_as_plain_json(instance: dg.DagsterInstanc
     assert found["meter"] == (
         '{"asset": "meter", "difference": {"added": 1, "changed": 2, "previous": "d", "removed": 0}, '
         f'"export": "e", "keys": [{hashes}], "kind": "rows", "objects": [{warehouse}, {archive}], "orgId": "org-1", '
-        '"reading": {"duplicatesDropped": 4, "emptyFields": ["unit", "code"], "finished": "2026-01-02T12:00:02.623456Z"'
-        ', "how": null, "job": null, "requests": 6, "reusedInARow": 0, "started": "2026-01-02T12:00:00.123456Z"'
+        '"reading": {"completeness": {"complete": "PROVEN", "deleted": 5, "deletedRows": 1, "passes": 2, "read": 2, '
+        '"recovered": 3, "why": "because", "writtenMeanwhile": 4}, "duplicatesDropped": 4, '
+        '"emptyFields": ["unit", "code"], "finished": "2026-01-02T12:00:02.623456Z", "how": null, '
+        '"job": null, "requests": 6, "reusedInARow": 0, "started": "2026-01-02T12:00:00.123456Z"'
         ', "sums": {}, "unknownFields": {"colour": 5}, "window": null}, "rows": 3, "secondsToDeliver": 0.0625, '
         '"tableSchema": null, "version": 1}'
     )
@@ -271,6 +285,8 @@ def test_the_manifest_lists_what_was_recorded() -> None:
         "emptyFields": ["unit", "code"],
     }
     assert METERS.reading.seconds == 2.5
+    assert (listed.completeness["complete"], listed.completeness["writtenMeanwhile"]) == ("PROVEN", 4)
+    assert exported_entity(MEASUREMENTS).completeness == {}
 
 
 def test_the_manifest_lists_measurements_with_their_window_and_the_columns_that_they_had() -> None:

@@ -21,7 +21,7 @@ from m3ter_dagster.dagster_internals import events_of_run
 from m3ter_dagster.delivery.destinations import Destinations
 from m3ter_dagster.frames.difference import hashes
 from m3ter_dagster.frames.schema import frame_schema
-from m3ter_dagster.history.earlier import earlier_exports
+from m3ter_dagster.history.earlier import past_of
 from m3ter_dagster.history.log import EXPORT_JOB, MANIFEST, SCHEDULE_TAG, deliveries_of
 from m3ter_dagster.history.record import Delivery
 from m3ter_dagster.model.entities import Entity, find_entity
@@ -111,7 +111,8 @@ def organization(
     bucket = f"reuse-{tmp_path.name.replace('_', '-')[-40:].strip('-')}"
     s3.client().create_bucket(Bucket=bucket)
     rest = {"destinations": ["warehouse"], "scheduleType": "DAY", "period": 1, "dtCreated": "2024-06-01T10:00:00Z"}
-    schedule = {"operationalDataTypes": ["BILLS", "BILL_LINE_ITEMS"], **rest}
+    plain = {"completeness": "onePass", "deletedRows": "OMIT"}
+    schedule = {"operationalDataTypes": ["BILLS", "BILL_LINE_ITEMS"], **plain, **rest}
     exports = {
         "destinations": [{"code": "warehouse", "bucketName": bucket, "endpointUrl": s3.endpoint_url}],
         "schedules": [
@@ -152,8 +153,9 @@ def test_only_bills_that_changed_are_requested_and_the_file_is_that_of_a_full_ex
         (ITEMS, {**organization.items_of(version)[0], "id": "new/0", "billId": "new"}),
     ]
     second = organization.export()
-    assert organization.asked_of_bills() == {one["id"] for one in (version, date, calculated)} | {"new"}
-    assert len(organization.asked) == 4 + 2  # and a look at the newest before and after
+    changed = {one["id"] for one in (version, date, calculated)} | {"new"}
+    assert organization.asked_of_bills() == changed | {gone["id"]}  # which is asked for what is missing now
+    assert len(organization.asked) == 4 + 2 + 1  # and a look at the newest before and after
     assert re.fullmatch(
         rf"bill by bill, 4 of 106: the others have not changed, so their \d+ rows are taken from export {first.export}",
         how(second),
@@ -243,15 +245,16 @@ def test_an_export_was_read_from_when_the_first_of_its_lists_was(organization: O
     exports = load_exports()
     schedule, to = exports.schedules[0], Destinations({one.code: one for one in exports.destinations})
     assert isinstance(schedule, ExportSchedule)
-    found = earlier_exports(organization.instance, Export("now", first.org_id, THEN), schedule, to)[ITEMS]
+
+    def earlier(export: str) -> Earlier:
+        return past_of(organization.instance, Export(export, first.org_id, THEN), schedule, to, tmp_path).reused[ITEMS]
+
+    found = earlier("now")
     assert found.fetch
     started = {one.reading.started for one in deliveries_of(organization.instance, first.export).values()}
     assert len(started) == 2
     assert found.fetch(tmp_path).read_from == min(started)
-    assert (
-        earlier_exports(organization.instance, Export(first.export, first.org_id, THEN), schedule, to)[ITEMS].fetch
-        is None
-    )
+    assert earlier(first.export).fetch is None
 
 
 def test_where_too_much_changed_the_whole_list_is_read(organization: Organization) -> None:

@@ -76,7 +76,7 @@ def _finder(organization: Organization, io_manager: ExportIOManager, export_id: 
     def find(name: str) -> ExportedRows | None:
         entity = entities()[name]
         reading = organization.already_read(entity)
-        return ExportedRows(reading.frame, reading.started) if reading else delivered.find(entity)
+        return ExportedRows(reading.all_rows, reading.started) if reading else delivered.find(entity)
 
     return find
 

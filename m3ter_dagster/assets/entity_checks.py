@@ -15,10 +15,11 @@ from m3ter_dagster.history.progress import CHECKED, REUSE
 from m3ter_dagster.model.entities import Entity
 from m3ter_dagster.reading.reading import Reading
 
-SCHEMA, ROW_COUNT = "schema", "row_count"
+SCHEMA, ROW_COUNT, COMPLETE = "schema", "row_count", "complete"
 _DESCRIPTIONS = {
     SCHEMA: "Every cell fits its column; every row has an id, and no other row has it.",
     ROW_COUNT: "Not fewer than half the rows of the previous export of the same schedule.",
+    COMPLETE: "It is proven that nothing is missing, although rows are deleted and added while lists are read.",
     REUSE: "The rows that reuse would take from the previous export are those of m3ter: for exports that read all.",
 }
 
@@ -32,14 +33,15 @@ def check_specs(entity: Entity, *, is_reused: bool = False) -> list[dg.AssetChec
     ]
 
 
-def passed_checks(rows: int, *, rows_before: int | None) -> Iterator[dg.AssetCheckResult]:
-    yield dg.AssetCheckResult(passed=True, check_name=SCHEMA, metadata={"rows": rows})
-    yield _row_count(rows, rows_before)
+def passed_checks(reading: Reading, *, rows_before: int | None) -> Iterator[dg.AssetCheckResult]:
+    yield dg.AssetCheckResult(passed=True, check_name=SCHEMA, metadata={"rows": reading.rows})
+    yield _row_count(reading.rows, rows_before)
+    yield _complete(reading)
 
 
 def failed_checks(breached: SchemaBreached, *, is_reused: bool = False) -> Iterator[dg.AssetCheckResult]:
     yield dg.AssetCheckResult(passed=False, check_name=SCHEMA, metadata=breach_metadata(breached))
-    for name in (ROW_COUNT, REUSE) if is_reused else (ROW_COUNT,):
+    for name in (ROW_COUNT, COMPLETE, REUSE) if is_reused else (ROW_COUNT, COMPLETE):
         yield dg.AssetCheckResult(
             passed=False,
             check_name=name,
@@ -67,6 +69,19 @@ def reuse_check(reading: Reading) -> dg.AssetCheckResult:
         severity=dg.AssetCheckSeverity.WARN,
         description=f"{words} {reuse.export}.{advice}",
         metadata={**numbers, **({"first of them": first} if reuse.differing else {})},
+    )
+
+
+def _complete(reading: Reading) -> dg.AssetCheckResult:
+    found, deleted = reading.completeness, reading.deleted
+    assert found
+    note = f" But {deleted.note}." if deleted and deleted.note else ""
+    return dg.AssetCheckResult(
+        passed=found.is_proven and not note,
+        check_name=COMPLETE,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{'Proven' if found.is_proven else 'Not proven'}: {found.why}.{note}",
+        metadata={"rows recovered": found.recovered, "times the list was read": found.passes},
     )
 
 

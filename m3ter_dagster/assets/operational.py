@@ -57,14 +57,14 @@ def operational_asset(
                 entity,
                 steps=steps_of_this_process(context),
                 waiting=waiting,
-                find_earlier=getattr(context.resources, IO_MANAGER).earlier,
+                find_past=getattr(context.resources, IO_MANAGER).past,
             )
         except SchemaBreached as breached:
             yield from failed_checks(breached, is_reused=is_reused)
             raise dg.Failure(str(breached), metadata=breach_metadata(breached), allow_retries=False) from None
         except (EntityUnreadable, ConfigError) as error:
             raise dg.Failure(str(error), allow_retries=False) from None
-        yield from passed_checks(reading.rows, rows_before=_rows_before(entity, organization, context))
+        yield from passed_checks(reading, rows_before=_rows_before(entity, organization, context))
         if is_reused:
             yield reuse_check(reading)
         yield dg.Output(reading)

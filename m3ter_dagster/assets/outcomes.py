@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -11,6 +11,7 @@ import polars as pl
 
 from m3ter_dagster.frames.bill_totals import LEAST_TOLERANCE, compare_totals
 from m3ter_dagster.frames.references import Dangling, ExportedRows, Reference, dangling, references_of
+from m3ter_dagster.frames.schema import there
 from m3ter_dagster.history import captions
 from m3ter_dagster.history.progress import CHECKED
 from m3ter_dagster.model.entities import Entity, entities
@@ -78,7 +79,7 @@ def _look_at(reference: Reference, entity: Entity, children: ExportedRows, find:
         if parents is None:
             return _ForeignKey(column, to, True, f"{_NOT_CHECKED}{to} is not in this export")
         key = entities()[to].primary_key
-        found = dangling(children.frame, column, parents, row_id=entity.primary_key, key=key)
+        found = dangling(there(children.frame), column, parents, row_id=entity.primary_key, key=key)
     except Exception as error:
         return _ForeignKey(column, to, False, f"{column} could not be checked: {_said(error)}")
     lost = f"{column}: {_count(found.rows, 'row')} refer to {found.parents:,} of {to} not there"
@@ -89,6 +90,7 @@ def bill_total_outcome(find: FindRows, *, bill: str, line_item: str) -> Outcome:
     bills, line_items = find(bill), find(line_item)
     if bills is None or line_items is None:
         return _absent(bill if bills is None else line_item)
+    bills, line_items = (replace(one, frame=there(one.frame)) for one in (bills, line_items))
     found = compare_totals(bills, line_items)
     wrong = f"{found.wrong:,} of {_count(found.compared, 'bill')} do not have the sum of their line items as total"
     text = wrong if found.wrong else f"{_count(found.compared, 'bill')} looked at"

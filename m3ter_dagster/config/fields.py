@@ -191,6 +191,7 @@ Url = Annotated[
 ]
 KmsKeyId = Annotated[str, rule("write a key's id, alias or ARN", pattern=r"^\S+$")]
 Period = Annotated[int, Field(ge=1, le=10_000), written_as("[0-9]{1,9}")]
+DaysToKeep = Annotated[int, Field(ge=1, le=10_000), written_as("[0-9]{1,9}")]
 FullEvery = Annotated[int, Field(ge=2, le=10_000), written_as("[0-9]{1,9}")]
 Moment = Annotated[
     datetime, BeforeValidator(_moment), rule("write the moment with its zone, such as 2024-06-01T10:00:00Z")

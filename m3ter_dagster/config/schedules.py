@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 from pydantic_core.core_schema import ValidationInfo
 
-from m3ter_dagster.config.fields import Code, Codes, FileModel, FullEvery, Moment, Name, Period, rule
+from m3ter_dagster.config.fields import Code, Codes, DaysToKeep, FileModel, FullEvery, Moment, Name, Period, rule
 from m3ter_dagster.config.names import ALL, OPERATIONAL, USAGE, dagster_name
 from m3ter_dagster.config.wording import unknown
 from m3ter_dagster.model.cadence import Cadence
@@ -109,9 +110,34 @@ class ExportSchedule(ScheduleFields):
         "have given.",
     )
 
+    completeness: Literal["twoPasses", "onePass"] | None = rule(
+        "write twoPasses or onePass, or leave it out",
+        default=None,
+        description="How it is proven that nothing is missing although rows are deleted while lists are read. Left "
+        "out: rows of the previous export that are missing are asked for, and where there is none every list of more "
+        "than a page is read twice. twoPasses: always twice. onePass: never, not even the first time.",
+    )
+    deleted_rows: Literal["INCLUDE", "OMIT"] = rule(
+        "write INCLUDE or OMIT",
+        default="INCLUDE",
+        description="INCLUDE: a row that m3ter has no more stands in the exports with its last values and deleted = "
+        "true. OMIT: it is left out.",
+    )
+    keep_deleted_for: DaysToKeep = Field(
+        default=90, description="For how many days a deleted row stands in the exports."
+    )
+
     @property
     def asset_names(self) -> tuple[str, ...]:
         return self.operational_data_types
+
+    @property
+    def two_passes(self) -> bool | None:
+        return {"twoPasses": True, "onePass": False}.get(self.completeness or "")
+
+    @property
+    def kept_deleted(self) -> timedelta | None:
+        return timedelta(days=self.keep_deleted_for) if self.deleted_rows == "INCLUDE" else None
 
     @property
     def reused(self) -> tuple[Entity, ...]:

@@ -34,7 +34,7 @@ class Compared:
 
 
 def compare(
-    hashes: pl.LazyFrame,
+    rows: pl.LazyFrame,
     entity: Entity,
     *,
     previous: Previous | None,
@@ -43,9 +43,9 @@ def compare(
     to: Sequence[str],
     folder: Path,
 ) -> Compared:
-    """Deliver `frames.difference.hashes`, and say how they differ from those of `previous`. Only delivery can fail."""
+    """Deliver the keys of the `rows` (`frames.difference`), and say how they differ. Only delivery can fail."""
     current = folder / f"{entity.name}-keys.parquet"
-    write_keys(hashes, entity, current)
+    write_keys(rows, entity, current)
     name = f"{entity.name}_keys"
     keys = destinations.deliver(current, export, manifest.TYPE, to=to, kind=PARQUET, name=name)
     found = _difference(current, entity, previous, destinations, folder)

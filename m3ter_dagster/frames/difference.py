@@ -1,7 +1,7 @@
-"""What changed between two exports of an entity, from 16 bytes per row. Pure.
+"""What changed between two exports of an entity, from a small file of keys. Pure.
 
-Polars' hashes are stable only within one version of polars, so files of another version are not compared. A row's hash
-depends on the columns, so files of other columns are not compared either.
+Polars' hashes are stable only within one version of polars, so rows of another version's files are not compared. A
+row's hash depends on the columns, so rows of other columns are not compared either. Ids always are.
 """
 
 from __future__ import annotations
@@ -14,9 +14,14 @@ from pathlib import Path
 
 import polars as pl
 
+from m3ter_dagster.frames.schema import frame_schema
 from m3ter_dagster.model.entities import Entity
 
-KEY, ROW = "key", "row"
+ID, OWNER, ROW, DELETED, LAST = "id", "owner", "row", "deleted", "last"
+"""The columns of a file of keys: the id of the row and of the record that it is listed with, a hash of its cells, and
+for a row that m3ter has no more, when that was noticed, and its last cells."""
+KEY = "key"
+"""A hash of the id."""
 _POLARS, _COLUMNS = "polars", "columns"
 """What the file's metadata says about the hashes."""
 
@@ -32,17 +37,49 @@ class Difference:
     added: int
     removed: int
     changed: int
+    deleted: int = 0
+    """Those that are marked as deleted for the first time; they are not among the changed ones."""
+
+
+def row_hash(entity: Entity) -> pl.Expr:
+    return pl.struct([column.name for column in entity.columns]).hash().alias(ROW)
 
 
 def hashes(entity: Entity) -> tuple[pl.Expr, pl.Expr]:
     """A hash of the primary key, and one of all cells of the row."""
-    columns = [column.name for column in entity.columns]
-    return pl.col(entity.primary_key).hash().alias(KEY), pl.struct(columns).hash().alias(ROW)
+    return pl.col(entity.primary_key).hash().alias(KEY), row_hash(entity)
+
+
+def keys_schema(entity: Entity) -> dict[str, pl.DataType | type[pl.DataType]]:
+    last = pl.Struct(frame_schema(entity))
+    return {ID: pl.String, OWNER: pl.String, ROW: pl.UInt64, DELETED: pl.Datetime("us", "UTC"), LAST: last}
+
+
+def keys_of(entity: Entity) -> list[pl.Expr]:
+    """The keys of rows that have a column `ROW`, all of which are there."""
+    schema = keys_schema(entity)
+    owner = pl.col(entity.owner_column) if entity.owner_column else pl.lit(None, pl.String)
+    nothing = [pl.lit(None, schema[name]).alias(name) for name in (DELETED, LAST)]
+    return [pl.col(entity.primary_key).alias(ID), owner.alias(OWNER), pl.col(ROW), *nothing]
 
 
 def write_keys(keys: pl.LazyFrame, entity: Entity, path: Path) -> None:
-    """A Parquet file of the `hashes` of all rows."""
-    keys.select(KEY, ROW).sink_parquet(path, metadata=_marks(entity))
+    """A Parquet file of the keys of all rows, with the columns of `keys_schema`."""
+    keys.select(list(keys_schema(entity))).sink_parquet(path, metadata=_marks(entity))
+
+
+def read_keys(path: Path) -> pl.LazyFrame:
+    """NotComparable if the file is of an earlier version, which kept hashes instead of ids."""
+    found = pl.scan_parquet(path)
+    if ID not in found.collect_schema():
+        raise NotComparable("the previous export was written by an earlier version of m3ter-dagster")
+    return found
+
+
+def read_hashes(path: Path) -> pl.LazyFrame:
+    """The `hashes` of the rows that were there."""
+    there = read_keys(path).filter(pl.col(DELETED).is_null())
+    return there.select(pl.col(ID).hash().alias(KEY), ROW)
 
 
 def _marks(entity: Entity) -> dict[str, str]:
@@ -65,14 +102,26 @@ def check_comparable(previous: Path, entity: Entity) -> None:
     _compare_marks(pl.read_parquet_metadata(previous), _marks(entity))
 
 
+def has_columns(previous: Path, entity: Entity) -> bool:
+    """Whether the rows of that export had today's columns."""
+    return pl.read_parquet_metadata(previous).get(_COLUMNS) == _marks(entity)[_COLUMNS]
+
+
 def difference(previous: Path, current: Path) -> Difference:
     """Raises NotComparable if the two files' hashes would differ for equal rows."""
     _compare_marks(pl.read_parquet_metadata(previous), pl.read_parquet_metadata(current))
-    before, now = pl.scan_parquet(previous), pl.scan_parquet(current)
+    before, now = (
+        read_keys(path).select(pl.col(ID).hash().alias(KEY), ROW, pl.col(DELETED).is_not_null())
+        for path in (previous, current)
+    )
+    differing = now.join(before, on=KEY, suffix="_before").filter(pl.col(ROW) != pl.col(f"{ROW}_before"))
+    is_new = pl.col(DELETED) & ~pl.col(f"{DELETED}_before")
+    deleted, changed = differing.select(is_new.sum(), changed=(~is_new).sum()).collect(engine="streaming").row(0)
     return Difference(
         added=_count(now.join(before, on=KEY, how="anti")),
         removed=_count(before.join(now, on=KEY, how="anti")),
-        changed=_count(now.join(before, on=KEY, suffix="_before").filter(pl.col(ROW) != pl.col(f"{ROW}_before"))),
+        changed=changed,
+        deleted=deleted,
     )
 
 

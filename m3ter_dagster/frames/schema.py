@@ -25,6 +25,9 @@ RECORD_ID = "m3ter:recordId"
 RECORD_VERSION = "m3ter:recordVersion"
 """The id of a listed record; not the row's own where rows are elements of records (pricing bands)."""
 
+DELETED_COLUMN = "deleted"
+"""The column of every entity that says whether m3ter has the row no more."""
+
 SHOWN = 120
 """The most characters of a value that a message shows."""
 _CONTAINERS = {"{": "object", "[": "array"}
@@ -81,6 +84,11 @@ class SchemaBreached(Exception):
 def frame_schema(table: Table) -> dict[str, type[pl.DataType]]:
     """The columns of the exported frame, in their order."""
     return {column.name: DTYPES[column.type] for column in table.columns}
+
+
+def there(rows: pl.LazyFrame) -> pl.LazyFrame:
+    """The rows without those that are deleted."""
+    return rows.filter(~pl.col(DELETED_COLUMN)) if DELETED_COLUMN in rows.collect_schema() else rows
 
 
 def spool_schema(entity: Entity) -> dict[str, type[pl.DataType]]:

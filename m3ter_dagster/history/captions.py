@@ -9,7 +9,7 @@ import dagster as dg
 import msgspec
 import polars as pl
 
-from m3ter_dagster.history.record import Delivery, StoredObject, WholeExport
+from m3ter_dagster.history.record import Completeness, Delivery, StoredObject, WholeExport
 from m3ter_dagster.model.entities import Table
 from m3ter_dagster.model.time_periods import Window
 
@@ -37,6 +37,7 @@ def delivery_captions(delivery: Delivery) -> dict[str, Any]:
         "rows dropped as older copies": reading.duplicates_dropped,
         **({"requests": reading.requests} if reading.requests is not None else {}),
         **({"how the list was read": reading.how} if reading.how else {}),
+        **(_completeness(reading.completeness) if reading.completeness else {}),
         **(_of_measurements(delivery) if reading.window else {}),
         **{name: dg.MetadataValue.json(found) for name, found in findings.items() if found},
         **{f"rows {what}": count for what, count in counted if isinstance(count, int)},
@@ -63,6 +64,18 @@ def preview(frame: pl.LazyFrame, of: Table) -> dg.TableMetadataValue:
 def table(names: Sequence[str], rows: Iterable[dict[str, Any]]) -> dg.TableMetadataValue:
     schema = dg.TableSchema(columns=[dg.TableColumn(name) for name in names])
     return dg.MetadataValue.table([dg.TableRecord(row) for row in rows], schema=schema)
+
+
+def _completeness(found: Completeness) -> dict[str, Any]:
+    return {
+        "complete": found.complete,
+        "why": found.why,
+        "times the list was read": found.passes,
+        "rows recovered": found.recovered,
+        "rows written meanwhile": found.written_meanwhile,
+        "rows deleted since the previous export": found.deleted,
+        "rows with deleted = true": found.deleted_rows,
+    }
 
 
 def _of_measurements(delivery: Delivery) -> dict[str, Any]:

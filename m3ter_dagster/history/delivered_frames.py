@@ -15,6 +15,7 @@ from m3ter_dagster.delivery.destinations import Destinations
 from m3ter_dagster.frames.bill_totals import AMOUNTS
 from m3ter_dagster.frames.formats import format_of
 from m3ter_dagster.frames.references import ExportedRows
+from m3ter_dagster.frames.schema import DELETED_COLUMN
 from m3ter_dagster.frames.times import TIMES
 from m3ter_dagster.history.log import deliveries_of
 from m3ter_dagster.history.record import Delivery, delivery_in
@@ -57,7 +58,7 @@ class DeliveredFrames:
         kept = self._folder / f"{entity.name}-{delivery.objects[0].sha256}.parquet"
         if not kept.exists():
             keys = {entity.primary_key, *(key.column for key in entity.foreign_keys)}
-            looked_at = keys | {*TIMES, *AMOUNTS}
+            looked_at = keys | {*TIMES, *AMOUNTS, DELETED_COLUMN}
             columns = [column.name for column in entity.columns if column.name in looked_at]
             file, part = (kept.with_suffix(suffix) for suffix in (".file", ".part"))
             try:

@@ -1,10 +1,11 @@
-"""The previous export of a schedule, as far as rows can be taken from its files."""
+"""The exports before this one, as far as reading needs their files."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from threading import Lock
 
 import dagster as dg
 import msgspec
@@ -12,21 +13,84 @@ import polars as pl
 
 from m3ter_dagster.config import ExportSchedule
 from m3ter_dagster.delivery.destinations import Destinations, FetchFailed, UnknownDestination
-from m3ter_dagster.frames.difference import KEY, ROW, NotComparable, check_comparable, hashes
+from m3ter_dagster.frames.difference import (
+    NotComparable,
+    check_comparable,
+    has_columns,
+    hashes,
+    read_hashes,
+    read_keys,
+)
 from m3ter_dagster.frames.formats import format_of
-from m3ter_dagster.history.log import deliveries_of, previous_export
+from m3ter_dagster.frames.schema import there
+from m3ter_dagster.history.log import deliveries_of, whole_exports
 from m3ter_dagster.history.record import Delivery, StoredObject
-from m3ter_dagster.model.entities import Entity
+from m3ter_dagster.model.entities import Entity, entities
 from m3ter_dagster.model.exports import Export
+from m3ter_dagster.reading.past import NoPast, Past, Previous
 from m3ter_dagster.reading.unchanged import BATCH_ROWS, CannotReuse, Earlier, EarlierRows
 
 
-def earlier_exports(
-    instance: dg.DagsterInstance, export: Export, schedule: ExportSchedule, destinations: Destinations
+def past_of(
+    instance: dg.DagsterInstance,
+    export: Export,
+    schedule: ExportSchedule | None,
+    destinations: Destinations,
+    folder: Path,
+) -> Past:
+    """What the exports before `export` had: those of the same schedule, and of others what that has not exported.
+
+    Without a schedule, those that people started come first. The files that are needed are put into `folder`.
+    """
+    code = schedule.code if schedule else None
+    whole = list(whole_exports(instance, org_id=export.org_id, export_id=export.id))
+    own = next((one for one in whole if one.schedule == code), None)
+    last = {name: one.export for one in reversed(whole) for name, part in one.entities.items() if part.keys}
+    last |= dict.fromkeys(own.entities.keys() & last.keys(), own.export) if own else {}
+    deliveries = {one: deliveries_of(instance, one) for one in {*last.values(), *([own.export] if own else [])}}
+    delivered = deliveries[own.export] if own else {}
+    previous = {name: deliveries[one].get(name) for name, one in last.items() if name in entities()}
+    return Past(
+        previous={
+            name: _previous(entities()[name], one, destinations, folder) for name, one in previous.items() if one
+        },
+        reused=_reused(schedule, delivered, destinations) if schedule else {},
+        two_passes=schedule.two_passes if schedule else None,
+        keep_deleted=schedule.kept_deleted if schedule else None,
+    )
+
+
+def _previous(entity: Entity, delivery: Delivery, destinations: Destinations, folder: Path) -> Previous:
+    keys, rows = (folder / f"{entity.name}-{delivery.export}.{suffix}" for suffix in ("keys", "rows"))
+    fetching = Lock()
+
+    def fetched(objects: tuple[StoredObject, ...], to: Path) -> Path:
+        with fetching:
+            try:
+                if not to.exists():
+                    _download(objects, destinations, to.with_suffix(".part"))
+                    to.with_suffix(".part").rename(to)
+            except (FetchFailed, UnknownDestination, OSError) as reason:
+                raise NoPast(str(reason)) from None
+        return to
+
+    def fetch_keys() -> pl.LazyFrame:
+        try:
+            return read_keys(fetched(delivery.keys, keys))
+        except (NotComparable, pl.exceptions.PolarsError) as reason:
+            raise NoPast(str(reason)) from None
+
+    def fetch_rows() -> pl.LazyFrame:
+        if not has_columns(fetched(delivery.keys, keys), entity):
+            raise NoPast("the columns changed since the previous export")
+        return format_of(delivery.objects[0].uri).read(fetched(delivery.objects, rows), entity)
+
+    return Previous(entity, delivery.export, fetch_keys, fetch_rows)
+
+
+def _reused(
+    schedule: ExportSchedule, delivered: Mapping[str, Delivery], destinations: Destinations
 ) -> Mapping[str, Earlier]:
-    """The whole export before `export` by the same schedule, for each entity of which rows are reused."""
-    whole = previous_export(instance, org_id=export.org_id, schedule=schedule.code, export_id=export.id)
-    delivered = deliveries_of(instance, whole.export) if whole else {}
     return {
         entity.name: Earlier(
             fetch=partial(_fetch, entity, delivered, destinations) if _names(entity) <= delivered.keys() else None,
@@ -52,7 +116,7 @@ def _fetch(entity: Entity, delivered: Mapping[str, Delivery], destinations: Dest
             export=rows.export,
             parents=_kept(parents, destinations, folder),
             rows=_kept(rows, destinations, folder, *hashes(entity)),
-            hashes=pl.scan_parquet(keys).select(KEY, ROW),
+            hashes=read_hashes(keys),
             read_from=min(parents.reading.started, rows.reading.started),
         )
     except (FetchFailed, UnknownDestination, NotComparable) as reason:
@@ -63,7 +127,7 @@ def _kept(delivery: Delivery, destinations: Destinations, folder: Path, *more: p
     """The rows of a delivery, read once from its file."""
     file, kept = (folder / f"{delivery.asset}.{suffix}" for suffix in ("file", "parquet"))
     _download(delivery.objects, destinations, file)
-    frame = format_of(delivery.objects[0].uri).read(file, delivery.table)
+    frame = format_of(delivery.objects[0].uri).read(file, delivery.table).pipe(there)
     frame.with_columns(more).sink_parquet(kept, compression="lz4", statistics=False, row_group_size=BATCH_ROWS)
     file.unlink()
     return pl.scan_parquet(kept)

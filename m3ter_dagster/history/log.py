@@ -103,8 +103,15 @@ def previous_export(
     instance: dg.DagsterInstance, *, org_id: str, schedule: str | None, export_id: str, manifest: str = MANIFEST
 ) -> WholeExport | None:
     """The last whole export of the Organization by the same schedule (None: of those that people started)."""
+    found = whole_exports(instance, org_id=org_id, export_id=export_id, manifest=manifest)
+    return next((one for one in found if one.schedule == schedule), None)
+
+
+def whole_exports(
+    instance: dg.DagsterInstance, *, org_id: str, export_id: str, manifest: str = MANIFEST
+) -> Iterator[WholeExport]:
+    """The last whole exports of the Organization but for `export_id`, newest first."""
     for record in instance.fetch_materializations(dg.AssetKey(manifest), limit=_LOOK_BACK).records:
         whole = whole_export_in(record.asset_materialization) if record.asset_materialization else None
-        if whole and (whole.org_id, whole.schedule) == (org_id, schedule) and whole.export != export_id:
-            return whole
-    return None
+        if whole and whole.org_id == org_id and whole.export != export_id:
+            yield whole

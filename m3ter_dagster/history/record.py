@@ -46,6 +46,29 @@ class StoredObject(msgspec.Struct, frozen=True):
     etag: str
 
 
+PROVEN, NOT_PROVEN = "PROVEN", "NOT_PROVEN"
+
+
+class Completeness(msgspec.Struct, frozen=True, rename="camel"):
+    """How far it is proven that nothing is missing although rows moved while they were read."""
+
+    complete: str
+    """PROVEN or NOT_PROVEN."""
+    why: str
+    passes: int
+    """How often the list, or its newest part, was read."""
+    read: int
+    """The number of rows that m3ter has."""
+    recovered: int
+    """Rows that had fallen out of the list, and were found when they were looked for."""
+    written_meanwhile: int
+    """Rows that were created or changed while they were read."""
+    deleted: int
+    """Rows that the export before this one had, and m3ter has no more."""
+    deleted_rows: int
+    """Rows of this export with `deleted` true."""
+
+
 class Reading(msgspec.Struct, frozen=True, rename="camel"):
     """How the rows were read from m3ter, and what was found on the way."""
 
@@ -60,6 +83,8 @@ class Reading(msgspec.Struct, frozen=True, rename="camel"):
     """For an entity: how its list was read where there was a choice, and why."""
     reused_in_a_row: int = 0
     """For an entity: how many exports in a row, this one included, have taken rows from the export before."""
+    completeness: Completeness | None = None
+    """For an entity: whether it is proven that nothing is missing."""
     job: str | None = None
     """For measurements: m3ter's export job; None if m3ter was not asked because there can be no rows."""
     window: tuple[datetime, datetime] | None = None
@@ -162,5 +187,6 @@ def exported_entity(delivery: Delivery) -> ExportedEntity:
             **window,
         },
         difference=delivery.difference,
+        completeness=msgspec.to_builtins(reading.completeness) if reading.completeness else {},
         keys=[msgspec.structs.asdict(one) for one in delivery.keys],
     )

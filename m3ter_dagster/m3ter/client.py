@@ -31,6 +31,8 @@ class Page:
     is_last: bool = False
     seconds: float = 0.0
     """How long m3ter took for it."""
+    parent: str | None = None
+    """Of a list of one parent's records: the parent's id."""
 
 
 class M3terClient:
@@ -102,9 +104,9 @@ class M3terClient:
             raise
 
     def _path(self, listing: Listing, parameters: dict[str, str], cursor: str | None, size: int) -> str:
-        query = {"pageSize": str(size), **dict(listing.parameters), **parameters}
+        query = [("pageSize", str(size)), *listing.parameters, *parameters.items()]
         if cursor:
-            query["nextToken"] = cursor
+            query.append(("nextToken", cursor))
         return f"{listing.path}?{urlencode(query)}"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -79,6 +79,8 @@ class Listing:
     """(entity, parameter): the list is asked for once per row of that entity, with its id as the parameter."""
     per_parent: PerParent | None = None
     """The same records are also listed parent by parent, which can be done side by side."""
+    id_filter: str | None = None
+    """The parameter by which the list gives only the records with certain ids, if it has one."""
 
     @property
     def parent(self) -> str | None:
@@ -89,8 +91,16 @@ class Listing:
 
     def of_parent(self, parent_id: str) -> Listing:
         """The list of what belongs to this parent."""
+        if self.for_each:
+            return replace(self, parameters=(*self.parameters, (self.for_each[1], parent_id)))
         assert self.per_parent
         return Listing(self.per_parent.path.format(id=quote(parent_id, safe="")), self.page_size, self.parameters)
+
+    def of_ids(self, ids: Iterable[str], *, is_repeated: bool) -> Listing:
+        """The list of the records with these ids: the parameter is repeated, or has them with commas between."""
+        assert self.id_filter
+        values = ids if is_repeated else [",".join(ids)]
+        return replace(self, parameters=(*self.parameters, *((self.id_filter, one) for one in values)))
 
 
 class Table(Protocol):
@@ -127,6 +137,16 @@ class Entity:
 
     def column(self, name: str) -> Column:
         return next(column for column in self.columns if column.name == name)
+
+    @property
+    def owner_column(self) -> str | None:
+        """The column that names the record a row is listed with: its parent, or the record that it is an element of."""
+        if self.elements:
+            return next(column.name for column in self.columns if column.parent_field == "id")
+        if self.listing.per_parent:
+            return self.listing.per_parent.field
+        keys = (key.column for key in self.foreign_keys if key.entity == self.listing.parent)
+        return next(keys, None)
 
 
 @cache
@@ -192,6 +212,7 @@ def _listing(api: dict[str, Any]) -> Listing:
         parameters=tuple(api.get("parameters", {}).items()),
         for_each=(for_each["entity"], for_each["parameter"]) if for_each else None,
         per_parent=_per_parent(api["perParent"]) if "perParent" in api else None,
+        id_filter=api.get("idFilter"),
     )
 
 

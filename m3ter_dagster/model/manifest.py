@@ -30,8 +30,10 @@ class ExportedEntity:
     """The window in which m3ter was read, and what was found on the way."""
     difference: Mapping[str, Any]
     """Rows added, removed and changed since the previous export, or why that is not known."""
+    completeness: Mapping[str, Any]
+    """Whether it is proven that no row is missing, and why; nothing of measurements."""
     keys: Sequence[Mapping[str, Any]]
-    """The files of hashes that the next export compares itself with."""
+    """The files of keys that the next export compares itself with."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ def _resource(one: ExportedEntity, destination: str, present: set[str]) -> dict[
         "m3ter:etag": delivered["etag"],
         "m3ter:reading": dict(one.reading),
         "m3ter:difference": dict(one.difference),
+        **({"m3ter:completeness": dict(one.completeness)} if one.completeness else {}),
         "schema": _schema(one.entity, present),
     }
 

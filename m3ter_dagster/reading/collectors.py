@@ -45,20 +45,22 @@ class Record(msgspec.Struct):
     """What others need to know of a record that may break its schema."""
 
     id: object = None
+    version: object = None
     parent: object = None
 
 
 def records(page: bytes, parent_field: str = "") -> list[Record]:
-    """The ids of a page's records, and of their parents if the field that holds them is named."""
+    """The ids and versions of a page's records, and the ids of their parents if the field that holds them is named."""
     try:
         return _decoder(parent_field).decode(page)
     except msgspec.MsgspecError:  # rows that are no objects, and half surrogate pairs
         rows = [json.loads(row) for row in raw_json.elements(page)]
-        return [Record(row.get("id"), row.get(parent_field)) if isinstance(row, dict) else Record() for row in rows]
+        fields = ("id", "version", parent_field)
+        return [Record(*map(row.get, fields)) if isinstance(row, dict) else Record() for row in rows]
 
 
 @cache
 def _decoder(parent_field: str) -> msgspec.json.Decoder[list[Record]]:
-    fields = [("id", object, None), ("parent", object, None)]
+    fields = [("id", object, None), ("version", object, None), ("parent", object, None)]
     record: Any = msgspec.defstruct("Record", fields, rename={"parent": parent_field})
     return msgspec.json.Decoder(list[record])

@@ -89,7 +89,7 @@ class LongList:
         self._seen_owners: dict[str, None] = {}
         self._ids: Sequence[str] = ()
         self._spared: dict[str, None] = {}
-        self._gone: list[Listing] = []
+        self._gone: list[str] = []
 
     def see_newest(self) -> None:
         """Look at what is there now, before the parents are known: what is newer will be found by the last look."""
@@ -167,8 +167,7 @@ class LongList:
 
     def _sampled(self, ids: Sequence[str]) -> tuple[int, int, bool]:
         """How many requests and rows these parents have, and whether it is even more."""
-        lists = map(self._listing.of_parent, ids)
-        pages = list(self._pages.side_by_side(lists, number=len(ids), at_most=SAMPLE_PAGES))
+        pages = list(self._pages.side_by_side(self._listing, ids, at_most=SAMPLE_PAGES))
         found = [record for page in pages for record in records(page.rows, self._field)]
         if not self._owners(found).keys() <= set(ids):
             raise Unsuitable(f"the rows of one {self._parent} name another")
@@ -179,8 +178,7 @@ class LongList:
         new = {one: None for one in self._ids if one not in known}
         try:
             while True:
-                lists = map(self._listing.of_parent, new)
-                yield from self._pages.side_by_side(lists, number=len(new), gone=self._gone)
+                yield from self._pages.side_by_side(self._listing, new, gone=self._gone)
                 known |= new
                 if not (new := self._come_in_between(known)):
                     break
@@ -200,7 +198,7 @@ class LongList:
             is_past = is_past or not self._seen.isdisjoint(_ids(found))
             if is_past and not self._owners(found).keys() - known:
                 break
-        if any(self._listing.of_parent(owner) in self._gone for owner in owners):
+        if not owners.keys().isdisjoint(self._gone):
             raise Unsuitable(f"m3ter listed rows of a {self._parent} and says with status 404 that there is none")
         return new
 

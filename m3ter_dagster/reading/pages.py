@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from urllib.parse import quote
 
 from m3ter_dagster.m3ter.client import M3terClient, Page
 from m3ter_dagster.m3ter.errors import CursorExpired, M3terError, Refused
@@ -64,18 +65,29 @@ class Pages:
         """The pages of a list from its first on, none of them read ahead: for whoever needs only a few."""
         return self._client.pages(listing)
 
+    def exists(self, listing: Listing, record_id: str) -> bool:
+        """Whether m3ter has the record, asked for by itself. Refused: m3ter does not say."""
+        try:
+            self._client.get(f"{listing.path}/{quote(record_id, safe='')}", bytes)
+        except Refused as refusal:
+            if refusal.status != 404:
+                raise
+            return False
+        return True
+
     def side_by_side(
         self,
-        lists: Iterable[Listing],
+        listing: Listing,
+        parents: Collection[str],
         *,
-        number: int,
-        gone: list[Listing] | None = None,
+        gone: list[str] | None = None,
         at_most: int | None = None,
     ) -> Iterator[Page]:
-        """Every page (or `at_most` so many) of each of this number of lists, in their order.
+        """Every page (or `at_most` so many) of the lists of these parents, in their order.
 
-        Lists that do not exist (404) are added to `gone`, if it is given.
+        Parents whose list does not exist (404) are added to `gone`, if it is given.
         """
+        number = len(parents)
         share, waiting = Share(), deque[Future[Sequence[Page]]]()
         self._count(number)
 
@@ -87,8 +99,8 @@ class Pages:
             self._count(-1)
 
         try:
-            for place, listing in enumerate(lists):
-                waiting.append(self._requests.submit(self._list, listing, share, place, gone, at_most))
+            for place, parent in enumerate(parents):
+                waiting.append(self._requests.submit(self._list, listing, parent, share, place, gone, at_most))
                 if len(waiting) > 2 * self.limits.requests_at_once:  # more would not be any faster
                     yield from taken()
             while waiting:
@@ -111,15 +123,16 @@ class Pages:
             self._to_come += lists
 
     def _list(
-        self, listing: Listing, share: Share, place: int, gone: list[Listing] | None, at_most: int | None
+        self, listing: Listing, parent: str, share: Share, place: int, gone: list[str] | None, at_most: int | None
     ) -> Sequence[Page]:
+        of_parent = listing.of_parent(parent)
         for restarts in itertools.count():
             read: list[Page] = []
             try:
                 self._room.wait(lambda: share.first == place)
-                for page in itertools.islice(self._client.pages(listing, gives_way=True), at_most):
+                for page in itertools.islice(self._client.pages(of_parent, gives_way=True), at_most):
                     self._room.fill(share, len(page.rows))
-                    read.append(page)
+                    read.append(replace(page, parent=parent))
                     self._room.wait(lambda: share.first == place)
                 return read
             except CursorExpired as expired:
@@ -129,6 +142,6 @@ class Pages:
             except Refused as refusal:
                 if gone is None or refusal.status != 404:
                     raise
-                gone.append(listing)
+                gone.append(parent)
                 return []
         raise AssertionError

@@ -5,23 +5,23 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 from m3ter_dagster.m3ter.client import M3terClient, Page
 from m3ter_dagster.m3ter.errors import CursorExpired, M3terError
 from m3ter_dagster.model.entities import Entity, Listing, entities
 from m3ter_dagster.reading.collectors import Collector, RecordIds
+from m3ter_dagster.reading.completeness import Completing, Recorded
 from m3ter_dagster.reading.long_list import LongList, ReadAnew
 from m3ter_dagster.reading.pages import Pages, ReaderLimits
+from m3ter_dagster.reading.past import Past
 from m3ter_dagster.reading.reading import EntityUnreadable, Reading
 from m3ter_dagster.reading.reuse import Reusing
 from m3ter_dagster.reading.spool import Batches, Spool
-from m3ter_dagster.reading.unchanged import Earlier
 
 C = TypeVar("C", bound=Collector)
 
@@ -51,7 +51,7 @@ class OrganizationReader:
         self._readings: dict[str, Future[Reading]] = {}
         self._collected: dict[tuple[Listing, type[Collector]], Future[Any]] = {}
         self._spools: dict[str, Spool] = {}
-        self._earlier: dict[str, Earlier] = {}
+        self._past: Past | None = None
         self._numbers = itertools.count(1)
 
     def start(
@@ -59,14 +59,15 @@ class OrganizationReader:
         chosen: Iterable[Entity],
         collectors: Iterable[tuple[Listing, type[Collector]]] = (),
         *,
-        earlier: Mapping[str, Earlier] = MappingProxyType({}),
+        past: Past | None = None,
     ) -> None:
         """Start reading these entities and collecting from these lists; what was started before goes on.
 
-        A list that is needed for both is read once. An `earlier` export, by the entity's name, spares requests if the
-        entity's parents are chosen too.
+        A list that is needed for both is read once. With a `past`, which the first call may give, lists are read on
+        until nothing of them is missing, and what is gone since then is kept as deleted. An export in it spares
+        requests if the entity's parents are chosen too.
         """
-        self._earlier |= earlier
+        self._past = self._past or past
         lists: dict[Listing, _Wanted] = defaultdict(_Wanted)
         for entity in chosen:
             if entity.name not in self._readings:
@@ -138,10 +139,11 @@ class OrganizationReader:
         """Where an entity is all that is wanted of a list, an earlier export may spare requests."""
         entity, parents = next(iter(wanted.readings), None), self._readings.get(listing.parent or "")
         is_alone = len(wanted.readings) + len(wanted.collected) == 1
-        if not (entity and parents and is_alone and entity.name in self._earlier):
+        reused = self._past.reused if self._past else {}
+        if not (entity and parents and is_alone and entity.name in reused):
             return None
         folder = self._folder / f"{entity.name}-earlier-{next(self._numbers)}"
-        return Reusing(self._earlier[entity.name], entity, parents, folder)
+        return Reusing(reused[entity.name], entity, parents, folder)
 
     def _read_list(
         self, listing: Listing, wanted: _Wanted, ids: Future[RecordIds] | None, reusing: Reusing | None = None
@@ -151,7 +153,7 @@ class OrganizationReader:
         try:
             if long and reusing:
                 reusing.prepare(long)
-            spools, collectors = self._read_to_the_end(listing, wanted, ids, long, reusing)
+            spools, collectors, completing = self._read_to_the_end(listing, wanted, ids, long, reusing)
         except Exception as error:
             for entity, reading in wanted.readings.items():
                 reading.set_exception(_unreadable(entity.name, error))
@@ -161,7 +163,7 @@ class OrganizationReader:
         for kind, collected in wanted.collected.items():
             collectors[kind].settle(collected)
         for spool in spools:
-            _settle(wanted.readings[spool.entity], spool, long, reusing)
+            self._settle(wanted.readings[spool.entity], spool, long, reusing, completing)
 
     def _read_to_the_end(
         self,
@@ -170,7 +172,7 @@ class OrganizationReader:
         ids: Future[RecordIds] | None,
         long: LongList | None,
         reusing: Reusing | None,
-    ) -> tuple[list[Spool], dict[type[Collector], _Collecting]]:
+    ) -> tuple[list[Spool], dict[type[Collector], _Collecting], Completing | None]:
         restarts = 0
         while True:
             spools = [self._spool(entity) for entity in wanted.readings]
@@ -179,16 +181,52 @@ class OrganizationReader:
                 for rows in reusing.spared_rows(long) if long and reusing else ():
                     for spool in spools:
                         spool.add_rows(rows)
-                for page in long.pages() if long else self._pages_of(listing, ids):
-                    for taker in (*collectors.values(), *spools):
+                pages = long.pages() if long else self._pages_of(listing, ids)
+                recorded = _recorded(spools)
+                completing = self._completing(listing, recorded)
+                takers = [*collectors.values(), *spools, *([recorded] if isinstance(recorded, Recorded) else [])]
+                for page in completing.read(pages) if completing else pages:
+                    for taker in takers:
                         taker.add(page.rows)
-                return spools, collectors
+                return spools, collectors, completing
             except Exception as error:
                 for spool in spools:
                     spool.discard()
                 restarts += isinstance(error, CursorExpired)
                 if not isinstance(error, CursorExpired | ReadAnew) or restarts > self._limits.restarts:
                     raise
+
+    def _completing(self, listing: Listing, recorded: Spool | Recorded) -> Completing | None:
+        past = self._past
+        if past is None:
+            return None
+        return Completing(
+            listing,
+            self._pages,
+            recorded.records,
+            lambda: past.records(listing),
+            two_passes=past.two_passes,
+        )
+
+    def _settle(
+        self,
+        future: Future[Reading],
+        spool: Spool,
+        long: LongList | None,
+        reusing: Reusing | None,
+        completing: Completing | None,
+    ) -> None:
+        try:
+            reading = replace(spool.finish(), how=long.how if long else None)
+            if long and reusing:
+                reading = reusing.completed(reading, long)
+            if completing and self._past:
+                folder = self._folder / f"{spool.entity.name}-deleted-{next(self._numbers)}"
+                reading = self._past.completed(reading, completing.result, folder)
+            future.set_result(reading)
+        except Exception as error:
+            spool.discard()
+            future.set_exception(_unreadable(spool.entity.name, error))
 
     def _spool(self, entity: Entity) -> Spool:
         spool = Spool(entity, self._folder / f"{entity.name}-{next(self._numbers)}", batches=self._batches)
@@ -200,15 +238,19 @@ class OrganizationReader:
         if not listing.for_each or not ids:
             yield from self._pages.over_cursor(listing)
             return
-        parent, parameter = listing.for_each
+        parent, _ = listing.for_each
         records = ids.result()
         if records.missing and parent not in self._readings:  # where the parents are read too, they report it
             raise M3terError(
                 f"{records.missing} of the {parent} records have no id, so what belongs to them is unknown."
             )
-        found = records.unique()
-        lists = (replace(listing, parameters=(*listing.parameters, (parameter, one))) for one in found)
-        yield from self._pages.side_by_side(lists, number=len(found))
+        gone: list[str] = []
+        yield from self._pages.side_by_side(listing, records.unique(), gone=gone)
+        for one in gone:
+            if self._pages.exists(entities()[parent].listing, one):
+                raise M3terError(
+                    f"m3ter says with status 404 that there is no {listing.path} of {parent} {one}, which is there."
+                )
 
     def _ids_for(self, listing: Listing) -> Future[RecordIds]:
         """The ids that are collected in any case, or are from now on."""
@@ -250,13 +292,9 @@ class _Collecting:
             future.set_result(self._collector)
 
 
-def _settle(future: Future[Reading], spool: Spool, long: LongList | None, reusing: Reusing | None) -> None:
-    try:
-        reading = replace(spool.finish(), how=long.how if long else None)
-        future.set_result(reusing.completed(reading, long) if long and reusing else reading)
-    except Exception as error:
-        spool.discard()
-        future.set_exception(_unreadable(spool.entity.name, error))
+def _recorded(spools: Sequence[Spool]) -> Spool | Recorded:
+    """What has the records of a list: a spool of the records themselves, or one of their elements, or nothing yet."""
+    return min(spools, key=lambda spool: len(spool.entity.elements), default=None) or Recorded()
 
 
 def _unreadable(entity: str, error: Exception) -> Exception:

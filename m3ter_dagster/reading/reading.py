@@ -34,6 +34,43 @@ class Reuse:
 
 
 @dataclass(frozen=True)
+class Completeness:
+    """How far it is proven that nothing is missing although rows moved while they were read."""
+
+    passes: int
+    """How often the list, or its newest part, was read."""
+    recovered: int
+    """Records that had fallen out, and were found when they were looked for."""
+    requests: int
+    """Those made for this alone."""
+    unconfirmed: frozenset[str] | None
+    """Records of an earlier export that are missing, and of which m3ter does not say whether they are there.
+
+    None: it was not asked for any of them.
+    """
+    is_proven: bool
+    why: str
+    """The proof, or why there is none."""
+    written_meanwhile: int = 0
+    """Rows that were created or changed while they were read."""
+
+
+@dataclass(frozen=True)
+class Deleted:
+    """Rows of exports before this one that m3ter has no more."""
+
+    rows: pl.LazyFrame
+    """Those that stand in this export: with their last cells, and `deleted` true."""
+    keys: pl.LazyFrame
+    """The keys (`frames.difference`) of these rows, and of those of which m3ter does not say whether they are there."""
+    count: int
+    new: int
+    """The number of those that the export before this one still had."""
+    note: str = ""
+    """Why rows that are gone do not stand in this export."""
+
+
+@dataclass(frozen=True)
 class Reading:
     """A whole entity, validated. Its frames are scanned from disk and live as long as the run."""
 
@@ -41,8 +78,8 @@ class Reading:
     frame: pl.LazyFrame
     parts: Sequence[pl.LazyFrame]
     """The same rows, one part after the other."""
-    hashes: pl.LazyFrame
-    """What `frames.difference.hashes` gives for each row."""
+    keys: pl.LazyFrame
+    """The keys of the rows, see `frames.difference`."""
     rows: int
     duplicates: int
     """Rows dropped because a newer version of the same record was read."""
@@ -57,6 +94,8 @@ class Reading:
     """How the list was read where there was a choice, and why, for people."""
     reuse: Reuse | None = None
     """None also where it was wished for and not possible; then `how` says why."""
+    completeness: Completeness | None = None
+    deleted: Deleted | None = None
 
     @property
     def seconds(self) -> float:
@@ -65,3 +104,17 @@ class Reading:
     @property
     def table(self) -> Entity:
         return self.entity
+
+    @property
+    def delivered(self) -> Sequence[pl.LazyFrame]:
+        """The rows of the export, one part after the other: those that were read, and those that are deleted."""
+        return [*self.parts, self.deleted.rows] if self.deleted and self.deleted.count else self.parts
+
+    @property
+    def all_rows(self) -> pl.LazyFrame:
+        return pl.concat([self.frame, self.deleted.rows]) if self.deleted and self.deleted.count else self.frame
+
+    @property
+    def all_keys(self) -> pl.LazyFrame:
+        """What the next export needs to know about the rows of this one."""
+        return pl.concat([self.keys, self.deleted.keys]) if self.deleted else self.keys

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import polars as pl
 
+from m3ter_dagster.frames.absence import HASH, ID, PARENT, VERSION
 from m3ter_dagster.frames.decoding import Decoder
-from m3ter_dagster.frames.difference import KEY, ROW, hashes
+from m3ter_dagster.frames.difference import KEY, ROW, hashes, keys_of
 from m3ter_dagster.frames.schema import (
     RECORD,
     RECORD_ID,
@@ -71,6 +72,24 @@ class Spool:
         self._decode()
         self._add(self._decoder.numbered(rows))
 
+    def records(self) -> pl.LazyFrame:
+        """The records read so far, as `absence.RECORDS`; SchemaBreached if one of them breaks the schema."""
+        self._decode()
+        if self._batch:
+            self._write_batch()
+        if self._breached:
+            raise SchemaBreached(self.entity.name, self._breaches, self._breached.total())
+        owner = self.entity.owner_column
+        if self.entity.elements:
+            names = {ID: RECORD_ID, VERSION: RECORD_VERSION}
+            found = self._decoder.enclosing_records().lazy().with_columns(pl.col(RECORD_ID).hash().alias(KEY))
+        else:
+            names = {ID: self.entity.primary_key, VERSION: "version"}
+            found = pl.scan_parquet(self._folder / "*.parquet") if self._batches_written else self._empty_frame()
+        parent = pl.col(owner) if owner and not self.entity.elements else pl.lit(None, pl.String)
+        columns = {ID: pl.col(names[ID]), VERSION: pl.col(names[VERSION]), PARENT: parent, HASH: pl.col(KEY)}
+        return found.select(**columns)
+
     def finish(self) -> Reading:
         """The whole entity; SchemaBreached if any row breaks the schema, and then nothing of it may be used."""
         self._decode()
@@ -90,7 +109,7 @@ class Spool:
             entity=self.entity,
             frame=frame.select(columns),
             parts=[part.select(columns) for part in parts],
-            hashes=frame.select(KEY, ROW),
+            keys=frame.select(keys_of(self.entity)),
             rows=rows,
             duplicates=self.rows - rows,
             unknown_fields=dict(self._decoder.unknown_fields),

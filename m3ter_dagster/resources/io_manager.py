@@ -3,7 +3,6 @@
 import json
 import tempfile
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,7 +20,7 @@ from m3ter_dagster.frames.format import Format, RowsLost
 from m3ter_dagster.frames.formats import format_for
 from m3ter_dagster.history import captions, record
 from m3ter_dagster.history.delivered_frames import DeliveredFrames, last_delivery
-from m3ter_dagster.history.earlier import earlier_exports
+from m3ter_dagster.history.earlier import past_of
 from m3ter_dagster.history.log import (
     MANIFEST,
     SCHEDULE_TAG,
@@ -34,8 +33,8 @@ from m3ter_dagster.history.log import (
 from m3ter_dagster.model import manifest
 from m3ter_dagster.model.exports import Export
 from m3ter_dagster.model.manifest import Manifest
+from m3ter_dagster.reading.past import Past
 from m3ter_dagster.reading.reading import Reading
-from m3ter_dagster.reading.unchanged import Earlier
 from m3ter_dagster.usage.columns import TYPE
 from m3ter_dagster.usage.reader import UsageReading
 
@@ -93,13 +92,12 @@ class ExportIOManager(dg.ConfigurableIOManager):
         folder = Path(self._folder.name)
         return DeliveredFrames(self._instance, export_id, destinations=self._destinations, folder=folder)
 
-    def earlier(self) -> Mapping[str, Earlier]:
-        """The entities of which the run's schedule takes rows from its previous export, and that export."""
+    def past(self) -> Past:
+        """What the exports before this one had, and what the run's schedule wants to be done with that."""
         code = self._run.tags.get(SCHEDULE_TAG)
         schedule = next((one for one in self.exports.schedules if one.code == code), None)
-        if not isinstance(schedule, ExportSchedule) or not schedule.reused:
-            return {}
-        return earlier_exports(self._instance, self._export(), schedule, self._destinations)
+        operational = schedule if isinstance(schedule, ExportSchedule) else None
+        return past_of(self._instance, self._export(), operational, self._destinations, Path(self._folder.name))
 
     def _deliver(self, read: Read) -> dict[str, Any]:
         export, table = self._export(), read.table
@@ -130,7 +128,8 @@ class ExportIOManager(dg.ConfigurableIOManager):
         file = Path(self._folder.name) / f"{table.name}.{self._format.suffix}"
         type, name = (TYPE, self._usage_file(table.name)) if isinstance(read, UsageReading) else (table.name, None)
         try:
-            rows = self._format.write(read.parts, table, file)
+            parts = read.delivered if isinstance(read, Reading) else read.parts
+            rows = self._format.write(parts, table, file)
             return rows, self._destinations.deliver(
                 file, export, type, to=self.destinations, kind=self._format, name=name
             )
@@ -142,7 +141,7 @@ class ExportIOManager(dg.ConfigurableIOManager):
         whole = previous_export(self._instance, org_id=export.org_id, schedule=schedule, export_id=export.id)
         part = whole.entities.get(read.entity.name) if whole else None
         return compare(
-            read.hashes,
+            read.all_keys,
             read.entity,
             previous=Previous(whole.export, msgspec.to_builtins(part.keys)) if whole and part else None,
             destinations=self._destinations,
@@ -199,6 +198,7 @@ def _reading(read: Read) -> record.Reading:
             requests=read.requests,
             how=read.how,
             reused_in_a_row=read.reuse.in_a_row if read.reuse else 0,
+            completeness=_completeness(read),
         )
     return record.Reading(
         started=read.started,
@@ -208,6 +208,22 @@ def _reading(read: Read) -> record.Reading:
         job=read.job_id,
         window=(read.window.start, read.window.end),
         sums=read.sums,
+    )
+
+
+def _completeness(read: Reading) -> record.Completeness | None:
+    found, deleted = read.completeness, read.deleted
+    if found is None:
+        return None
+    return record.Completeness(
+        complete=record.PROVEN if found.is_proven else record.NOT_PROVEN,
+        why=found.why,
+        passes=found.passes,
+        read=read.rows,
+        recovered=found.recovered,
+        written_meanwhile=found.written_meanwhile,
+        deleted=deleted.new if deleted else 0,
+        deleted_rows=deleted.count if deleted else 0,
     )
 
 

@@ -3,8 +3,8 @@
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Mapping, Set
-from dataclasses import dataclass
+from collections.abc import Callable, Set
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import dagster as dg
@@ -15,9 +15,9 @@ from m3ter_dagster.config.usage import USAGE_ASSETS
 from m3ter_dagster.m3ter.client import open_client
 from m3ter_dagster.model.entities import Entity, entities
 from m3ter_dagster.model.time_periods import Window
+from m3ter_dagster.reading.past import Past
 from m3ter_dagster.reading.reader import OrganizationReader
 from m3ter_dagster.reading.reading import Reading
-from m3ter_dagster.reading.unchanged import Earlier
 from m3ter_dagster.usage.reader import UsageReader, UsageReading
 
 
@@ -56,13 +56,13 @@ class Organization(dg.ConfigurableResource):
         *,
         steps: Set[str],
         waiting: Callable[[str], None],
-        find_earlier: Callable[[], Mapping[str, Earlier]] = dict,
+        find_past: Callable[[], Past] = Past,
     ) -> Reading:
         """The whole entity. ConfigError, SchemaBreached, EntityUnreadable say why there is none.
 
-        The first call finds the earlier exports that may spare requests, by entity.
+        The first call finds the exports before this one.
         """
-        return self._open(steps, find_earlier).reader.read(entity, waiting=waiting)
+        return self._open(steps, find_past).reader.read(entity, waiting=waiting)
 
     def already_read(self, entity: Entity) -> Reading | None:
         """The entity as this process has read it for an export, and not only to compare; starts no reading."""
@@ -79,17 +79,18 @@ class Organization(dg.ConfigurableResource):
         if self._session:
             self._session.close()
 
-    def _open(self, steps: Set[str], find_earlier: Callable[[], Mapping[str, Earlier]] = dict) -> _Session:
+    def _open(self, steps: Set[str], find_past: Callable[[], Past] = Past) -> _Session:
         """The session, opened when the first entity is requested: before that, another resource may refuse the run."""
         if self._session is None:
             stop = threading.Event()
             client = open_client(self.settings.connection(), stop=stop)
-            earlier = {name: one for name, one in find_earlier().items() if name in steps}
+            past = find_past()
+            past = replace(past, reused={name: one for name, one in past.reused.items() if name in steps})
             folder = Path(tempfile.mkdtemp(prefix="m3ter-"))
             reader = OrganizationReader(client, folder, stop=stop)
             self._session = _Session(folder, reader, UsageReader(client, reader, folder), steps)
-            parents = {entities()[name].listing.parent for name in earlier}
+            parents = {entities()[name].listing.parent for name in past.reused}
             chosen = [entity for name, entity in entities().items() if name in steps or name in parents]
             measured = bool(steps & {*USAGE_ASSETS})
-            reader.start(chosen, UsageReader.needs(chosen) if measured else (), earlier=earlier)
+            reader.start(chosen, UsageReader.needs(chosen) if measured else (), past=past)
         return self._session

@@ -1,0 +1,264 @@
+"""What moves behind m3ter's lists over HTTP: line items of bills, account plans of accounts, bands of pricings."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from werkzeug.exceptions import Forbidden, NotFound
+
+from m3ter_dagster.frames.difference import read_keys, write_keys
+from m3ter_dagster.m3ter.client import M3terClient
+from m3ter_dagster.m3ter.limits import Limits
+from m3ter_dagster.m3ter.token import Credentials
+from m3ter_dagster.model.entities import entities
+from m3ter_dagster.reading.pages import ReaderLimits
+from m3ter_dagster.reading.past import Past, Previous
+from m3ter_dagster.reading.reader import OrganizationReader
+from m3ter_dagster.reading.reading import EntityUnreadable, Reading
+from m3ter_sandbox import SandboxApi
+
+Record = dict[str, Any]
+ITEMS, BILL, PLANS, ACCOUNT, PRICING, BANDS = (
+    *("bill_line_item", "bill", "account_plan", "account"),
+    *("pricing", "pricing_band"),
+)
+OVER_CURSOR, BY_PARENT = ReaderLimits(pages_before_choice=1_000_000), ReaderLimits(pages_before_choice=1, advantage=0)
+
+
+class Organization:
+    """An API, and the exports of it, each of which knows the one before."""
+
+    def __init__(self, api: SandboxApi, folder: Path) -> None:
+        self.api = api
+        self.limits = OVER_CURSOR
+        self._folder = folder
+        self._previous: dict[str, Previous] = {}
+        self._number = 0
+
+    def export(self, *names: str, knows: bool = True) -> dict[str, Reading]:
+        self._number += 1
+        folder = self._folder / str(self._number)
+        self.api.requests.clear()
+        with self._reader(folder) as reader:
+            past = Past(self._previous if knows else {}, keep_deleted=timedelta(days=90))
+            reader.start([entities()[name] for name in names], past=past)
+            return {name: self._kept(reader.read(entities()[name], waiting=lambda _: None), folder) for name in names}
+
+    def asked(self, path: str) -> list[str]:
+        """The queries of requests for this path, below the Organization's."""
+        return [one.query for one in self.api.requests if one.path.endswith(f"{self.api.organization_id}{path}")]
+
+    @contextmanager
+    def _reader(self, folder: Path) -> Iterator[OrganizationReader]:
+        stop = threading.Event()
+        credentials, limits = Credentials(self.api.key, self.api.secret), Limits(requests_per_second=100_000)
+        client = M3terClient(self.api.base_url, self.api.organization_id, credentials, limits=limits, stop=stop)
+        reader = OrganizationReader(client, folder, stop=stop, limits=self.limits)
+        try:
+            yield reader
+        finally:
+            reader.close()
+
+    def _kept(self, reading: Reading, folder: Path) -> Reading:
+        name, keys = reading.entity.name, folder / f"{reading.entity.name}.keys"
+        write_keys(reading.all_keys, reading.entity, keys)
+        self._previous[name] = Previous(reading.entity, "before", lambda: read_keys(keys), lambda: reading.all_rows)
+        return reading
+
+
+@pytest.fixture
+def serve(tmp_path: Path, no_proxy: None) -> Iterator[Callable[[list[tuple[str, Record]]], Organization]]:  # noqa: ARG001
+    apis: list[SandboxApi] = []
+
+    def start(records: list[tuple[str, Record]]) -> Organization:
+        api = SandboxApi(records, requests_per_second=None)
+        api.start()
+        apis.append(api)
+        return Organization(api, tmp_path)
+
+    yield start
+    for api in apis:
+        api.close()
+
+
+Serve = Callable[[list[tuple[str, Record]]], Organization]
+
+
+def made(number: int) -> str:
+    return f"2024-01-01T{number // 3600:02}:{number // 60 % 60:02}:{number % 60:02}.000Z"
+
+
+def record(record_id: str, number: int, **fields: Any) -> Record:
+    return {"id": record_id, "version": 1, "dtCreated": made(number), **fields}
+
+
+def billing(bills: int, lines: int) -> list[tuple[str, Record]]:
+    """Bills with as many line items each, the newest of all in the last bill."""
+    numbers = [(bill, line) for bill in range(bills) for line in range(lines)]
+    items = [record(f"i{bill}-{line}", bill * lines + line, billId=f"b{bill}") for bill, line in numbers]
+    return [*((BILL, record(f"b{bill}", bill)) for bill in range(bills)), *((ITEMS, item) for item in items)]
+
+
+def ids(reading: Reading) -> Counter[str]:
+    return Counter(reading.frame.collect()["id"])
+
+
+def deleted(reading: Reading) -> set[str]:
+    assert reading.deleted
+    rows = reading.deleted.rows.collect()
+    assert rows["deleted"].all()
+    return set(rows["id"])
+
+
+def delete_while(organization: Organization, path: str, page: int, entity: str, *gone: str) -> None:
+    """Delete records before this page of a list is answered, the first time that it is."""
+    asked = list[str]()
+
+    def before_answer(asked_path: str, query: str) -> None:
+        asked.extend([query] if asked_path == path else [])
+        if len(asked) == page and asked_path == path:
+            for one in gone:
+                organization.api.records.delete(entity, one)
+
+    organization.api.before_answer = before_answer
+
+
+@pytest.mark.parametrize("knows", [True, False], ids=["later", "first"])
+def test_line_items_that_fall_out_of_the_whole_list_are_found_in_their_bill(serve: Serve, *, knows: bool) -> None:
+    organization = serve(billing(10, 50))
+    organization.export(ITEMS)
+    delete_while(organization, "/lineitems", 3, ITEMS, "i9-40", "i9-41")
+    reading = organization.export(ITEMS, knows=knows)[ITEMS]
+    assert set(ids(reading)) >= {f"i{bill}-{line}" for bill in range(10) for line in range(50)} - {"i9-40", "i9-41"}
+    assert max(ids(reading).values()) == 1
+    assert reading.completeness
+    assert reading.completeness.recovered == 2
+
+
+def test_deleted_line_items_are_confirmed_by_the_list_of_their_bill_or_because_that_is_gone(serve: Serve) -> None:
+    organization = serve(billing(10, 50))
+    organization.export(ITEMS)
+    organization.api.records.delete(ITEMS, "i3-7")
+    for line in range(50):
+        organization.api.records.delete(ITEMS, f"i5-{line}")
+    organization.api.records.delete(BILL, "b5")
+    reading = organization.export(ITEMS)[ITEMS]
+    assert deleted(reading) == {"i3-7", *(f"i5-{line}" for line in range(50))}
+    assert len(organization.asked("/bills/b3/lineitems")) == len(organization.asked("/bills/b5/lineitems")) == 1
+    assert reading.completeness
+    assert reading.completeness.is_proven
+
+
+def test_line_items_read_bill_by_bill_are_looked_for_only_where_their_list_is_long(serve: Serve) -> None:
+    organization = serve(billing(6, 150))
+    organization.limits = BY_PARENT
+    first = organization.export(BILL, ITEMS)[ITEMS]
+    assert (first.how or "").startswith("bill by bill (6 ")
+    assert len(organization.asked("/bills/b3/lineitems")) == 2 + 2 + 2, "for a sample, then all, and again"
+    delete_while(organization, "/bills/b3/lineitems", 2, ITEMS, "i3-149")
+    organization.api.records.delete(ITEMS, "i4-0")
+    second = organization.export(BILL, ITEMS)[ITEMS]
+    assert deleted(second) == {"i4-0", "i3-149"} - set(ids(second))
+    assert set(ids(second)) >= {f"i{bill}-{line}" for bill in range(6) for line in range(149)} - {"i4-0"}
+    assert max(ids(second).values()) == 1
+
+
+def test_the_plans_of_an_account_that_fell_out_are_exported(serve: Serve) -> None:
+    accounts = [(ACCOUNT, record(f"a{number}", number)) for number in range(250)]
+    plans = [(PLANS, record(f"p{number}", number, accountId=f"a{number}", startDate=made(0))) for number in range(250)]
+    organization = serve([*accounts, *plans])
+    delete_while(organization, "/accounts", 2, ACCOUNT, "a249")
+    readings = organization.export(ACCOUNT, PLANS)
+    assert set(ids(readings[ACCOUNT])) >= {f"a{number}" for number in range(249)}
+    assert set(ids(readings[PLANS])) >= {f"p{number}" for number in range(249)}
+    assert readings[ACCOUNT].completeness
+    assert readings[ACCOUNT].completeness.recovered == 1
+
+
+def test_plans_alone_are_those_of_all_accounts_too(serve: Serve) -> None:
+    accounts = [(ACCOUNT, record(f"a{number}", number)) for number in range(250)]
+    plans = [(PLANS, record(f"p{number}", number, accountId=f"a{number}", startDate=made(0))) for number in range(250)]
+    organization = serve([*accounts, *plans])
+    delete_while(organization, "/accounts", 2, ACCOUNT, "a249")
+    assert set(ids(organization.export(PLANS)[PLANS])) >= {f"p{number}" for number in range(249)}
+
+
+@pytest.mark.parametrize("is_gone", [True, False])
+def test_an_account_without_a_list_of_plans_is_deleted_or_an_error(serve: Serve, *, is_gone: bool) -> None:
+    organization = serve([(ACCOUNT, record("a1", 1)), (ACCOUNT, record("a2", 2))])
+
+    def before_answer(path: str, query: str) -> None:
+        if path == "/accountplans" and "account=a2" in query:
+            if is_gone:
+                organization.api.records.delete(ACCOUNT, "a2")
+            raise NotFound("There is no account a2.")
+
+    organization.api.before_answer = before_answer
+    if is_gone:
+        assert set(ids(organization.export(ACCOUNT, PLANS)[ACCOUNT])) == {"a1", "a2"}
+        return
+    with pytest.raises(EntityUnreadable, match="404 that there is no /accountplans of account a2, which is there"):
+        organization.export(PLANS)
+
+
+def test_bands_are_deleted_with_their_pricing_and_from_it(serve: Serve) -> None:
+    def pricing(number: int, *bands: str) -> Record:
+        each = [{"id": band, "lowerLimit": 0, "fixedPrice": 1, "unitPrice": 1} for band in bands]
+        return record(f"pr{number}", number, pricingBands=each)
+
+    organization = serve([(PRICING, pricing(number, f"{number}a", f"{number}b")) for number in range(3)])
+    organization.export(PRICING, BANDS)
+    organization.api.records.delete(PRICING, "pr1")
+    organization.api.records.replace(PRICING, pricing(2, "2b", "2c"))
+    readings = organization.export(PRICING, BANDS)
+    assert deleted(readings[PRICING]) == {"pr1"}
+    assert deleted(readings[BANDS]) == {"1a", "1b", "2a"}
+    assert set(ids(readings[BANDS])) == {"0a", "0b", "2b", "2c"}
+
+
+def test_line_items_of_bills_that_may_not_be_read_are_not_deleted(serve: Serve) -> None:
+    organization = serve(billing(3, 5))
+    organization.export(ITEMS)
+    organization.api.records.delete(ITEMS, "i1-1")
+
+    def before_answer(path: str, query: str) -> None:  # noqa: ARG001
+        if path == "/bills/b1/lineitems":
+            raise Forbidden("No.")
+
+    organization.api.before_answer = before_answer
+    reading = organization.export(ITEMS)[ITEMS]
+    assert deleted(reading) == set()
+    assert reading.completeness
+    assert not reading.completeness.is_proven
+    assert "GET " in reading.completeness.why
+    organization.api.before_answer = None
+    assert deleted(organization.export(ITEMS)[ITEMS]) == {"i1-1"}
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_whatever_moves_nothing_is_lost(serve: Serve, seed: int) -> None:
+    organization, chance = serve(billing(60, 20)), random.Random(seed)
+    there = {f"i{bill}-{line}" for bill in range(60) for line in range(20)}
+    stayed = set(there)
+
+    def before_answer(path: str, query: str) -> None:  # noqa: ARG001
+        one = chance.choice(sorted(there))
+        there.discard(one)
+        stayed.discard(one)
+        organization.api.records.delete(ITEMS, one)
+
+    for number in range(3):
+        stayed = set(there)
+        organization.api.before_answer = before_answer
+        reading = organization.export(ITEMS)[ITEMS]
+        organization.api.before_answer = None
+        assert stayed - set(ids(reading)) == set(), number
+        assert max(ids(reading).values()) == 1
