@@ -157,6 +157,35 @@ def test_deleted_line_items_are_confirmed_by_the_list_of_their_bill_or_because_t
     assert reading.completeness.is_proven
 
 
+@pytest.mark.parametrize("embeds", [True, False])
+def test_many_bills_are_asked_at_once_for_the_line_items_that_they_still_have(serve: Serve, *, embeds: bool) -> None:
+    organization = serve(billing(40, 20))
+    organization.export(ITEMS)
+    for bill in range(30):
+        organization.api.records.delete(ITEMS, f"i{bill}-3")
+    for line in range(20):
+        organization.api.records.delete(ITEMS, f"i35-{line}")
+    organization.api.records.delete(BILL, "b35")
+    delete_while(organization, "/lineitems", 2, ITEMS, "i39-1")
+
+    def without_embedded(path: str, query: str) -> None:
+        if path == "/bills" and not embeds:
+            raise Forbidden("No bills.")
+        moved(path, query)
+
+    moved = organization.api.before_answer
+    assert moved
+    organization.api.before_answer = without_embedded
+    reading = organization.export(ITEMS)[ITEMS]
+    assert deleted(reading) == {*(f"i{bill}-3" for bill in range(30)), *(f"i35-{line}" for line in range(20))} | (
+        {"i39-1"} - set(ids(reading))
+    )
+    assert reading.completeness
+    assert (reading.completeness.is_proven, reading.completeness.recovered) == (True, 1)
+    of_bills = [one.path for one in organization.api.requests if "/bills/" in one.path]
+    assert len(of_bills) == (1 if embeds else 32)
+
+
 def test_line_items_read_bill_by_bill_are_looked_for_only_where_their_list_is_long(serve: Serve) -> None:
     organization = serve(billing(6, 150))
     organization.limits = BY_PARENT

@@ -66,6 +66,8 @@ class PerParent:
     """The record's field that holds the parent's id."""
     unchanged_by: tuple[str, ...] = ()
     """The parent's columns that change whenever its records do; none: that cannot be told."""
+    embedded: str | None = None
+    """The field of the parent in which its list has the ids of these records, if it is asked without parameters."""
 
 
 @dataclass(frozen=True)
@@ -217,7 +219,9 @@ def _listing(api: dict[str, Any]) -> Listing:
 
 
 def _per_parent(found: dict[str, Any]) -> PerParent:
-    return PerParent(found["entity"], found["path"], found["field"], tuple(found.get("unchangedBy", ())))
+    return PerParent(
+        found["entity"], found["path"], found["field"], tuple(found.get("unchangedBy", ())), found.get("embedded")
+    )
 
 
 def _column(field: dict[str, Any], elements: dict[str, Any], where: str) -> Column:

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 from itertools import islice
+from typing import Any
 
+import msgspec
 import polars as pl
 
 from m3ter_dagster.frames.absence import ID, PARENT
 from m3ter_dagster.frames.raw_rows import raw_elements
 from m3ter_dagster.m3ter.client import Page
 from m3ter_dagster.m3ter.errors import CursorExpired, Refused
-from m3ter_dagster.model.entities import Listing
+from m3ter_dagster.model.entities import Listing, entities
 from m3ter_dagster.reading.collectors import records
 from m3ter_dagster.reading.pages import Pages
 
+EMBEDDED_AT_ONCE = 2_000
+"""About how many records one answer has that has them embedded in their parents."""
 IDS_AT_ONCE = 98
 """How many records are asked for in one request, with two more that are known to be there."""
 PARENTS_AT_ONCE = 200
+FEW_PARENTS = 2
+"""So many are asked for their lists at once: asking for them first would take as many requests."""
 TRIES = 4
 """How often a filter by ids is tried, each time with other records that are known to be there."""
 SIZES = (1.0, 0.97, 0.89, 0.83)
@@ -29,12 +36,13 @@ SIZES = (1.0, 0.97, 0.89, 0.83)
 class Asking:
     """Asks for records of one list. What is not found and not `unconfirmed` is gone.
 
-    A record that is listed with others of one parent is looked for in that parent's list. Any other is asked for by
-    the list's filter by ids, which is believed only if the answer has what is known to be there, and nothing else;
-    where it is not, each record is asked for by itself.
+    Records are asked for by the list's filter by ids, which is believed only if the answer has what is known to be
+    there, and nothing else; where it is not, each is asked for by itself. A record that is listed with others of one
+    parent is looked for in that parent's list, unless the parent is gone or embeds its records, and not this one.
     """
 
-    def __init__(self, listing: Listing, pages: Pages) -> None:
+    def __init__(self, listing: Listing, pages: Pages, recorded: Callable[[], pl.LazyFrame]) -> None:
+        """`recorded` gives what has been read so far, as `absence.RECORDS`."""
         self.requests = 0
         self.unconfirmed: set[str] = set()
         self.doubts: dict[str, None] = {}
@@ -42,12 +50,17 @@ class Asking:
         """Parents whose list came in one answer, so that what is not in it is not there."""
         self._listing = listing
         self._pages = pages
+        self._recorded = recorded
         self._known: list[str] = []
+        self._known_parents: list[str] = []
         self._is_repeated = True
 
-    def know(self, ids: Sequence[str]) -> None:
+    def know(self, page: Page) -> None:
         """These records are there, as far as is known."""
-        self._known = list(ids)
+        per_parent = self._listing.per_parent
+        found = records(page.rows, per_parent.field if per_parent else "")
+        self._known = [record.id for record in found if isinstance(record.id, str)]
+        self._known_parents = [record.parent for record in found if isinstance(record.parent, str)]
 
     def find(self, asked: pl.DataFrame) -> Iterator[Page]:
         """Of the records in the columns `ID` and `PARENT`, those that are there."""
@@ -69,6 +82,8 @@ class Asking:
         self.doubt(orphans, "it is not known to what they belong")
         groups = asked.drop_nulls(PARENT).group_by(PARENT, maintain_order=True).agg(ID).iter_rows()
         by_parent = {parent: set(ids) for parent, ids in groups if parent not in self.whole_parents}
+        if len(by_parent) > FEW_PARENTS:
+            self._leave_out_what_is_gone(by_parent)
         while some := dict(islice(by_parent.items(), PARENTS_AT_ONCE)):
             for parent in some:
                 del by_parent[parent]
@@ -86,10 +101,45 @@ class Asking:
                 if not (some := {parent: ids for parent, ids in long.items() if ids}):
                     break
 
+    def _leave_out_what_is_gone(self, by_parent: dict[str, set[str]]) -> None:
+        """Take away the parents that are gone, and those that embed all their records but the ones asked for."""
+        per_parent = self._listing.per_parent
+        if not per_parent or not per_parent.embedded:
+            return
+        listing = replace(entities()[per_parent.entity].listing, parameters=())
+        decoder = _embedding(per_parent.embedded)
+        for some in self._embedded_at_once(list(by_parent)):
+            pages = self._filtered(listing, self._known_parents, list(some))
+            if pages is None:
+                return
+            try:
+                there = {one.id: one.embedded for page in pages for one in decoder.decode(page.rows)}
+            except msgspec.MsgspecError:  # embedded in another way than documented
+                return
+            for parent, known in some.items():
+                embedded = None if there.get(parent) is None else {one.id for one in there[parent] or ()}
+                is_gone = parent not in there
+                if is_gone or (embedded is not None and known <= embedded and embedded.isdisjoint(by_parent[parent])):
+                    del by_parent[parent]
+
+    def _embedded_at_once(self, parents: Sequence[str]) -> Iterator[dict[str, set[str]]]:
+        """The parents with those of their records that were read, some at a time."""
+        some, size = dict[str, set[str]](), 0
+        for start in range(0, len(parents), IDS_AT_ONCE):
+            batch = parents[start : start + IDS_AT_ONCE]
+            known = recorded_of(self._recorded(), batch)
+            for parent in batch:
+                if some and (len(some) == IDS_AT_ONCE or size + len(known[parent]) > EMBEDDED_AT_ONCE):
+                    yield some
+                    some, size = {}, 0
+                some[parent] = known[parent]
+                size += len(known[parent])
+        yield some
+
     def _of_ids(self, ids: Sequence[str]) -> Iterator[Page]:
         for start in range(0, len(ids), IDS_AT_ONCE):
             batch = ids[start : start + IDS_AT_ONCE]
-            pages = self._filtered(batch)
+            pages = self._filtered(self._listing, self._known, batch)
             if pages is not None:
                 yield from pages
                 continue
@@ -102,15 +152,15 @@ class Asking:
                     self.doubt([*batch[number:], *ids[start + IDS_AT_ONCE :]], str(refusal))
                     return
 
-    def _filtered(self, ids: Sequence[str]) -> list[Page] | None:
-        """Those of the records that the filter finds; None if it cannot be believed."""
-        if not self._listing.id_filter or not self._known:
+    def _filtered(self, listing: Listing, known_ids: Sequence[str], ids: Sequence[str]) -> list[Page] | None:
+        """Those of the records that the list's filter finds; None if it cannot be believed."""
+        if not listing.id_filter or not known_ids:
             return None
         for _ in range(TRIES):
-            known = [random.choice(self._known) for _ in range(2)]
-            listing = self._listing.of_ids([known[0], *ids, known[1]], is_repeated=self._is_repeated)
+            known = [random.choice(known_ids) for _ in range(2)]
+            filtered = listing.of_ids([known[0], *ids, known[1]], is_repeated=self._is_repeated)
             try:
-                pages = list(islice(self._pages.newest(listing), 3))
+                pages = list(islice(self._pages.newest(filtered), 3))
             except (Refused, CursorExpired):
                 pages = []
             self.requests += max(1, len(pages))
@@ -123,6 +173,23 @@ class Asking:
 
 def sized(listing: Listing, size: float) -> Listing:
     return replace(listing, page_size=max(1, round(listing.page_size * size)))
+
+
+def recorded_of(recorded: pl.LazyFrame, parents: Sequence[str]) -> dict[str, set[str]]:
+    """The ids of the records of these parents."""
+    found = recorded.filter(pl.col(PARENT).is_in(list(parents))).group_by(PARENT).agg(ID).collect(engine="streaming")
+    return {**{parent: set() for parent in parents}, **{parent: set(ids) for parent, ids in found.iter_rows()}}
+
+
+class _Embedded(msgspec.Struct):
+    id: object = None
+
+
+@cache
+def _embedding(field: str) -> msgspec.json.Decoder[Any]:
+    fields: list[Any] = [("id", object, None), ("embedded", list[_Embedded] | None, None)]
+    record: Any = msgspec.defstruct("Parent", fields, rename={"embedded": field})
+    return msgspec.json.Decoder(list.__class_getitem__(record))
 
 
 def ids_of(page: Page) -> list[str]:

@@ -16,7 +16,7 @@ from m3ter_dagster.frames.schema import SchemaBreached
 from m3ter_dagster.m3ter.client import Page
 from m3ter_dagster.m3ter.errors import CursorExpired, Refused
 from m3ter_dagster.model.entities import Listing
-from m3ter_dagster.reading.asking import PARENTS_AT_ONCE, SIZES, Asking, ids_of, only, sized
+from m3ter_dagster.reading.asking import PARENTS_AT_ONCE, SIZES, Asking, ids_of, only, recorded_of, sized
 from m3ter_dagster.reading.collectors import records
 from m3ter_dagster.reading.pages import Pages
 from m3ter_dagster.reading.reading import Completeness
@@ -52,7 +52,7 @@ class Completing:
         self._recorded = recorded
         self._find_earlier = earlier
         self._two_passes = two_passes
-        self._asking = Asking(listing, pages)
+        self._asking = Asking(listing, pages, recorded)
         self._first: Sequence[str] = ()
         self._is_long = False
         self._long_parents: dict[str, None] = {}
@@ -92,7 +92,7 @@ class Completing:
         if page.parent is None:
             if not self._first:
                 self._first, self._is_long = ids_of(page), not page.is_last
-                self._asking.know(self._first)
+                self._asking.know(page)
         elif not page.is_last:
             self._long_parents[page.parent] = None
         elif page.parent not in self._long_parents:
@@ -166,19 +166,18 @@ class Completing:
             long = [one for one in long if one in new]
         for start in range(0, len(long), PARENTS_AT_ONCE):
             some = long[start : start + PARENTS_AT_ONCE]
-            read = self._recorded().filter(pl.col(PARENT).is_in(some)).group_by(PARENT).agg(ID).collect()
-            known = {parent: set(ids) for parent, ids in read.iter_rows()}
+            known = recorded_of(self._recorded(), some)
             for size in SIZES[1:]:
                 seen = {parent: set[str]() for parent in some}
                 for page in self._pages.side_by_side(sized(self._listing, size), some, gone=[]):
                     self._asking.requests += 1
                     assert page.parent
-                    there, before = set(ids_of(page)), known.setdefault(page.parent, set())
+                    there, before = set(ids_of(page)), known[page.parent]
                     yield from only(page, there - before)
                     self._recovered += len(there - before)
                     before |= there
                     seen[page.parent] |= there
-                some = [parent for parent in some if known.get(parent, set()) - seen[parent]]
+                some = [parent for parent in some if known[parent] - seen[parent]]
                 known = seen
                 if not some:
                     break
