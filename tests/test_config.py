@@ -351,7 +351,7 @@ WRONG = [
     ("00Z\n", "00Z\n  - [a]\n", 13, "schedule number 2 is a list; write keys and values"),
     ("00Z\n", "00Z\ndefaultDestinations: [s3]\n", 13, "defaultDestinations names the destination 's3'; known are arch"),
     ("00Z\n", "00Z\ndefaultDestinations: []\n", 13, "has an empty list as defaultDestinations"),
-    ("00Z\n", "00Z\nschedule: []\n", 13, "the file has the unknown key 'schedule'; known are defaultDestinations, d"),
+    ("00Z\n", "00Z\nschedule: []\n", 13, "the file has the unknown key 'schedule'; known are completeness, d"),
     ("00Z\n", "00Z\ndestinations: []\n", 13, "the file gives 'destinations' a second time; the first is on line 1"),
     (SCHEDULE, "schedules: nightly\n", 6, "the file has the value 'nightly' as schedules; write a list of schedules"),
     (SCHEDULE, "schedules:\n  nightly: {}\n", 6, "the file has a mapping as schedules; write a list of schedules"),

@@ -25,7 +25,7 @@ from m3ter_dagster.config.fields import (
 )
 from m3ter_dagster.config.names import USAGE, name_mistakes
 from m3ter_dagster.config.notifications import Notifications, Owner
-from m3ter_dagster.config.schedules import ExportSchedule
+from m3ter_dagster.config.schedules import Completeness, ExportSchedule, completeness_field
 from m3ter_dagster.config.usage import UsageSchedule
 
 
@@ -112,12 +112,18 @@ class Exports(FileModel):
         description="For people who open files in a spreadsheet: texts that it would take for a formula (= + - @ at "
         "the start) get a ' in front. The files then no longer hold exactly what m3ter sent.",
     )
+    completeness: Completeness | None = completeness_field("Left out: previous.")
     previews: TrueOrFalse = Field(
         default=False,
         description="Shows the first rows of each delivered file in Dagster, which keeps them in its database: those "
         "columns that are not personal (m3ter:personal in schemas/).",
     )
     notifications: Notifications | None = Field(default=None, description="Whom to tell about exports.")
+
+    def two_passes(self, schedule: ExportSchedule | None) -> bool | None:
+        """Whether lists are read twice. None: where there is no previous export; False: not even there."""
+        chosen = (schedule.completeness if schedule else None) or self.completeness
+        return {"twoPasses": True, "onePass": False}.get(chosen or "")
 
     def destination(self, code: str) -> Destination:
         return next(destination for destination in self.destinations if destination.code == code)

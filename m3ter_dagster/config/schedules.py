@@ -85,6 +85,21 @@ EntityNames = Annotated[
 ]
 
 
+Completeness = Literal["previous", "twoPasses", "onePass"]
+
+
+def completeness_field(otherwise: str) -> Any:
+    """How it is proven that nothing is missing."""
+    return rule(
+        "write previous, twoPasses or onePass",
+        default=None,
+        description="How it is proven that nothing is missing although rows are deleted while lists are read. "
+        "previous: rows of the previous export that are missing are asked for, and where there is none every list of "
+        "more than a page is read twice. twoPasses: always twice. onePass: never, not even the first time. "
+        f"{otherwise}",
+    )
+
+
 _FULL_EVERY = 7
 
 
@@ -110,13 +125,7 @@ class ExportSchedule(ScheduleFields):
         "have given.",
     )
 
-    completeness: Literal["twoPasses", "onePass"] | None = rule(
-        "write twoPasses or onePass, or leave it out",
-        default=None,
-        description="How it is proven that nothing is missing although rows are deleted while lists are read. Left "
-        "out: rows of the previous export that are missing are asked for, and where there is none every list of more "
-        "than a page is read twice. twoPasses: always twice. onePass: never, not even the first time.",
-    )
+    completeness: Completeness | None = completeness_field("Left out: as the file says for all exports.")
     deleted_rows: Literal["INCLUDE", "OMIT"] = rule(
         "write INCLUDE or OMIT",
         default="INCLUDE",
@@ -130,10 +139,6 @@ class ExportSchedule(ScheduleFields):
     @property
     def asset_names(self) -> tuple[str, ...]:
         return self.operational_data_types
-
-    @property
-    def two_passes(self) -> bool | None:
-        return {"twoPasses": True, "onePass": False}.get(self.completeness or "")
 
     @property
     def kept_deleted(self) -> timedelta | None:

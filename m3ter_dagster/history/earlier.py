@@ -55,7 +55,6 @@ def past_of(
             name: _previous(entities()[name], one, destinations, folder) for name, one in previous.items() if one
         },
         reused=_reused(schedule, delivered, destinations) if schedule else {},
-        two_passes=schedule.two_passes if schedule else None,
         keep_deleted=schedule.kept_deleted if schedule else None,
     )
 

@@ -3,6 +3,7 @@
 import json
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -97,7 +98,8 @@ class ExportIOManager(dg.ConfigurableIOManager):
         code = self._run.tags.get(SCHEDULE_TAG)
         schedule = next((one for one in self.exports.schedules if one.code == code), None)
         operational = schedule if isinstance(schedule, ExportSchedule) else None
-        return past_of(self._instance, self._export(), operational, self._destinations, Path(self._folder.name))
+        past = past_of(self._instance, self._export(), operational, self._destinations, Path(self._folder.name))
+        return replace(past, two_passes=self.exports.two_passes(operational))
 
     def _deliver(self, read: Read) -> dict[str, Any]:
         export, table = self._export(), read.table
