@@ -167,12 +167,26 @@ def test_a_reference_to_nothing_is_named_and_the_run_succeeds(use: Use, instance
     found = found_in(instance, run)["contract.foreign_keys"]
     assert run.is_success
     assert (found.passed, found.severity) == (False, dg.AssetCheckSeverity.WARN)
-    assert found.description == "accountId: 2 rows refer to 1 of account not there."
+    assert found.description == "accountId: 2 rows refer to 1 of account not there; m3ter has none of them either."
     assert key_of(found, "accountId")["references"] == 3
     assert table(found, "first rows") == [
         {"row id": "contract-2", "column": "accountId", "refers to": NOBODY},
         {"row id": "contract-3", "column": "accountId", "refers to": NOBODY},
     ]
+
+
+def test_a_reference_to_what_m3ter_has_and_its_list_has_not_is_told_apart(
+    use: Use, instance: dg.DagsterInstance
+) -> None:
+    api = use([contract(1, "a"), contract(2, NOBODY)])
+
+    def before_answer(path: str, query: str) -> None:  # noqa: ARG001
+        if path == "/accounts/a":
+            api.records.insert("account", {"id": "a", "name": "A", **OLD})
+
+    api.before_answer = before_answer
+    found = found_in(instance, export(instance, "account", "contract"))["contract.foreign_keys"]
+    assert found.description == "accountId: 2 rows refer to 2 of account not there; m3ter has 1 of them (a)."
 
 
 @pytest.mark.parametrize("field", ["dtCreated", "dtLastModified"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from m3ter_dagster.frames.bill_totals import LEAST_TOLERANCE, compare_totals
-from m3ter_dagster.frames.references import Dangling, ExportedRows, Reference, dangling, references_of
+from m3ter_dagster.frames.references import SHOWN_ROWS, Dangling, ExportedRows, Reference, dangling, references_of
 from m3ter_dagster.frames.schema import there
 from m3ter_dagster.history import captions
 from m3ter_dagster.history.progress import CHECKED
@@ -24,6 +24,8 @@ _NOT_CHECKED = "not checked: "
 
 FindRows = Callable[[str], ExportedRows | None]
 """Returns the rows of an entity in this export by its name, or None if the export does not have it."""
+AskFor = Callable[[str, Sequence[str]], Collection[str] | None]
+"""Returns which records of an entity m3ter has, by its name and their ids, or None if it cannot be asked now."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +35,12 @@ class Outcome:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
-def foreign_keys_outcome(entity: Entity, find: FindRows) -> Outcome:
+def foreign_keys_outcome(entity: Entity, find: FindRows, ask_for: AskFor) -> Outcome:
     """All foreign keys of an entity, each with a line of its own in the check's table."""
     children = find(entity.name)
     if children is None:
         return _absent(entity.name)
-    keys = [_look_at(one, entity, children, find) for one in references_of(entity)]
+    keys = [_look_at(one, entity, children, find, ask_for) for one in references_of(entity)]
     found = {key.column: key.found for key in keys if key.found}
     failures = [key.result for key in keys if not key.passed]
     metadata: dict[str, Any] = {"foreign keys": captions.table(_KEY_COLUMNS, (key.line() for key in keys))}
@@ -69,7 +71,9 @@ class _ForeignKey:
         return dict(zip(_KEY_COLUMNS, values, strict=True))
 
 
-def _look_at(reference: Reference, entity: Entity, children: ExportedRows, find: FindRows) -> _ForeignKey:
+def _look_at(
+    reference: Reference, entity: Entity, children: ExportedRows, find: FindRows, ask_for: AskFor
+) -> _ForeignKey:
     """A key whose parents cannot be read is no reason to leave the others unseen."""
     column, to = reference.column, reference.to
     if not reference.is_exported:
@@ -83,6 +87,9 @@ def _look_at(reference: Reference, entity: Entity, children: ExportedRows, find:
     except Exception as error:
         return _ForeignKey(column, to, False, f"{column} could not be checked: {_said(error)}")
     lost = f"{column}: {_count(found.rows, 'row')} refer to {found.parents:,} of {to} not there"
+    if found.rows and (has := ask_for(to, found.keys)) is not None:
+        of_them = "them" if found.parents == len(found.keys) else f"the first {len(found.keys):,} of them"
+        lost += f"; m3ter has {f'{len(has):,}' if has else 'none'} of {of_them}{_named(has) if has else ' either'}"
     return _ForeignKey(column, to, not found.rows, lost if found.rows else "passed", found)
 
 
@@ -105,6 +112,10 @@ def bill_total_outcome(find: FindRows, *, bill: str, line_item: str) -> Outcome:
     if found.examples:
         metadata["first bills"] = captions.table(list(found.examples[0]), found.examples)
     return Outcome(not found.wrong, f"{text}{skipped}{_recent(found.recent, 'bill')}.", metadata)
+
+
+def _named(ids: Collection[str]) -> str:
+    return f" ({', '.join(sorted(ids)[:SHOWN_ROWS])})"
 
 
 def error_outcome(error: Exception) -> Outcome:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 import polars as pl
@@ -16,6 +16,7 @@ from m3ter_dagster.frames.times import written_since
 from m3ter_dagster.model.entities import Entity
 
 SHOWN_ROWS = 10
+NAMED_KEYS = 100
 
 _ID, _KEY, _RECENT, _THERE = "row id", "key", "is recent", "is there"
 
@@ -53,14 +54,16 @@ class Dangling:
     """The number of rows that refer to nothing but were written later: what they refer to may be just as new."""
     examples: Sequence[tuple[str, str]]
     """Id and key of the first rows that refer to nothing."""
+    keys: Sequence[str] = field(default=(), compare=False)
+    """The first of those distinct keys."""
 
 
 def references_of(entity: Entity) -> tuple[Reference, ...]:
     """Every foreign key that the document notes, including those to entities that are not exported."""
     to = {key.column: Reference(key.column, key.entity, is_exported=True) for key in entity.foreign_keys}
-    for field in json.loads(entity.table_schema)["fields"]:
-        if "m3ter:references" in field:
-            to[field["name"]] = Reference(field["name"], field["m3ter:references"], is_exported=False)
+    for one in json.loads(entity.table_schema)["fields"]:
+        if "m3ter:references" in one:
+            to[one["name"]] = Reference(one["name"], one["m3ter:references"], is_exported=False)
     return tuple(to[column.name] for column in entity.columns if column.name in to)
 
 
@@ -79,5 +82,6 @@ def dangling(children: pl.LazyFrame, column: str, parents: ExportedRows, *, row_
     recent = pl.col(_RECENT)
     counts = rows.select(rows=(~recent).sum(), parents=pl.col(_KEY).filter(~recent).n_unique(), recent=recent.sum())
     first = rows.filter(~recent).select(_ID, _KEY).sort(_ID).head(SHOWN_ROWS)
-    counted, examples = pl.collect_all([counts, first], engine="streaming")
-    return Dangling(references, **counted.row(0, named=True), examples=examples.rows())
+    distinct = rows.filter(~recent).select(pl.col(_KEY).unique().sort().head(NAMED_KEYS))
+    counted, examples, keys = pl.collect_all([counts, first, distinct], engine="streaming")
+    return Dangling(references, **counted.row(0, named=True), examples=examples.rows(), keys=keys[_KEY].to_list())

@@ -25,6 +25,10 @@ SHORT = 100
 """Of how many pages a list is read a third time although the second found nothing that had fallen out."""
 
 
+_JOINED = 256
+"""How many pages' hashes are kept by themselves before they become one column, which is smaller."""
+
+
 class Completing:
     """Reads one list to its end, and then whatever is needed so that nothing of it is missing.
 
@@ -75,6 +79,11 @@ class Completing:
             why="; ".join(doubts) or self._proof,
         )
 
+    @property
+    def progress(self) -> str:
+        requests = self._asking.requests
+        return f", {requests:,} more requests to prove that nothing is missing" if requests else ""
+
     def read(self, pages: Iterable[Page]) -> Iterator[Page]:
         """These pages, and then the records that are missing in them."""
         for page in pages:
@@ -90,8 +99,9 @@ class Completing:
     def _note(self, page: Page) -> None:
         """Remember what did not come in one answer."""
         if page.parent is None:
+            self._is_long = self._is_long or not page.is_last
             if not self._first:
-                self._first, self._is_long = ids_of(page), not page.is_last
+                self._first = ids_of(page)
                 self._asking.know(page)
         elif not page.is_last:
             self._long_parents[page.parent] = None
@@ -167,22 +177,23 @@ class Completing:
         for start in range(0, len(long), PARENTS_AT_ONCE):
             some = long[start : start + PARENTS_AT_ONCE]
             known = recorded_of(self._recorded(), some)
+            last = {parent: set(ids) for parent, ids in known.items()}
             for size in SIZES[1:]:
                 seen = {parent: set[str]() for parent in some}
                 for page in self._pages.side_by_side(sized(self._listing, size), some, gone=[]):
                     self._asking.requests += 1
                     assert page.parent
-                    there, before = set(ids_of(page)), known[page.parent]
-                    yield from only(page, there - before)
-                    self._recovered += len(there - before)
-                    before |= there
+                    there = set(ids_of(page))
+                    yield from only(page, there - known[page.parent])
+                    self._recovered += len(there - known[page.parent])
+                    known[page.parent] |= there
                     seen[page.parent] |= there
-                some = [parent for parent in some if known[parent] - seen[parent]]
-                known = seen
+                some, last = [parent for parent in some if last[parent] - seen[parent]], seen
                 if not some:
                     break
             if some:
-                self._doubts.append(f"records of {len(some):,} {self._listing.parent} were deleted each time")
+                parent = (self._listing.parent or "").replace("_", " ")
+                self._doubts.append(f"{len(some):,} {parent} records had some deleted each time they were read")
         self._proof = f"{self._proof}, or was read again until nothing was missing"
 
 
@@ -199,8 +210,9 @@ class _Again:
         self._old = old
         self._new: set[str] = set()
         self._has_known = False
-        self._seen: list[pl.Series] = []
-        self._versions: list[pl.Series] = []
+        self._seen: list[pl.Series] = [pl.Series(HASH, dtype=pl.UInt64)]
+        self._seen_last: list[pl.Series] = []
+        self._versions = 0
 
     def unknown(self, page: Page) -> Iterator[Page]:
         """The page with only those records that no pass before had."""
@@ -208,8 +220,7 @@ class _Again:
         found = recorded_in(page.rows)
         ids = found[ID]
         known = hold(self._known, ids)
-        self._seen.append(found[HASH])
-        self._versions.append(found.select(_versions()).to_series())
+        self._see(found)
         new = set(ids.filter(~known)) - self._new
         self._new |= new
         if new:
@@ -219,12 +230,19 @@ class _Again:
         self._has_known = self._has_known or known.any()
         self.is_over = self._old is not None and hold(self._old, ids).all()
 
+    def _see(self, found: pl.DataFrame) -> None:
+        self._versions += found.select(_versions()).item()
+        self._seen_last.append(found[HASH])
+        if len(self._seen_last) == _JOINED:
+            self._seen.append(pl.concat(self._seen_last))
+            self._seen_last = []
+
     def seen(self) -> pl.LazyFrame:
-        return pl.LazyFrame({HASH: pl.concat(self._seen)}, schema={HASH: pl.UInt64})
+        return pl.LazyFrame({HASH: pl.concat([*self._seen, *self._seen_last])}, schema={HASH: pl.UInt64})
 
     def proof(self, before: pl.LazyFrame) -> str:
         """What it proves if everything from before is still there."""
-        if pl.concat(self._versions).sum() == before.select(_versions().sum()).collect(engine="streaming").item():
+        if self._versions == before.select(_versions()).collect(engine="streaming").item():
             return "the last two passes had the same records in the same versions: a consistent snapshot"
         return "all that one pass read was still there in the next"
 
@@ -252,5 +270,5 @@ class Recorded:
 
 
 def _versions() -> pl.Expr:
-    """A number for each record in its version, small enough to be added up."""
-    return pl.struct(ID, VERSION).hash() % (1 << 32)
+    """One number for all records in their versions, whatever their order."""
+    return (pl.struct(ID, VERSION).hash() % (1 << 32)).sum()

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -51,6 +52,7 @@ class OrganizationReader:
         self._readings: dict[str, Future[Reading]] = {}
         self._collected: dict[tuple[Listing, type[Collector]], Future[Any]] = {}
         self._spools: dict[str, Spool] = {}
+        self._completings: dict[str, Completing] = {}
         self._past: Past | None = None
         self._numbers = itertools.count(1)
 
@@ -95,7 +97,8 @@ class OrganizationReader:
                 future.exception(timeout=every)
             except TimeoutError:
                 spool = self._spools.get(entity.name)
-                waiting(f"{spool.rows:,} rows in {spool.requests:,} requests so far" if spool else "not started")
+                more = self._completings[entity.name].progress if entity.name in self._completings else ""
+                waiting(f"{spool.rows:,} rows in {spool.requests:,} requests so far{more}" if spool else "not started")
         if future.exception():
             del self._readings[entity.name]
             self._forget_ids_for(entity.listing)
@@ -117,6 +120,10 @@ class OrganizationReader:
         """The entity's Reading if it is whole by now; starts no reading."""
         future = self._readings.get(entity.name)
         return future.result() if future and future.done() and not future.exception() else None
+
+    def has(self, listing: Listing, ids: Iterable[str]) -> list[str]:
+        """Which of the records m3ter has, each asked for by itself. M3terError: it does not say."""
+        return [one for one in ids if self._pages.exists(listing, one)]
 
     def close(self) -> None:
         """End all reading; returns when no thread is working any more."""
@@ -183,7 +190,7 @@ class OrganizationReader:
                         spool.add_rows(rows)
                 pages = long.pages() if long else self._pages_of(listing, ids)
                 recorded = _recorded(spools)
-                completing = self._completing(listing, recorded)
+                completing = self._completing(listing, wanted, recorded)
                 takers = [*collectors.values(), *spools, *([recorded] if isinstance(recorded, Recorded) else [])]
                 for page in completing.read(pages) if completing else pages:
                     for taker in takers:
@@ -196,17 +203,14 @@ class OrganizationReader:
                 if not isinstance(error, CursorExpired | ReadAnew) or restarts > self._limits.restarts:
                     raise
 
-    def _completing(self, listing: Listing, recorded: Spool | Recorded) -> Completing | None:
+    def _completing(self, listing: Listing, wanted: _Wanted, recorded: Spool | Recorded) -> Completing | None:
         past = self._past
         if past is None:
             return None
-        return Completing(
-            listing,
-            self._pages,
-            recorded.records,
-            lambda: past.records(listing),
-            two_passes=past.two_passes,
-        )
+        find_earlier = partial(past.records, listing)
+        found = Completing(listing, self._pages, recorded.records, find_earlier, two_passes=past.two_passes)
+        self._completings |= {entity.name: found for entity in wanted.readings}
+        return found
 
     def _settle(
         self,

@@ -3,7 +3,7 @@
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Set
+from collections.abc import Callable, Collection, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from pydantic import PrivateAttr
 from m3ter_dagster.config import Settings, UsageSelection
 from m3ter_dagster.config.usage import USAGE_ASSETS
 from m3ter_dagster.m3ter.client import open_client
+from m3ter_dagster.m3ter.errors import M3terError
 from m3ter_dagster.model.entities import Entity, entities
 from m3ter_dagster.model.time_periods import Window
 from m3ter_dagster.reading.past import Past
@@ -68,6 +69,14 @@ class Organization(dg.ConfigurableResource):
         """The entity as this process has read it for an export, and not only to compare; starts no reading."""
         session = self._session
         return session.reader.already_read(entity) if session and entity.name in session.steps else None
+
+    def has(self, name: str, ids: Sequence[str]) -> Collection[str] | None:
+        """Which records of an entity m3ter has; None if this process has not read from it, or it does not say."""
+        session = self._session
+        try:
+            return session.reader.has(entities()[name].listing, ids) if session else None
+        except M3terError:
+            return None
 
     def measure(
         self, asset: str, selection: UsageSelection, window: Window, *, steps: Set[str], tell: Callable[[str], None]
