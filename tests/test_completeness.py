@@ -237,3 +237,35 @@ def test_what_cannot_be_confirmed_is_not_deleted_and_asked_for_again_next_time(
         )
         world.api.refused = set()
         assert deleted(world.export()).keys() == {"old-299"}
+
+
+def test_of_the_rows_that_are_new_since_the_previous_export_none_falls_out(tmp_path: Path) -> None:
+    world = World(tmp_path, rows=1_000, rate=0)
+    world.export()
+    for _ in range(450):
+        world.products.insert()
+    lose_one(world)
+    second = world.export()
+    assert second.completeness
+    assert_nothing_lost(second, world)
+    assert (second.completeness.recovered, second.completeness.is_proven) == (1, True)
+
+
+def test_a_list_is_read_until_all_of_one_pass_is_still_there_in_the_next(tmp_path: Path) -> None:
+    world = World(tmp_path, rows=1_000)
+    pages = iter(range(1_000))
+    world.products.change_of = lambda products: products.delete(0) if next(pages) == 3 else None
+    reading = world.export()
+    assert reading.completeness
+    assert (reading.completeness.passes, reading.completeness.is_proven) == (3, True)
+    assert_nothing_lost(reading, world)
+
+
+def test_a_list_that_is_torn_in_each_pass_is_not_proven(tmp_path: Path) -> None:
+    world = World(tmp_path, rows=1_000)
+    pages = iter(range(1_000))
+    world.products.change_of = lambda products: products.delete(0) if next(pages) % 5 == 3 else None
+    reading = world.export()
+    assert reading.completeness
+    assert not reading.completeness.is_proven
+    assert_nothing_lost(reading, world)
