@@ -195,15 +195,15 @@ def lose_one(world: World) -> None:
 
 @pytest.mark.parametrize("understood", ["repeated", "commas", "any", "ignored"])
 def test_a_filter_by_ids_is_believed_only_if_it_gives_what_was_asked_for(tmp_path: Path, understood: str) -> None:
-    world = World(tmp_path, rows=1_000, rate=0)
+    world = World(tmp_path, rows=500, rate=0)
     world.export()
     world.api.filters_by = understood
-    for place in (900, 500, 3):
+    for place in (400, 300, 3):
         world.products.delete(place)
     fallen_out = world.products.records[200]["id"]
     lose_one(world)
     second = world.export()
-    assert deleted(second).keys() == {"old-99", "old-499", "old-996"}
+    assert deleted(second).keys() == {"old-99", "old-199", "old-496"}
     assert second.completeness
     singles = [one for one in world.api.asked if isinstance(one, str)]
     if understood == "ignored":

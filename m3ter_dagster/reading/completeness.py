@@ -208,7 +208,6 @@ class _Again:
         self.pages = 0
         self._known = known
         self._old = old
-        self._new: set[str] = set()
         self._has_known = False
         self._seen: list[pl.Series] = [pl.Series(HASH, dtype=pl.UInt64)]
         self._seen_last: list[pl.Series] = []
@@ -221,9 +220,7 @@ class _Again:
         ids = found[ID]
         known = hold(self._known, ids)
         self._see(found)
-        new = set(ids.filter(~known)) - self._new
-        self._new |= new
-        if new:
+        if new := set(ids.filter(~known)):
             first_known = 0 if self._has_known else known.arg_true().min()
             self.lost += 0 if first_known is None else len(new & set(ids[first_known:]))
             yield from only(page, new)
