@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import random
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,10 +22,10 @@ from m3ter_dagster.m3ter.limits import Limits
 from m3ter_dagster.m3ter.token import Credentials
 from m3ter_dagster.model.entities import entities
 from m3ter_dagster.reading.pages import ReaderLimits
-from m3ter_dagster.reading.past import Past, Previous
+from m3ter_dagster.reading.past import NoPast, Past, Previous
 from m3ter_dagster.reading.reader import OrganizationReader
 from m3ter_dagster.reading.reading import EntityUnreadable, Reading
-from m3ter_sandbox import SandboxApi
+from m3ter_sandbox import SandboxApi, list_routes
 
 Record = dict[str, Any]
 ITEMS, BILL, PLANS, ACCOUNT, PRICING, BANDS = (
@@ -51,6 +53,14 @@ class Organization:
             past = Past(self._previous if knows else {}, keep_deleted=timedelta(days=90))
             reader.start([entities()[name] for name in names], past=past)
             return {name: self._kept(reader.read(entities()[name], waiting=lambda _: None), folder) for name in names}
+
+    def lose_keys(self, name: str) -> None:
+        """The file of keys of the last export is no longer in its bucket."""
+
+        def fetch() -> Any:
+            raise NoPast("there is no such object")
+
+        self._previous[name] = replace(self._previous[name], fetch_keys=fetch)
 
     def asked(self, path: str) -> list[str]:
         """The queries of requests for this path, below the Organization's."""
@@ -186,6 +196,52 @@ def test_many_bills_are_asked_at_once_for_the_line_items_that_they_still_have(se
     assert len(of_bills) == (1 if embeds else 32)
 
 
+def test_bills_that_embed_only_some_of_their_line_items_are_asked_for_all(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedded = list_routes.bill_content
+
+    def cut(row: Any, asked: Any, line_items: Any) -> bytes:
+        bill = json.loads(embedded(row, asked, line_items))
+        return json.dumps({**bill, "lineItems": bill["lineItems"][:5]} if "lineItems" in bill else bill).encode()
+
+    monkeypatch.setattr(list_routes, "bill_content", cut)
+    organization = serve(billing(10, 45))
+    organization.export(ITEMS)
+    for bill in range(5):
+        organization.api.records.delete(ITEMS, f"i{bill}-44")
+    there = organization.api.records.of(ITEMS).rows
+    fallen_out = there[100].id
+    delete_while(organization, "/lineitems", 2, ITEMS, there[0].id)
+    reading = organization.export(ITEMS)[ITEMS]
+    assert fallen_out in ids(reading)
+    assert {f"i{bill}-44" for bill in range(5)} <= deleted(reading)
+    assert reading.completeness
+    assert reading.completeness.is_proven
+
+
+def test_a_line_item_that_falls_out_of_its_bill_too_is_looked_for_again(serve: Serve) -> None:
+    organization = serve(billing(3, 200))
+    organization.export(ITEMS)
+    there = organization.api.records.of(ITEMS).rows
+    fallen_out = there[300].id
+    asked = Counter[str]()
+
+    def before_answer(path: str, query: str) -> None:  # noqa: ARG001
+        asked[path] += 1
+        if (path, asked[path]) == ("/lineitems", 4):
+            organization.api.records.delete(ITEMS, there[0].id)
+        if (path, asked[path]) == ("/bills/b1/lineitems", 2):
+            # There it stood at the head of the second page, after the row that was deleted.
+            for row in there[200:202]:
+                organization.api.records.delete(ITEMS, row.id)
+
+    organization.api.before_answer = before_answer
+    reading = organization.export(ITEMS)[ITEMS]
+    assert fallen_out in ids(reading)
+    assert fallen_out not in deleted(reading)
+
+
 def test_line_items_read_bill_by_bill_are_looked_for_only_where_their_list_is_long(serve: Serve) -> None:
     organization = serve(billing(6, 150))
     organization.limits = BY_PARENT
@@ -251,6 +307,22 @@ def test_bands_are_deleted_with_their_pricing_and_from_it(serve: Serve) -> None:
     assert deleted(readings[PRICING]) == {"pr1"}
     assert deleted(readings[BANDS]) == {"1a", "1b", "2a"}
     assert set(ids(readings[BANDS])) == {"0a", "0b", "2b", "2c"}
+
+
+def test_what_is_deleted_stays_so_where_the_next_export_cannot_ask(serve: Serve) -> None:
+    def pricing(number: int, *bands: str) -> Record:
+        return record(f"pr{number}", number, pricingBands=[{"id": band, "unitPrice": 1} for band in bands])
+
+    organization = serve([(PRICING, pricing(number, f"{number}a", f"{number}b")) for number in range(3)])
+    organization.export(PRICING, BANDS)
+    organization.api.records.delete(PRICING, "pr1")
+    organization.export(PRICING, BANDS)
+    organization.lose_keys(PRICING)
+    organization.api.records.delete(PRICING, "pr2")
+    bands = organization.export(PRICING, BANDS)[BANDS]
+    assert deleted(bands) == {"1a", "1b"}
+    assert {"2a", "2b"} <= set(bands.all_keys.collect()["id"])
+    assert deleted(organization.export(PRICING, BANDS)[BANDS]) == {"1a", "1b", "2a", "2b"}
 
 
 def test_line_items_of_bills_that_may_not_be_read_are_not_deleted(serve: Serve) -> None:
