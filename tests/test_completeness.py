@@ -12,6 +12,7 @@ import pytest
 from moving import MovingApi, MovingList, Record, record
 
 from m3ter_dagster.frames.difference import read_keys, write_keys
+from m3ter_dagster.frames.schema import SchemaBreached
 from m3ter_dagster.m3ter.client import M3terClient
 from m3ter_dagster.model.entities import find_entity
 from m3ter_dagster.reading.past import Past, Previous
@@ -151,6 +152,7 @@ def test_each_deletion_stands_in_the_next_export_once_with_its_last_values(tmp_p
     assert deleted(third) == gone
     assert third.deleted
     assert third.deleted.new == 0
+    assert len(world.api.asked) == 5, "what was deleted before is not asked for again"
     assert len(third.all_keys.collect()) == 1_000
 
 
@@ -214,6 +216,15 @@ def test_a_filter_by_ids_is_believed_only_if_it_gives_what_was_asked_for(tmp_pat
         assert singles == []
         assert (second.completeness.is_proven, second.completeness.recovered) == (True, 1)
         assert fallen_out in ids(second)
+
+
+def test_of_rows_that_break_their_schema_nothing_is_asked_for(tmp_path: Path) -> None:
+    world = World(tmp_path, rows=1_000, rate=0)
+    world.export()
+    world.products.records[0]["name"] = 5
+    with pytest.raises(SchemaBreached):
+        world.export()
+    assert len(world.api.asked) == 5
 
 
 @pytest.mark.parametrize("refused", [{"ids", "single"}, {"ids"}])
