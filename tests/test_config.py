@@ -754,7 +754,7 @@ def test_limits_are_read_from_the_environment() -> None:
     assert (found.patience_seconds, found.rate_limit_patience_seconds) == (0.5, 1.5)
     assert (found.connect_timeout_seconds, found.read_timeout_seconds) == (2.5, 3.5)
     usual = load_m3ter_settings(CREDENTIALS)
-    assert (usual.patience_seconds, usual.rate_limit_patience_seconds) == (60, 360)
+    assert (usual.patience_seconds, usual.rate_limit_patience_seconds) == (900, 360)
     assert (usual.connect_timeout_seconds, usual.read_timeout_seconds) == (10, 60)
 
 

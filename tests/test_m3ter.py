@@ -48,8 +48,8 @@ THE_FIRST_PAUSE = 0.75
 """Seconds at most; the next pauses are longer."""
 ROUNDING = 0.005
 UNLIMITED = Limits(requests_per_second=10_000)
-IMPATIENT = replace(UNLIMITED, patience_seconds=0.0, rate_limit_patience_seconds=0.0)
-ONE_PAUSE = replace(UNLIMITED, patience_seconds=THE_FIRST_PAUSE)
+IMPATIENT = replace(UNLIMITED, patience_seconds=0.0, outage_patience_seconds=0.0, rate_limit_patience_seconds=0.0)
+ONE_PAUSE = replace(UNLIMITED, patience_seconds=THE_FIRST_PAUSE, outage_patience_seconds=THE_FIRST_PAUSE)
 
 Serve = Callable[..., ScriptedApi]
 
@@ -305,11 +305,15 @@ def test_a_token_is_asked_for_again_when_the_answer_says_later(serve: Serve) -> 
 
 
 @pytest.mark.parametrize("value", ["21", " 21 ", "9" * 30, "the date"])
-@pytest.mark.parametrize(("status", "patience"), [(503, "patience_seconds"), (429, "rate_limit_patience_seconds")])
+@pytest.mark.parametrize(
+    ("status", "patience"), [(503, "outage_patience_seconds"), (429, "rate_limit_patience_seconds")]
+)
 def test_a_retry_after_beyond_all_patience_is_not_waited_for(
     serve: Serve, status: int, patience: str, value: str
 ) -> None:
-    limits = replace(UNLIMITED, **{"patience_seconds": 25.0, "rate_limit_patience_seconds": 25.0, patience: 20.0})
+    limits = replace(
+        UNLIMITED, **{"outage_patience_seconds": 25.0, "rate_limit_patience_seconds": 25.0, patience: 20.0}
+    )
     retry_after = formatdate(time.time() + 30, usegmt=True) if value == "the date" else value
     api = serve({"/meters": [refusal(status, retry_after=retry_after)]})
     started = time.monotonic()
@@ -788,4 +792,4 @@ def test_the_limits_of_a_client_are_those_of_the_settings() -> None:
         "read_timeout_seconds": 5.0,
     }
     client = open_client(settings.model_copy(update=wanted), stop=threading.Event())
-    assert client.limits == Limits(**wanted)
+    assert client.limits == Limits(**wanted, outage_patience_seconds=2.0)

@@ -68,7 +68,7 @@ class M3terSettings(BaseSettings):
         gt=0,
         le=FASTEST,
     )
-    patience_seconds: Patience = Field(default=60.0, description="how long a failing request is repeated")
+    patience_seconds: Patience = Field(default=900.0, description="how long m3ter may be down")
     rate_limit_patience_seconds: Patience = Field(
         default=360.0, description="how long a request is repeated that m3ter refuses because there were too many"
     )

@@ -116,7 +116,8 @@ def open_client(settings: M3terSettings, *, stop: threading.Event) -> M3terClien
         requests_per_second=settings.requests_per_second,
         connect_timeout_seconds=settings.connect_timeout_seconds,
         read_timeout_seconds=settings.read_timeout_seconds,
-        patience_seconds=settings.patience_seconds,
+        patience_seconds=min(settings.patience_seconds, Limits.patience_seconds),
+        outage_patience_seconds=settings.patience_seconds,
         rate_limit_patience_seconds=settings.rate_limit_patience_seconds,
         job_pause_seconds=settings.job_pause_seconds,
     )

@@ -17,6 +17,7 @@ from urllib3.exceptions import InvalidHeader
 
 from m3ter_dagster.m3ter.errors import CredentialsRefused, Interrupted, Later, Refused, Unavailable, quoted
 from m3ter_dagster.m3ter.limits import Limits, Pace
+from m3ter_dagster.m3ter.outage import Outage
 from m3ter_dagster.m3ter.token import Credentials, Token, token_in
 
 T = TypeVar("T")
@@ -37,6 +38,7 @@ class Http:
         host = self._pool.connection_from_url(self._base_url)
         host.ConnectionCls = paced(host.ConnectionCls, self._pace, self.wait)
         self._stop = stop
+        self._outage = Outage(longest_pause=limits.longest_pause_seconds)
         self._last = threading.local()
         self._token = Token(credentials, self._ask_for_token, renew_before=limits.renew_before_seconds)
 
@@ -95,7 +97,7 @@ class Http:
             return token_in(_body(request, answer))
 
         try:
-            return self._persist(request, ask)
+            return self._persist(request, ask, waits_for_others=False)  # they may be waiting for the token
         except Refused as refusal:
             raise CredentialsRefused(request, status=refusal.status, message=refusal.message) from None
 
@@ -114,7 +116,25 @@ class Http:
         except urllib3.exceptions.HTTPError as error:
             raise Later(_reason(error)) from None
 
-    def _persist(self, request: str, once: Callable[[], T]) -> T:
+    def _persist(self, request: str, once: Callable[[], T], *, waits_for_others: bool = True) -> T:
+        def entered() -> T:
+            """One try. Only an answer of m3ter itself ends an outage; a 429 is one, and a token is none."""
+            moment = self._outage.enter(self.wait) if waits_for_others else time.monotonic()
+            try:
+                answer = once()
+            except Later as later:
+                if later.status in (408, 429):
+                    self._outage.answered()
+                else:
+                    self._outage.failed(moment)
+                raise
+            except Refused:
+                self._outage.answered()
+                raise
+            if waits_for_others:
+                self._outage.answered()
+            return answer
+
         tries = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(Later),
             wait=self._pause,
@@ -123,7 +143,7 @@ class Http:
             before_sleep=self._hold_everyone,
         )
         try:
-            return tries(once)
+            return tries(entered)
         except tenacity.RetryError as error:
             last = error.last_attempt
             raise Unavailable(request, tries=last.attempt_number, reason=str(last.exception())) from None
@@ -135,9 +155,12 @@ class Http:
         return max(_later(state).retry_after or 0.0, backoff(state))
 
     def _is_out_of_patience(self, state: tenacity.RetryCallState) -> bool:
-        is_limited = _later(state).status == 429
-        patience = self._limits.rate_limit_patience_seconds if is_limited else self._limits.patience_seconds
-        return state.idle_for + state.upcoming_sleep > patience
+        if _later(state).status == 429:
+            return state.idle_for + state.upcoming_sleep > self._limits.rate_limit_patience_seconds
+        down = self._outage.seconds
+        if down is not None:
+            return down + state.upcoming_sleep > self._limits.outage_patience_seconds
+        return state.idle_for + state.upcoming_sleep > self._limits.patience_seconds
 
     def _hold_everyone(self, state: tenacity.RetryCallState) -> None:
         """Let all threads pause: a 429 is about the whole Organization."""

@@ -26,7 +26,9 @@ class Limits:
     read_timeout_seconds: float = 60.0
     """The seconds without a single byte after which a request has failed."""
     patience_seconds: float = 60.0
-    """How long the waits between tries of one request may take in total."""
+    """How long the waits between tries of one request may take in total, while m3ter answers others."""
+    outage_patience_seconds: float = 900.0
+    """How long m3ter may be down as a whole, answering nobody."""
     rate_limit_patience_seconds: float = 360.0
     """The total after a 429: m3ter's limit per address is counted over five minutes (guide "Config API Limits")."""
     longest_pause_seconds: float = 15.0
