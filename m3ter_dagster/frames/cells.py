@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -13,6 +14,11 @@ import msgspec
 Value = str | int | float | bool | None
 
 _INT64 = range(-(2**63), 2**63)
+_ANY = msgspec.json.Decoder()
+_FLAT = {
+    "array": msgspec.json.Decoder(list[dict[str, Any]] | None),
+    "object": msgspec.json.Decoder(dict[str, Any] | None),
+}
 
 
 class Unfit(Exception):
@@ -24,38 +30,53 @@ def read_cell(type_: str, raw: bytes) -> Value:
     return None if raw == b"null" else _READERS[type_](raw)
 
 
-def compact_json(type_: str, raws: Sequence[bytes]) -> list[str]:
-    """JSON texts without white space between their parts; keys in their order, numbers with every digit.
+def compact_json(type_: str, raws: Sequence[bytes | msgspec.Raw]) -> list[str | None]:
+    """JSON texts without white space between their parts, None for null; keys in their order, numbers with every digit.
 
     A repeated key or half a surrogate pair reads differently in every reader of the file, so both are refused.
     """
-    opening = b"{" if type_ == "object" else b"["
-    if not all(raw.startswith(opening) for raw in raws):
+    if not raws:
+        return []
+    # All are looked at together, a line each: a compact text holds no line break.
+    lines = b"\n".join(raws)
+    if _holds_white_space(lines, breaks=len(raws) - 1):
+        texts = map(bytes, raws)
+        lines = b"\n".join(msgspec.json.format(one, indent=-1) if _holds_white_space(one) else one for one in texts)
+    cells = lines.decode().split("\n")
+    nulls, opening = cells.count("null"), b"{" if type_ == "object" else b"["
+    if lines.startswith(opening) + lines.count(b"\n" + opening) + nulls != len(cells):
         raise Unfit(f"must be a JSON {type_}")
-    if _holds_white_space(b"".join(raws)):
-        raws = [msgspec.json.format(raw, indent=-1) if _holds_white_space(raw) else raw for raw in raws]
-    if not _are_plainly_sound(b"[" + b",".join(raws) + b"]"):
-        for raw in raws:
-            _check_soundness(raw)
-    return [raw.decode() for raw in raws]
+    if not _are_plainly_sound(type_, lines):
+        for text in lines.split(b"\n"):
+            _check_soundness(text)
+    return [None if cell == "null" else cell for cell in cells] if nulls else [*cells]
 
 
-def _holds_white_space(raw: bytes) -> bool:
-    return b" " in raw or b"\n" in raw or b"\t" in raw or b"\r" in raw
+def _holds_white_space(text: bytes, *, breaks: int = 0) -> bool:
+    """Whether there is any, apart from so many line breaks."""
+    return b" " in text or b"\t" in text or b"\r" in text or text.count(b"\n") > breaks
 
 
-def _are_plainly_sound(texts: bytes) -> bool:
+def _are_plainly_sound(type_: str, lines: bytes) -> bool:
     """A cheap check that can only be wrong in one direction: what it doubts is looked at closely.
 
-    A repeated key is one `":` less once it was read, unless an escaped quote before a colon makes up for it.
+    Behind each key stands `":`, so texts that hold no more of these than keys were read repeat none. Where objects are
+    nested the keys are counted as they are written again, unless an escaped quote before a colon makes up for one.
     """
-    if b"\\u0022" in texts:
-        return False
     try:
-        again = msgspec.json.encode(msgspec.json.decode(texts))
+        values = _FLAT[type_].decode_lines(lines)
+        objects = filter(None, values) if type_ == "object" else chain.from_iterable(filter(None, values))
+        if sum(map(len, objects)) in (lines.count(b":"), lines.count(b'":')):
+            return True
+    except msgspec.ValidationError:
+        pass  # an array of something else
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return False
-    return again.count(b'":') == texts.count(b'":')
+    try:
+        again = msgspec.json.encode(_ANY.decode_lines(lines))
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return False
+    return b"\\u0022" not in lines and again.count(b'":') == lines.count(b'":')
 
 
 def _check_soundness(text: bytes) -> None:

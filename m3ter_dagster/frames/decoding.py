@@ -126,9 +126,7 @@ class Decoder:
 
     def _values(self, column: Column, values: Sequence[Any], pages: Sequence[bytes]) -> Sequence[Value]:
         if column.is_json:
-            raws = list(map(bytes, values))
-            texts = iter(compact_json(column.type, [raw for raw in raws if raw != b"null"]))
-            return [None if raw == b"null" else next(texts) for raw in raws]
+            return compact_json(column.type, values)
         if not _may_be_inexact(column, values, pages):
             return values
         sent = (bytes(one.raw) for page in pages for one in _field_decoder(column.api_field or "").decode(page))
