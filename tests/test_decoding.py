@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -397,6 +399,18 @@ def test_a_page_without_rows_has_all_columns(entity: Entity) -> None:
     assert breaches == []
     assert dict(frame.schema) == spool_schema(entity)
     assert len(frame) == 0
+
+
+@pytest.mark.parametrize("was_running", [True, False])
+@pytest.mark.parametrize("page", ["[]", f"[{ODD}]", "no page"])
+def test_the_garbage_collector_is_left_as_it_was(was_running: bool, page: str) -> None:
+    (gc.enable if was_running else gc.disable)()
+    try:
+        with suppress(ValueError):
+            decode(ACCOUNT, page)
+        assert gc.isenabled() == was_running
+    finally:
+        gc.enable()
 
 
 def test_records_are_counted_over_pages() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -64,6 +66,10 @@ class Decoder:
 
     def decode(self, *pages: bytes) -> tuple[pl.DataFrame, list[Breach]]:
         """The rows of some pages with the columns of `spool_schema`, and the cells that break the schema."""
+        with _collector_paused():
+            return self._decode(pages)
+
+    def _decode(self, pages: Sequence[bytes]) -> tuple[pl.DataFrame, list[Breach]]:
         if not self.entity.elements:
             cells, rows, breaches = self._decode_rows(pages)
             frame = self._frame(cells, rows, None)
@@ -185,6 +191,21 @@ class Decoder:
         }
         columns |= _origin_columns(self.entity, origins) if origins is not None else _ordinals(self._records, rows)
         return pl.DataFrame(columns, schema=schema)
+
+
+@contextmanager
+def _collector_paused() -> Generator[None]:
+    """Rows hold no cycles, and the collector would look at each of them more than once.
+
+    Threads that decode at once may start it again for each other, which costs only time; it always runs in the end.
+    """
+    was_running = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_running:
+            gc.enable()
 
 
 def _is_inexact(column: Column, value: Value) -> bool:
