@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
 
 import pytest
@@ -15,6 +16,7 @@ pytestmark = pytest.mark.usefixtures("no_aws_settings")
 
 ALTERED = bytes([MARK[0] ^ 1]) + MARK[1:]
 ALWAYS = 1_000_000
+AWS = "http://s3.us-east-1.amazonaws.com"
 
 
 def replacing(old: bytes, new: bytes, *, times: int) -> Tamper:
@@ -129,6 +131,32 @@ def test_an_altered_object_that_may_not_be_removed_is_said_to_stand(moto_store, 
     with proxy(moto_store.endpoint, to_store=replacing(MARK, ALTERED, times=ALWAYS)) as endpoint:
         said = refusal_of(destination(endpoint, moto_bucket), bill_file)
     assert "it could not be removed: delete it" in said
+
+
+@pytest.mark.parametrize("file", ["bill_file", "large_bill_file"])
+@pytest.mark.parametrize("checksum", ["as sent", "another", "none"])
+def test_at_aws_the_checksum_is_proof_and_only_where_it_is_none_the_object_is_read_back(
+    moto_store, moto_bucket, request, monkeypatch, file, checksum
+):
+    """With KMS the ETag is no digest. Moto is behind the address of AWS here."""
+    sent, requests = request.getfixturevalue(file), []
+    headers = {"another": b"x-amz-checksum-crc32: AAAAAA==", "none": b"x-other: "}
+
+    def to_store(data: bytes) -> bytes:
+        requests.append(data.split(b" ", 1)[0])
+        return data
+
+    def to_client(data: bytes) -> bytes:
+        if requests[-1] != b"HEAD":
+            return data
+        data = re.sub(rb'(?i)(etag: )"[^"]*"', rb'\1"0"', data)
+        return re.sub(rb"(?i)x-amz-checksum-crc32: [^\r]*", headers.get(checksum, rb"\g<0>"), data)
+
+    with proxy(moto_store.endpoint, to_store=to_store, to_client=to_client) as endpoint:
+        monkeypatch.setenv("HTTP_PROXY", endpoint)
+        assert deliver(destination(AWS, moto_bucket), sent).bytes == sent.stat().st_size
+    assert (b"GET" in requests[requests.index(b"HEAD") :]) == (checksum != "as sent")
+    assert moto_store.content(moto_bucket, KEY) == sent.read_bytes()
 
 
 @pytest.mark.parametrize("etag", ["0" * 32, " " * 32])

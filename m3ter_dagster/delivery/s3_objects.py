@@ -19,6 +19,7 @@ from botocore.exceptions import (
 )
 
 from m3ter_dagster.delivery.fingerprints import PART_SIZE, Fingerprint
+from m3ter_dagster.delivery.s3_clients import is_aws
 
 UPLOADS = 3
 # Answers that leave open whether the object was stored: the reply to an earlier attempt may have been lost.
@@ -49,6 +50,8 @@ class ObjectDiffers(Exception):
 def put(client: Any, file: Path, sent: Fingerprint, *, bucket: str, key: str, extra: Mapping[str, str]) -> str:
     """Upload the file, check that it arrived, and return its ETag. An altered object is removed."""
     where = {"Bucket": bucket, "Key": key}
+    if is_aws(client.meta.endpoint_url):
+        extra = {**extra, "ChecksumAlgorithm": "CRC32"}
     answer = Answer()
     for _ in range(UPLOADS):
         answer = _upload_and_look(client, file, sent, where, extra)
@@ -108,9 +111,13 @@ def _in_parts() -> Any:
 
 
 def _look(client: Any, sent: Fingerprint, where: Mapping[str, str]) -> Answer:
-    """Compare the object with the file. An ETag that is no digest (KMS, other stores) proves nothing: read it all."""
+    """Compare the object with the file: its checksum, its ETag, or, if that is no digest (KMS), all of it.
+
+    Only AWS is known to hold what it receives against the checksum; other stores may keep what they were told.
+    """
+    checked = {"ChecksumMode": "ENABLED"} if is_aws(client.meta.endpoint_url) else {}
     try:
-        head = client.head_object(**where)
+        head = client.head_object(**where, **checked)
     except ClientError as error:
         if _status(error) != 404:
             raise
@@ -118,7 +125,8 @@ def _look(client: Any, sent: Fingerprint, where: Mapping[str, str]) -> Answer:
     etag = head.get("ETag", "").strip('" ')
     if head["ContentLength"] != sent.bytes:
         return Answer(etag, f"the object has {head['ContentLength']} bytes and the file {sent.bytes}")
-    if etag == sent.etag:
+    crc32, _, _number_of_parts = head.get("ChecksumCRC32", "").partition("-")
+    if (checked and crc32 == sent.crc32) or etag == sent.etag:
         return Answer(etag)
     try:
         read_back = hashlib.sha256()
