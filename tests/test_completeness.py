@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import cast
 
+import polars as pl
 import pytest
 from moving import MovingApi, MovingList, Record, record
 
@@ -242,6 +243,8 @@ def test_what_cannot_be_confirmed_is_not_deleted_and_asked_for_again_next_time(
     assert len(deleted(second)) == is_confirmed
     assert second.rows == 999
     if not is_confirmed:
+        in_doubt = second.all_keys.collect().row(by_predicate=pl.col("id") == "old-299", named=True)
+        assert (in_doubt["row"], in_doubt["deleted"]) == (None, None)
         assert (
             "1 missing records could not be confirmed as deleted: GET /products/old-299 was refused with status 403"
             in (second.completeness.why)

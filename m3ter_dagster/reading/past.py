@@ -99,7 +99,7 @@ def _deleted(
     is_doubtful &= pl.col(DELETED).is_null()
     since = pl.when(~is_doubtful).then(pl.coalesce(DELETED, pl.lit(now))).alias(_SINCE)
     gone = keys.join(missing, on=ID, how="semi").with_columns(since)
-    states = gone.select(ID, OWNER, ROW, DELETED, _SINCE, pl.col(LAST).is_null()).collect(engine="streaming")
+    states = gone.select(ID, OWNER, DELETED, _SINCE, pl.col(LAST).is_null()).collect(engine="streaming")
     new = states.filter(pl.col(DELETED).is_null(), pl.col(_SINCE).is_not_null())
     doubtful = states.filter(pl.col(_SINCE).is_null())
     parts, note = list[Path](), ""
@@ -121,13 +121,17 @@ def _deleted(
 
 
 def _split(entity: Entity, parts: Sequence[Path], doubtful: pl.DataFrame, *, new: int, note: str) -> Deleted:
-    """The rows that are gone stand in the export; those in doubt only among its keys, with their last cells."""
+    """The rows that are gone stand in the export; those in doubt only among its keys, with their last cells.
+
+    These have no hash: nothing of the export is equal to a row that it has not.
+    """
     columns, names = list(frame_schema(entity)), list(keys_schema(entity))
     empty = pl.LazyFrame(schema={**frame_schema(entity), _SINCE: pl.Datetime("us", "UTC")})
     rows = pl.concat([empty, *map(pl.scan_parquet, parts)])
-    keys = rows.with_columns(row_hash(entity), pl.struct(columns).alias(LAST), pl.col(_SINCE).alias("since"))
+    row = pl.when(pl.col(_SINCE).is_not_null()).then(row_hash(entity)).alias(ROW)
+    keys = rows.with_columns(row, pl.struct(columns).alias(LAST), pl.col(_SINCE).alias("since"))
     keys = keys.with_columns(keys_of(entity)[:2]).with_columns(pl.col("since").alias(DELETED)).select(names)
-    in_doubt = pl.concat([pl.DataFrame(schema=keys_schema(entity)), doubtful.select(ID, OWNER, ROW)], how="diagonal")
+    in_doubt = pl.concat([pl.DataFrame(schema=keys_schema(entity)), doubtful.select(ID, OWNER)], how="diagonal")
     unknown = in_doubt.lazy().join(keys.select(ID), on=ID, how="anti")
     there = rows.filter(pl.col(_SINCE).is_not_null()).select(columns)
     return Deleted(
