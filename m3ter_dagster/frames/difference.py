@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
+from m3ter_dagster.frames.absence import COMPARED_AT_ONCE
 from m3ter_dagster.frames.schema import frame_schema
+from m3ter_dagster.model import changes
 from m3ter_dagster.model.entities import Entity
 
 ID, OWNER, ROW, DELETED, LAST = "id", "owner", "row", "deleted", "last"
@@ -22,12 +24,18 @@ ID, OWNER, ROW, DELETED, LAST = "id", "owner", "row", "deleted", "last"
 for a row that m3ter has no more, when that was noticed, and its last cells."""
 KEY = "key"
 """A hash of the id."""
-_POLARS, _COLUMNS = "polars", "columns"
-"""What the file's metadata says about the hashes."""
+KIND = pl.Enum(list(changes.KINDS))
+_THERE = "there"
+_POLARS, _COLUMNS, _CELLS = "polars", "columns", "cells"
+"""What the file's metadata says: what its hashes depend on, and how the cells were written to the delivered file."""
 
 
 class NotComparable(Exception):
-    """Two exports cannot be compared; the text says why."""
+    """The rows of two exports cannot be compared; the text says why."""
+
+
+class IdsUnknown(NotComparable):
+    """Nor can their ids."""
 
 
 @dataclass(frozen=True)
@@ -63,16 +71,16 @@ def keys_of(entity: Entity) -> list[pl.Expr]:
     return [pl.col(entity.primary_key).alias(ID), owner.alias(OWNER), pl.col(ROW), *nothing]
 
 
-def write_keys(keys: pl.LazyFrame, entity: Entity, path: Path) -> None:
-    """A Parquet file of the keys of all rows, with the columns of `keys_schema`."""
-    keys.select(list(keys_schema(entity))).sink_parquet(path, metadata=_marks(entity))
+def write_keys(keys: pl.LazyFrame, entity: Entity, path: Path, *, cells: str = "") -> None:
+    """A Parquet file of the keys of all rows, with the columns of `keys_schema`; `cells` says how cells are written."""
+    keys.select(list(keys_schema(entity))).sink_parquet(path, metadata={**_marks(entity), _CELLS: cells})
 
 
 def read_keys(path: Path) -> pl.LazyFrame:
-    """NotComparable if the file is of an earlier version, which kept hashes instead of ids."""
+    """IdsUnknown if the file is of an earlier version, which kept hashes instead of ids."""
     found = pl.scan_parquet(path)
     if ID not in found.collect_schema():
-        raise NotComparable("the previous export was written by an earlier version of m3ter-dagster")
+        raise IdsUnknown("the previous export was written by an earlier version of m3ter-dagster")
     return found
 
 
@@ -102,6 +110,14 @@ def check_comparable(previous: Path, entity: Entity) -> None:
     _compare_marks(pl.read_parquet_metadata(previous), _marks(entity))
 
 
+def check_same_cells(previous: Path, current: Path) -> None:
+    """Raises NotComparable if equal hashes do not mean that the two delivered files have equal cells."""
+    theirs, ours = pl.read_parquet_metadata(previous), pl.read_parquet_metadata(current)
+    _compare_marks(theirs, ours)
+    if theirs.get(_CELLS) != ours[_CELLS]:
+        raise NotComparable(f"cells are written as {ours[_CELLS]} now, and were as {theirs.get(_CELLS)} before")
+
+
 def has_columns(previous: Path, entity: Entity) -> bool:
     """Whether the rows of that export had today's columns."""
     return pl.read_parquet_metadata(previous).get(_COLUMNS) == _marks(entity)[_COLUMNS]
@@ -110,20 +126,48 @@ def has_columns(previous: Path, entity: Entity) -> bool:
 def difference(previous: Path, current: Path) -> Difference:
     """Raises NotComparable if the two files' hashes would differ for equal rows."""
     _compare_marks(pl.read_parquet_metadata(previous), pl.read_parquet_metadata(current))
-    before, now = (
-        read_keys(path).select(pl.col(ID).hash().alias(KEY), ROW, pl.col(DELETED).is_not_null())
-        for path in (previous, current)
-    )
-    differing = now.join(before, on=KEY, suffix="_before").filter(pl.col(ROW) != pl.col(f"{ROW}_before"))
-    is_new = pl.col(DELETED) & ~pl.col(f"{DELETED}_before")
-    deleted, changed = differing.select(is_new.sum(), changed=(~is_new).sum()).collect(engine="streaming").row(0)
-    return Difference(
-        added=_count(now.join(before, on=KEY, how="anti")),
-        removed=_count(before.join(now, on=KEY, how="anti")),
-        changed=changed,
-        deleted=deleted,
-    )
+    counts = count_kinds(pl.concat(list(kinds(previous, current))))
+    return Difference(**counts)
 
 
-def _count(frame: pl.LazyFrame) -> int:
-    return frame.select(pl.len()).collect(engine="streaming").item()
+def kinds(
+    previous: Path, current: Path, *, is_comparable: bool = True, at_once: int = COMPARED_AT_ONCE
+) -> Iterator[pl.DataFrame]:
+    """What became of each row: the hashes of ids, and the kinds of `model.changes`; equal rows have none.
+
+    Whoever applies them keeps a row that is in doubt now, so nothing became of it. What was in doubt before is added
+    if it is there, and removed if it is gone, since nobody knows which of both they have. Unless the hashes of rows are
+    comparable, every row that both have is a changed one.
+    """
+    now, before = (
+        read_keys(path).select(
+            pl.col(ID).hash().alias(KEY), ROW, pl.col(DELETED).is_not_null(), pl.lit(1).alias(_THERE)
+        )
+        for path in (current, previous)
+    )
+    is_there, was_there = pl.col(_THERE).is_not_null(), pl.col(f"{ROW}_before").is_not_null()
+    differs = pl.col(ROW) != pl.col(f"{ROW}_before") if is_comparable else pl.lit(True)
+    kind = (
+        pl.when(~is_there)
+        .then(pl.lit(changes.REMOVED))
+        .when(pl.col(ROW).is_null())
+        .then(None)
+        .when(pl.col(DELETED) & ~pl.col(f"{DELETED}_before").fill_null(False))
+        .then(pl.lit(changes.DELETED))
+        .when(~was_there)
+        .then(pl.lit(changes.ADDED))
+        .when(differs)
+        .then(pl.lit(changes.CHANGED))
+    )
+    rows = max(one.select(pl.len()).collect().item() for one in (now, before))
+    buckets = rows // at_once + 1
+    for bucket in range(buckets):
+        some, others = (one.filter(pl.col(KEY) % buckets == bucket) for one in (now, before))
+        joined = some.join(others, on=KEY, how="full", suffix="_before", coalesce=True)
+        found = joined.select(KEY, kind.cast(KIND).alias(changes.CHANGE)).drop_nulls(changes.CHANGE)
+        yield found.collect(engine="streaming")
+
+
+def count_kinds(found: pl.DataFrame) -> dict[str, int]:
+    counts = dict(found[changes.CHANGE].value_counts().iter_rows())
+    return {kind: counts.get(kind, 0) for kind in changes.KINDS}
