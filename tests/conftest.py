@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import botocore.session
 import dagster as dg
@@ -19,6 +20,7 @@ import stores
 from botocore.loaders import create_loader
 from deliveries import MARK, ROWS
 from hypothesis import settings
+from postgres import postgres_server
 from starts import starts_a_server
 from stores import Key, Store
 
@@ -184,6 +186,13 @@ def large_bill_file(tmp_path: Path) -> Path:
 def s3() -> Iterator[SandboxS3]:
     with SandboxS3() as s3:
         yield s3
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Any]:
+    """A connection to a PostgreSQL server of the module's own."""
+    with postgres_server() as connection:
+        yield connection
 
 
 @pytest.fixture

@@ -7,9 +7,10 @@ from typing import Any
 
 import dagster as dg
 import msgspec
+import pytest
 
 from m3ter_dagster.history.captions import delivery_captions, manifest_captions
-from m3ter_dagster.history.record import Delivery, Part, Reading, StoredObject, WholeExport
+from m3ter_dagster.history.record import Changes, Delivery, Part, Reading, StoredObject, WholeExport
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 OBJECTS = (
@@ -71,6 +72,29 @@ def test_findings_and_the_difference_are_shown() -> None:
         "rows added": 1,
         "rows removed": 0,
         "rows changed": 2,
+    }
+
+
+@pytest.mark.parametrize(
+    ("previous", "why", "words"),
+    [
+        ("d", None, {"changes since export": "d"}),
+        (
+            None,
+            "because",
+            {"changes since export": "none: all rows are added", "why rows were not compared": "because"},
+        ),
+    ],
+)
+def test_a_file_of_changes_is_shown(previous: str | None, why: str | None, words: dict[str, str]) -> None:
+    changes = Changes({"added": 1, "changed": 2, "removed": 4}, OBJECTS, previous, why)
+    found = shown(delivery_captions(msgspec.structs.replace(METERS, changes=changes)))
+    assert found == {
+        **ALWAYS,
+        "requests": 6,
+        "rows in the file of changes": 7,
+        **words,
+        "objects of changes": ROWS,
     }
 
 

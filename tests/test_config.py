@@ -170,6 +170,10 @@ def test_switches_are_off_until_they_are_thrown() -> None:
     assert (parse(GOOD).previews, parse(GOOD).escape_formulas) == (False, False)
     exports = parse(GOOD + "previews: true\nescapeFormulas: true\n")
     assert (exports.previews, exports.escape_formulas) == (True, True)
+    for text, wanted in ((GOOD, False), (f"{GOOD}    changes: true\n", True)):
+        (schedule,) = parse(text).schedules
+        assert isinstance(schedule, ExportSchedule)
+        assert schedule.changes is wanted
 
 
 def test_exports_travel_to_other_processes() -> None:
@@ -332,7 +336,7 @@ WRONG = [
     ("period: 1", "period: 1_0", 11, "has the period '1_0'"),
     ("period: 1", "period: 10001", 11, "has the period '10001'"),
     ("period: 1", "period: [1]", 11, "has a list as period; write a whole number"),
-    ("period: 1", "peroid: 1", 11, "unknown key 'peroid'; known are code, completeness, deletedRows,"),
+    ("period: 1", "peroid: 1", 11, "unknown key 'peroid'; known are changes, code, completeness, deletedRows,"),
     ("    period: 1\n", "", 7, "schedule 'nightly' has no 'period'; write it, such as period: 5"),
     ("00Z", "00", 12, "'2024-06-01T10:00:00', which has no time zone; write the moment with its zone, such as 2024-"),
     ("2024-06-01T10:00:00Z", "1717236000", 12, "has the dtCreated '1717236000'; write the moment with its zone"),
@@ -640,7 +644,7 @@ def test_an_owner_is_what_dagster_takes_for_one(owner: str) -> None:
         ({"dtCreated": datetime(1999, 6, 1, tzinfo=UTC)}, "+00:00'; write a moment from 2000 to 2100"),
         ({"destinations": "a"}, "has the value 'a' as destinations; write a list of destination codes"),
         ({"destinations": [""]}, "names the code ''; write 1 to 80 characters"),
-        ({"meterIds": ["a"]}, "has the unknown key 'meterIds'; known are code,"),
+        ({"meterIds": ["a"]}, "has the unknown key 'meterIds'; known are changes, code,"),
     ],
 )
 def test_one_model_is_worded_as_the_whole_file_is(wrong: dict[str, Any], words: str) -> None:

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import pwd
-import shutil
-import subprocess
-import tempfile
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,7 +11,6 @@ from typing import Any
 import duckdb
 import pandas as pd
 import polars as pl
-import psycopg2
 import pytest
 from frictionless import Resource, Schema, system
 
@@ -160,45 +154,6 @@ def test_pandas_counts_the_same_rows_without_being_told_anything(file: Path) -> 
     frame = pd.read_csv(file, low_memory=False)
     assert list(frame.columns) == FRAME.columns
     assert len(frame) == len(FRAME)
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[Any]:
-    """A connection to a PostgreSQL server of the test's own, on a socket in a temporary folder."""
-    programs = postgres_programs()
-    with tempfile.TemporaryDirectory(prefix="m3ter-postgres-") as folder:
-        if os.getuid() == 0:
-            shutil.chown(folder, "postgres", "postgres")
-        data = f"{folder}/data"
-        run_as_postgres([programs / "initdb", "-D", data, "-U", "reader", "-A", "trust", "-E", "UTF8", "-N"], folder)
-        options = f"-k {folder} -c listen_addresses= -c fsync=off"
-        start = [programs / "pg_ctl", "-D", data, "-w", "-l", f"{folder}/log", "-o", options, "start"]
-        run_as_postgres(start, folder)
-        try:
-            with closing(psycopg2.connect(host=folder, user="reader", dbname="postgres")) as connection:
-                yield connection
-        finally:
-            run_as_postgres([programs / "pg_ctl", "-D", data, "-w", "-m", "immediate", "stop"], folder)
-
-
-def postgres_programs() -> Path:
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
-    if not found:
-        pytest.skip("there is no PostgreSQL server in /usr/lib/postgresql; install Debian's postgresql to run this")
-    if os.getuid() == 0:
-        try:
-            pwd.getpwnam("postgres")
-        except KeyError:
-            pytest.skip("PostgreSQL does not run as root, and there is no system user postgres")
-    return found[-1].parent
-
-
-def run_as_postgres(command: Sequence[Path | str], folder: str) -> None:
-    """PostgreSQL refuses root."""
-    user = "postgres" if os.getuid() == 0 else None
-    arguments = [str(part) for part in command]
-    done = subprocess.run(arguments, user=user, group=user, cwd=folder, stdout=subprocess.DEVNULL, check=False)
-    assert done.returncode == 0, f"{arguments[0]} ended with {done.returncode}"
 
 
 def create_table(postgres: Any, entity: Entity) -> None:

@@ -16,6 +16,7 @@ from m3ter_dagster.history.record import (
     KEY,
     PROVEN,
     VERSION,
+    Changes,
     Completeness,
     Delivery,
     Part,
@@ -36,6 +37,7 @@ DAY = (datetime(2024, 3, 31, tzinfo=UTC), datetime(2024, 4, 1, tzinfo=UTC))
 IN_WAREHOUSE = StoredObject("warehouse", "s3://acme/m3ter/orgId=org-1/type=meter/e_meter.csv", 12, "ab", '"cd"')
 IN_ARCHIVE = StoredObject("archive", "s3://archive/orgId=org-1/type=meter/e_meter.csv", 12, "ab", '"ef-2"')
 HASHES = StoredObject("warehouse", "s3://acme/m3ter/orgId=org-1/type=manifest/e_meter_keys.parquet", 7, "01", '"23"')
+IN_CHANGES = StoredObject("warehouse", "s3://acme/orgId=org-1/type=meter_changes/e_meter_changes.csv", 9, "45", '"6"')
 METERS = Delivery(
     asset="meter",
     export="e",
@@ -63,6 +65,12 @@ METERS = Delivery(
     seconds_to_deliver=0.0625,
     difference={"previous": "d", "added": 1, "removed": 0, "changed": 2},
     keys=(HASHES,),
+    changes=Changes(
+        rows={"added": 1, "changed": 2, "deleted": 0, "removed": 0},
+        objects=(IN_CHANGES,),
+        previous="d",
+        not_compared="because",
+    ),
 )
 MEASUREMENTS = Delivery(
     asset="usage_raw",
@@ -145,7 +153,10 @@ def test_the_database_holds_the_record_as_plain_json(instance: dg.DagsterInstanc
         '"uri": "s3://acme/m3ter/orgId=org-1/type=manifest/e_meter_keys.parquet"}'
     )
     assert found["meter"] == (
-        '{"asset": "meter", "difference": {"added": 1, "changed": 2, "previous": "d", "removed": 0}, '
+        '{"asset": "meter", "changes": {"notCompared": "because", "objects": [{"bytes": 9, "destination": "warehouse", '
+        '"etag": "\\"6\\"", "sha256": "45", "uri": "s3://acme/orgId=org-1/type=meter_changes/e_meter_changes.csv"}], '
+        '"previous": "d", "rows": {"added": 1, "changed": 2, "deleted": 0, "removed": 0}}, '
+        '"difference": {"added": 1, "changed": 2, "previous": "d", "removed": 0}, '
         f'"export": "e", "keys": [{hashes}], "kind": "rows", "objects": [{warehouse}, {archive}], "orgId": "org-1", '
         '"reading": {"completeness": {"complete": "PROVEN", "deleted": 5, "deletedRows": 1, "passes": 2, "read": 2, '
         '"recovered": 3, "why": "because", "writtenMeanwhile": 4}, "duplicatesDropped": 4, '
@@ -277,6 +288,13 @@ def test_the_manifest_lists_what_was_recorded() -> None:
     assert (listed.file_format, listed.media_type) == ("csv", "text/csv")
     assert listed.objects == {"warehouse": as_dict(IN_WAREHOUSE), "archive": as_dict(IN_ARCHIVE)}
     assert listed.keys == [as_dict(HASHES)]
+    assert listed.changes
+    assert (listed.changes.table.name, listed.changes.objects) == ("meter_changes", {"warehouse": as_dict(IN_CHANGES)})
+    assert (listed.changes.rows, listed.changes.previous) == (
+        {"added": 1, "changed": 2, "deleted": 0, "removed": 0},
+        "d",
+    )
+    assert listed.changes.not_compared == "because"
     assert listed.reading == {
         "from": "2026-01-02T12:00:00.123456+00:00",
         "until": "2026-01-02T12:00:02.623456+00:00",

@@ -30,7 +30,7 @@ class Progress:
         one = result.entities[entity]
         if one.status in ("delivered", "failed") and entity not in self._printed:
             self._printed.add(entity)
-            what = f"{one.rows:,} rows, {one.bytes:,} bytes" if one.status == "delivered" else one.error.splitlines()[0]
+            what = _delivered(one) if one.status == "delivered" else one.error.splitlines()[0]
             line = f"[{len(self._printed)}/{len(result.entities)}] {entity} {one.status}: {what}"
             self._console.print(line, soft_wrap=True, highlight=False)
 
@@ -70,6 +70,11 @@ def result_table(result: RunResult) -> Table:
     for one in result.entities.values():
         table.add_row(*_cells(one))
     return table
+
+
+def _delivered(one: EntityResult) -> str:
+    changes = "" if one.changes is None else f", {one.changes:,} changes"
+    return f"{one.rows:,} rows, {one.bytes:,} bytes{changes}"
 
 
 def _cells(one: EntityResult) -> tuple[str, ...]:

@@ -8,7 +8,18 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 from pydantic_core.core_schema import ValidationInfo
 
-from m3ter_dagster.config.fields import Code, Codes, DaysToKeep, FileModel, FullEvery, Moment, Name, Period, rule
+from m3ter_dagster.config.fields import (
+    Code,
+    Codes,
+    DaysToKeep,
+    FileModel,
+    FullEvery,
+    Moment,
+    Name,
+    Period,
+    TrueOrFalse,
+    rule,
+)
 from m3ter_dagster.config.names import ALL, OPERATIONAL, USAGE, dagster_name
 from m3ter_dagster.config.wording import unknown
 from m3ter_dagster.model.cadence import Cadence
@@ -134,6 +145,11 @@ class ExportSchedule(ScheduleFields):
     )
     keep_deleted_for: DaysToKeep = Field(
         default=90, description="For how many days a deleted row stands in the exports."
+    )
+    changes: TrueOrFalse = Field(
+        default=False,
+        description="Beside each entity's file, deliver one of the rows that were added, changed, deleted or removed "
+        "since the schedule's previous export.",
     )
 
     @property

@@ -125,6 +125,7 @@ def has_columns(previous: Path, entity: Entity) -> bool:
 
 def difference(previous: Path, current: Path) -> Difference:
     """Raises NotComparable if the two files' hashes would differ for equal rows."""
+    read_keys(previous)
     _compare_marks(pl.read_parquet_metadata(previous), pl.read_parquet_metadata(current))
     counts = count_kinds(pl.concat(list(kinds(previous, current))))
     return Difference(**counts)

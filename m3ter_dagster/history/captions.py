@@ -9,7 +9,7 @@ import dagster as dg
 import msgspec
 import polars as pl
 
-from m3ter_dagster.history.record import Completeness, Delivery, StoredObject, WholeExport
+from m3ter_dagster.history.record import Changes, Completeness, Delivery, StoredObject, WholeExport
 from m3ter_dagster.model.entities import Table
 from m3ter_dagster.model.time_periods import Window
 
@@ -41,6 +41,7 @@ def delivery_captions(delivery: Delivery) -> dict[str, Any]:
         **(_of_measurements(delivery) if reading.window else {}),
         **{name: dg.MetadataValue.json(found) for name, found in findings.items() if found},
         **{f"rows {what}": count for what, count in counted if isinstance(count, int)},
+        **(_changes(delivery.changes) if delivery.changes else {}),
     }
 
 
@@ -75,6 +76,15 @@ def _completeness(found: Completeness) -> dict[str, Any]:
         "rows written meanwhile": found.written_meanwhile,
         "rows deleted since the previous export": found.deleted,
         "rows with deleted = true": found.deleted_rows,
+    }
+
+
+def _changes(found: Changes) -> dict[str, Any]:
+    return {
+        "rows in the file of changes": sum(found.rows.values()),
+        "changes since export": found.previous or "none: all rows are added",
+        **({"why rows were not compared": found.not_compared} if found.not_compared else {}),
+        "objects of changes": _objects(found.objects),
     }
 
 

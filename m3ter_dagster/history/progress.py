@@ -40,6 +40,8 @@ class EntityResult:
     """waiting, running, delivered or failed"""
     rows: int | None = None
     bytes: int | None = None
+    changes: int | None = None
+    """The rows of the file of changes, if there is one."""
     seconds: float | None = None
     checks: list[bool] = field(default_factory=list)
     uris: list[str] = field(default_factory=list)
@@ -128,3 +130,6 @@ def _apply_to_entity(event: dg.DagsterEvent, entity: EntityResult) -> None:
                 entity.status, entity.rows, entity.bytes = "delivered", delivery.rows, delivery.objects[0].bytes
                 entity.seconds = delivery.reading.seconds + delivery.seconds_to_deliver
                 entity.uris = [one.uri for one in delivery.objects]
+                if changes := delivery.changes:
+                    entity.changes = sum(changes.rows.values())
+                    entity.uris += [one.uri for one in changes.objects]

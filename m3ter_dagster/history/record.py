@@ -14,8 +14,9 @@ import msgspec
 
 from m3ter_dagster.frames.formats import format_of
 from m3ter_dagster.history import older
+from m3ter_dagster.model.changes import changes_table
 from m3ter_dagster.model.entities import Table, entities
-from m3ter_dagster.model.manifest import ExportedEntity
+from m3ter_dagster.model.manifest import ExportedChanges, ExportedEntity
 from m3ter_dagster.usage.columns import table_in
 
 KEY = "m3ter/record"
@@ -97,6 +98,18 @@ class Reading(msgspec.Struct, frozen=True, rename="camel"):
         return (self.finished - self.started).total_seconds()
 
 
+class Changes(msgspec.Struct, frozen=True, rename="camel"):
+    """A file of the rows that are not as the schedule's previous export had them (`model.changes`)."""
+
+    rows: dict[str, int]
+    """Their number by kind."""
+    objects: tuple[StoredObject, ...]
+    previous: str | None = None
+    """The export that they are changes of; None: of nothing, and all rows are there as added ones."""
+    not_compared: str | None = None
+    """Why that is None, or why every row counts as changed."""
+
+
 class Delivery(msgspec.Struct, frozen=True, rename="camel", tag_field="kind", tag="rows"):
     """A file of rows: an entity, or measurements."""
 
@@ -115,6 +128,8 @@ class Delivery(msgspec.Struct, frozen=True, rename="camel", tag_field="kind", ta
     """The files of hashes that the next export compares itself with."""
     table_schema: dict[str, Any] | None = None
     """For measurements, whose columns follow from the meters at that time."""
+    changes: Changes | None = None
+    """For an entity whose schedule wants them."""
     version: int = VERSION
 
     @property
@@ -177,7 +192,7 @@ def exported_entity(delivery: Delivery) -> ExportedEntity:
         rows=delivery.rows,
         file_format=format.suffix,
         media_type=format.content_type.partition(";")[0],
-        objects={one.destination: msgspec.structs.asdict(one) for one in delivery.objects},
+        objects=_by_destination(delivery.objects),
         reading={
             "from": reading.started.isoformat(),
             "until": reading.finished.isoformat(),
@@ -189,4 +204,19 @@ def exported_entity(delivery: Delivery) -> ExportedEntity:
         difference=delivery.difference,
         completeness=msgspec.to_builtins(reading.completeness) if reading.completeness else {},
         keys=[msgspec.structs.asdict(one) for one in delivery.keys],
+        changes=_exported_changes(delivery.changes, delivery.asset) if delivery.changes else None,
     )
+
+
+def _exported_changes(changes: Changes, asset: str) -> ExportedChanges:
+    return ExportedChanges(
+        table=changes_table(entities()[asset]),
+        rows=changes.rows,
+        objects=_by_destination(changes.objects),
+        previous=changes.previous,
+        not_compared=changes.not_compared,
+    )
+
+
+def _by_destination(objects: tuple[StoredObject, ...]) -> dict[str, dict[str, Any]]:
+    return {one.destination: msgspec.structs.asdict(one) for one in objects}

@@ -21,6 +21,11 @@ _DESCRIPTION = "What became of the row since the export before: " + "; ".join(
 )
 
 
+def changes_type(entity: str) -> str:
+    """The type in the keys of an entity's files of changes."""
+    return f"{entity}_changes"
+
+
 def changes_table(entity: Entity) -> Entity:
     """The columns of an entity's file of changes: its own, of which only the key must be filled, and the change."""
     schema = json.loads(entity.table_schema)
@@ -47,7 +52,7 @@ def changes_table(entity: Entity) -> Entity:
     )
     return replace(
         entity,
-        name=f"{entity.name}_changes",
+        name=changes_type(entity.name),
         title=described["title"],
         description=described["description"],
         columns=(*entity.columns, column),

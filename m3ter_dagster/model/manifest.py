@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -13,6 +13,21 @@ from m3ter_dagster.model.exports import Export
 
 TYPE = "manifest"
 """The type in the keys of manifests, in the place of an entity's name."""
+
+
+@dataclass(frozen=True)
+class ExportedChanges:
+    """The file of changes that was delivered beside that of an entity."""
+
+    table: Table
+    rows: Mapping[str, int]
+    """By kind of change."""
+    objects: Mapping[str, Mapping[str, Any]]
+    """As those of the entity."""
+    previous: str | None
+    """The export that they are changes of."""
+    not_compared: str | None
+    """Why that is None, or why every row counts as changed."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +49,7 @@ class ExportedEntity:
     """Whether it is proven that no row is missing, and why; nothing of measurements."""
     keys: Sequence[Mapping[str, Any]]
     """The files of keys that the next export compares itself with."""
+    changes: ExportedChanges | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +75,7 @@ class Manifest:
             "title": f"m3ter Data Export of {self.export.due:%Y-%m-%d %H:%M} UTC",
             "created": self.finished.isoformat(),
             "m3ter:export": self._about(destination),
-            "resources": [_resource(one, destination, present) for one in self.entities],
+            "resources": [file for one in self.entities for file in _resources(one, destination, present)],
         }
 
     def _about(self, destination: str) -> dict[str, Any]:
@@ -77,10 +93,33 @@ class Manifest:
         }
 
 
-def _resource(one: ExportedEntity, destination: str, present: set[str]) -> dict[str, Any]:
-    delivered = one.objects[destination]
+def _resources(one: ExportedEntity, destination: str, present: set[str]) -> Iterator[dict[str, Any]]:
+    """The entity's file, and that of its changes if there is one."""
+    yield {
+        **_file(one, one.entity, one.objects[destination]),
+        "m3ter:rows": one.rows,
+        "m3ter:reading": dict(one.reading),
+        "m3ter:difference": dict(one.difference),
+        **({"m3ter:completeness": dict(one.completeness)} if one.completeness else {}),
+        "schema": _schema(one.entity, present),
+    }
+    if changes := one.changes:
+        yield {
+            **_file(one, changes.table, changes.objects[destination]),
+            "m3ter:rows": sum(changes.rows.values()),
+            "m3ter:reading": dict(one.reading),
+            "m3ter:changes": {
+                "previous": changes.previous,
+                **changes.rows,
+                **({"notCompared": changes.not_compared} if changes.not_compared else {}),
+            },
+            "schema": _schema(changes.table, present),
+        }
+
+
+def _file(one: ExportedEntity, table: Table, delivered: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "name": one.entity.name.replace("_", "-"),
+        "name": table.name.replace("_", "-"),
         "profile": "tabular-data-resource",
         "path": delivered["uri"],
         "format": one.file_format,
@@ -88,13 +127,8 @@ def _resource(one: ExportedEntity, destination: str, present: set[str]) -> dict[
         "encoding": "utf-8",
         "bytes": delivered["bytes"],
         "hash": f"sha256:{delivered['sha256']}",
-        "m3ter:type": one.entity.name,
-        "m3ter:rows": one.rows,
+        "m3ter:type": table.name,
         "m3ter:etag": delivered["etag"],
-        "m3ter:reading": dict(one.reading),
-        "m3ter:difference": dict(one.difference),
-        **({"m3ter:completeness": dict(one.completeness)} if one.completeness else {}),
-        "schema": _schema(one.entity, present),
     }
 
 

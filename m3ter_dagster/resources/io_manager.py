@@ -95,11 +95,15 @@ class ExportIOManager(dg.ConfigurableIOManager):
 
     def past(self) -> Past:
         """What the exports before this one had, and what the run's schedule wants to be done with that."""
+        schedule, folder = self._schedule(), Path(self._folder.name)
+        past = past_of(self._instance, self._export(), schedule, self._destinations, folder)
+        return replace(past, two_passes=self.exports.two_passes(schedule))
+
+    def _schedule(self) -> ExportSchedule | None:
+        """The run's schedule of entities, if it has one."""
         code = self._run.tags.get(SCHEDULE_TAG)
         schedule = next((one for one in self.exports.schedules if one.code == code), None)
-        operational = schedule if isinstance(schedule, ExportSchedule) else None
-        past = past_of(self._instance, self._export(), operational, self._destinations, Path(self._folder.name))
-        return replace(past, two_passes=self.exports.two_passes(operational))
+        return schedule if isinstance(schedule, ExportSchedule) else None
 
     def _deliver(self, read: Read) -> dict[str, Any]:
         export, table = self._export(), read.table
@@ -120,6 +124,7 @@ class ExportIOManager(dg.ConfigurableIOManager):
             seconds_to_deliver=seconds,
             difference=dict(compared.difference),
             keys=_stored(compared.keys),
+            changes=msgspec.convert(compared.changes, record.Changes | None, from_attributes=True),
             table_schema=json.loads(table.table_schema) if isinstance(read, UsageReading) else None,
         )
         previews = {"preview": captions.preview(read.frame, table)} if self.exports.previews else {}
@@ -139,8 +144,8 @@ class ExportIOManager(dg.ConfigurableIOManager):
             file.unlink(missing_ok=True)
 
     def _compare(self, read: Reading) -> Compared:
-        export, schedule = self._export(), self._run.tags.get(SCHEDULE_TAG)
-        whole = previous_export(self._instance, org_id=export.org_id, schedule=schedule, export_id=export.id)
+        export, code, schedule = self._export(), self._run.tags.get(SCHEDULE_TAG), self._schedule()
+        whole = previous_export(self._instance, org_id=export.org_id, schedule=code, export_id=export.id)
         part = whole.entities.get(read.entity.name) if whole else None
         return compare(
             read.all_keys,
@@ -150,6 +155,8 @@ class ExportIOManager(dg.ConfigurableIOManager):
             export=export,
             to=self.destinations,
             folder=Path(self._folder.name),
+            format=self._format,
+            parts=read.delivered if schedule and schedule.changes else None,
         )
 
     def _deliver_manifest(self, whole: Manifest, asset: str) -> record.WholeExport:

@@ -33,6 +33,8 @@ def _rules(field: Field, *, is_key: bool) -> Iterator[Rule]:
         yield Rule(check, field.name, "must not be missing", cell.is_null())
     if is_key or field.constraints.min_length:
         yield Rule(check, field.name, "must not be empty", (cell == "").fill_null(False))
+    if known := field.constraints.enum:
+        yield Rule(check, field.name, f"must be one of {', '.join(known)}", ~cell.is_in(known).fill_null(True))
     if field.type in _READABLE:
         says, readable = _READABLE[field.type]
         yield Rule("cells", field.name, says, cell.is_not_null() & ~readable(cell).fill_null(False))

@@ -27,6 +27,7 @@ class NotAManifest(Exception):
 class Constraints(Struct, frozen=True):
     required: bool = False
     min_length: int = field(default=0, name="minLength")
+    enum: list[str] = []
 
 
 class Field(Struct, frozen=True):

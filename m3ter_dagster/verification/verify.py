@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from m3ter_dagster.delivery.store import ObjectUnreadable, Store, parts_of
+from m3ter_dagster.model.changes import changes_type
 from m3ter_dagster.model.entities import entities
 from m3ter_dagster.model.manifest import TYPE as MANIFEST
 from m3ter_dagster.usage.columns import TYPE as MEASUREMENTS
@@ -47,7 +48,9 @@ def unnamed_objects(package: DataPackage, manifest: str, store: Store) -> Iterat
     named = {parts_of(one.path)[1] for one in package.resources}
     has_entities = any(one.entity in entities() for one in package.resources)
     try:
-        for type in entities() if has_entities else (MEASUREMENTS,):  # each kind of data has its own manifest
+        # Each kind of data has its own manifest.
+        types = [type for name in entities() for type in (name, changes_type(name))] if has_entities else [MEASUREMENTS]
+        for type in types:
             for uri in store.uris(manifest.removesuffix(name).replace(folder, f"/type={type}/")):
                 if parts_of(uri)[1] not in named:
                     yield Finding(type, "object", f"the manifest does not name {uri}, which bears the export's id")

@@ -1,0 +1,336 @@
+"""A schedule's files of changes, applied one after the other, give its last whole file."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import duckdb
+import polars as pl
+import pytest
+from click.testing import CliRunner, Result
+from faults import s3_error
+from faulty_proxy import FaultyProxy
+
+from m3ter_dagster.cli import main
+from m3ter_dagster.config import Exports, load_exports, load_settings
+from m3ter_dagster.definitions import build_definitions
+from m3ter_dagster.history.log import EXPORT_JOB, MANIFEST, SCHEDULE_TAG, deliveries_of
+from m3ter_dagster.history.record import Changes
+from m3ter_dagster.runs import job_named, resume
+from m3ter_sandbox import SandboxApi, SandboxS3
+
+DOCS = Path(__file__).parents[1] / "docs"
+EMPTY = {"added": 0, "changed": 0, "deleted": 0, "removed": 0}
+Record = dict[str, Any]
+
+
+def product(number: int, **more: Any) -> Record:
+    """Its cells are awkward: a text with a line end and quotes, an empty one, and no code at all."""
+    texts = (f'say "{number}",\n', "", "株式会社", "NA")
+    return {
+        "id": f"product-{number}",
+        "version": 1,
+        "name": texts[number % len(texts)],
+        "customFields": {"n": number, "text": texts[number % len(texts)]},
+        "dtCreated": f"2026-01-01T00:00:{number:02}.000Z",
+        **more,
+    }
+
+
+@dataclass
+class House:
+    """Products that change between the exports of a schedule."""
+
+    api: SandboxApi
+    s3: SandboxS3
+    proxy: FaultyProxy
+    bucket: str
+    exports: Exports
+    instance: dg.DagsterInstance
+    run_id: str = ""
+    runs: list[str] = field(default_factory=list)
+
+    def export(self) -> None:
+        result = self.job.execute_in_process(
+            instance=self.instance,
+            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+            asset_selection=[dg.AssetKey("product"), dg.AssetKey(MANIFEST)],
+            tags={SCHEDULE_TAG: "nightly"},
+        )
+        self.run_id = result.run_id
+        self.runs.append(result.run_id)
+
+    @cached_property
+    def job(self) -> dg.JobDefinition:
+        return build_definitions(self.exports, load_settings()).resolve_job_def(EXPORT_JOB)
+
+    def set(self, **changes: Any) -> None:
+        """Change the schedule, in ways too that exports.yaml does not allow."""
+        vars(self).pop("job", None)
+        (schedule,) = self.exports.schedules
+        self.exports = self.exports.model_copy(update={"schedules": (schedule.model_copy(update=changes),)})
+
+    @property
+    def changes(self) -> Changes:
+        found = deliveries_of(self.instance, self.run_id)["product"].changes
+        assert found
+        return found
+
+    def objects(self) -> dict[str, bytes]:
+        """Those of the last export by type, and the manifest."""
+        found = self.s3.objects(self.bucket).items()
+        return {
+            "manifest" if key.endswith(".json") else key.split("type=")[1].split("/")[0]: content
+            for key, content in found
+            if self.run_id in key and not key.endswith(".parquet")
+        }
+
+    def resource(self, name: str) -> dict[str, Any]:
+        resources = json.loads(self.objects()["manifest"])["resources"]
+        return next(one for one in resources if one["m3ter:type"] == name)
+
+    def verify(self) -> Result:
+        key = next(key for key in self.s3.objects(self.bucket) if key.endswith(f"{self.run_id}_manifest.json"))
+        return CliRunner().invoke(main, ["verify", f"s3://{self.bucket}/{key}", "--endpoint-url", self.s3.endpoint_url])
+
+
+@pytest.fixture
+def house(
+    s3: SandboxS3, new_instance: Callable[[Path], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[House]:
+    bucket = f"changes-{hashlib.sha256(str(tmp_path).encode()).hexdigest()[:12]}"
+    s3.client().create_bucket(Bucket=bucket)
+    api = SandboxApi([("product", product(number)) for number in range(5)], requests_per_second=None)
+    with api, FaultyProxy(s3.endpoint_url) as proxy, new_instance(tmp_path / "home") as instance:
+        schedule = {
+            **{"code": "nightly", "operationalDataTypes": ["PRODUCTS"], "destinations": ["warehouse"]},
+            **{"scheduleType": "DAY", "period": 1, "dtCreated": "2024-06-01T10:00:00Z", "changes": True},
+        }
+        destination = {"code": "warehouse", "bucketName": bucket, "endpointUrl": proxy.url}
+        exports = tmp_path / "exports.yaml"
+        exports.write_text(json.dumps({"destinations": [destination], "schedules": [schedule]}), encoding="utf-8")
+        for name, value in {**s3.environment, **api.environment, "M3TER_EXPORTS": str(exports)}.items():
+            monkeypatch.setenv(name, value)
+        yield House(api, s3, proxy, bucket, load_exports(), instance)
+
+
+def statements(name: str) -> str:
+    found = re.search(rf"^```sql\n-- {re.escape(name)}\n(.*?)^```", (DOCS / "changes.md").read_text(), re.M | re.S)
+    assert found, name
+    return found[1]
+
+
+class DuckDb:
+    """The table as the document has it in DuckDB."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._connection = duckdb.connect()
+        read = re.search(r"columns = \{(.*?), 'change'", statements("DuckDB"), re.S)
+        assert read
+        self._columns = f"{{{read[1]}}}"
+        columns = (
+            self._columns.strip("{}").replace("'", "").replace(":", "").replace("id VARCHAR", "id VARCHAR PRIMARY KEY")
+        )
+        self._connection.execute(f"CREATE TABLE product ({columns}); CREATE TABLE whole ({columns})")
+
+    def apply(self, changes: bytes) -> None:
+        file = self._folder / "product_changes.csv"
+        file.write_bytes(changes)
+        self._connection.execute(statements("DuckDB").replace("product_changes.csv", str(file)))
+
+    def rows(self) -> list[tuple[Any, ...]]:
+        return self._connection.sql("FROM product ORDER BY id").fetchall()
+
+    def whole(self, content: bytes) -> list[tuple[Any, ...]]:
+        file = self._folder / "product.csv"
+        file.write_bytes(content)
+        options = "header = true, delim = ',', quote = '\"', escape = '\"'"
+        return self._connection.sql(
+            f"FROM read_csv('{file}', {options}, columns = {self._columns}) ORDER BY id"
+        ).fetchall()
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+class Postgres:
+    """The table as the documents have it in PostgreSQL; `merges` with the MERGE of PostgreSQL 15."""
+
+    def __init__(self, connection: Any, *, merges: bool) -> None:
+        self._connection = connection
+        self._merges = merges
+        connection.autocommit = True  # transactions are the document's
+        self._run("DROP TABLE IF EXISTS product, product_changes")
+        (create,) = re.findall(r"^CREATE TABLE product .*?;$", (DOCS / "delivery.md").read_text(), re.M | re.S)
+        self._run(create)
+
+    def apply(self, changes: bytes) -> None:
+        before, copy, after = re.split(r"^\\(copy .*)$", statements("PostgreSQL"), maxsplit=1, flags=re.M)
+        self._run(before)
+        self._copy(copy, changes)
+        self._run(f"{statements('Snowflake, PostgreSQL 15')} COMMIT;" if self._merges else after)
+
+    def rows(self, table: str = "product") -> list[tuple[Any, ...]]:
+        with self._connection.cursor() as cursor:
+            cursor.execute(f'SELECT * FROM {table} ORDER BY "id"')
+            return cursor.fetchall()
+
+    def whole(self, content: bytes) -> list[tuple[Any, ...]]:
+        self._run("BEGIN; CREATE TEMPORARY TABLE whole (LIKE product) ON COMMIT DROP")
+        self._copy("copy whole FROM 'product.csv' WITH (FORMAT csv, HEADER match)", content)
+        rows = self.rows("whole")
+        self._run("COMMIT")
+        return rows
+
+    def _run(self, sql: str) -> None:
+        with self._connection.cursor() as cursor:
+            cursor.execute(sql)
+
+    def _copy(self, command: str, content: bytes) -> None:
+        with self._connection.cursor() as cursor:
+            cursor.copy_expert(re.sub(r"'\w+\.csv'", "STDIN", command), io.BytesIO(content))
+
+
+def ten_exports(house: House, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, int]]:
+    """Exports of products that come, change, go and come back; each yields the changes that it should have."""
+    products, omits = house.api.records, house.exports.schedules[0].deleted_rows == "OMIT"
+    deleted = "removed" if omits else "deleted"
+    house.export()
+    yield {"added": 5}
+    products.insert("product", product(5))
+    products.replace("product", product(2, name="", version=2))
+    house.export()
+    yield {"added": 1, "changed": 1}
+    products.delete("product", "product-1")
+    products.delete("product", "product-2")
+    house.export()
+    yield {deleted: 2}
+    house.export()
+    yield {}
+    products.insert("product", product(1, version=3, customFields={}))
+    products.replace("product", product(0, code="new"))
+    house.export()
+    yield {"changed": 1, "added": 1} if omits else {"changed": 2}
+    products.delete("product", "product-5")
+    products.insert("product", product(6))
+    with monkeypatch.context() as later:
+        later.setattr(pl, "__version__", "99")
+        house.export()
+    yield {"added": 1, deleted: 1, "changed": 4 if omits else 5}
+    products.delete("product", "product-1")
+    house.export()
+    yield {deleted: 1, "changed": 4 if omits else 6}
+    house.set(keep_deleted_for=0)
+    products.replace("product", product(6, name="=1+1"))
+    house.export()
+    yield {"changed": 1} if omits else {"changed": 1, "removed": 3}
+    products.insert("product", product(7, name=None))
+    products.delete("product", "product-6")
+    house.export()
+    yield {"added": 1, "removed": 1}
+    products.insert("product", product(6, version=9))
+    house.export()
+    yield {"added": 1}
+
+
+@pytest.mark.parametrize("deleted_rows", ["INCLUDE", "OMIT"])
+def test_ten_exports_of_changes_give_the_last_whole_file(
+    house: House, postgres: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deleted_rows: str
+) -> None:
+    house.set(deleted_rows=deleted_rows)
+    with closing(DuckDb(tmp_path)) as duck:
+        stands_at, number = None, 0
+        words = {1: "there is no previous export", 6: "the previous export was", 7: "the previous export was"}
+        for number, expected in enumerate(ten_exports(house, monkeypatch), 1):
+            files, found = house.objects(), house.resource("product_changes")["m3ter:changes"]
+            assert {**EMPTY, **expected} == {kind: found[kind] for kind in EMPTY} == house.changes.rows, number
+            assert found["previous"] == stands_at
+            assert found.get("notCompared", "").startswith(words.get(number, "none")) is (number in words)
+            duck.apply(files["product_changes"])
+            assert duck.rows() == duck.whole(files["product"]), number
+            stands_at = house.run_id
+        assert (number, len(duck.rows())) == (10, 5)
+    assert house.verify().exit_code == 0
+    every = list(house.runs)
+    for merges in (False, True):
+        server = Postgres(postgres, merges=merges)
+        for house.run_id in every:
+            server.apply(house.objects()["product_changes"])
+            assert server.rows() == server.whole(house.objects()["product"])
+        assert len(server.rows()) == 5
+
+
+def test_without_the_keys_of_the_export_before_the_target_is_to_be_emptied(house: House) -> None:
+    house.export()
+    (keys,) = deliveries_of(house.instance, house.run_id)["product"].keys
+    house.s3.client().put_object(Bucket=house.bucket, Key=keys.uri.split("/", 3)[3], Body=b"altered")
+    house.api.records.delete("product", "product-1")
+    house.export()
+    assert (house.changes.previous, house.changes.rows) == (None, {**EMPTY, "added": 4})
+    assert "the object has another sha256 than the file that was delivered" in (house.changes.not_compared or "")
+    assert house.resource("product_changes")["m3ter:changes"]["notCompared"] == house.changes.not_compared
+
+
+def test_a_schedule_that_does_not_want_changes_has_none(house: House) -> None:
+    house.set(changes=False)
+    house.export()
+    assert house.objects().keys() == {"product", "manifest"}
+    assert deliveries_of(house.instance, house.run_id)["product"].changes is None
+
+
+def test_changes_that_cannot_be_delivered_fail_their_entity_and_a_resume_writes_them(house: House) -> None:
+    house.export()
+    whole = house.run_id
+    house.api.records.replace("product", product(3, version=2))
+    house.proxy.always(r"^PUT .*_product_changes.csv", s3_error(403, "AccessDenied"))
+    with dg.execute_job(
+        job_named(EXPORT_JOB),
+        house.instance,
+        asset_selection=[dg.AssetKey("product"), dg.AssetKey(MANIFEST)],
+        tags={SCHEDULE_TAG: "nightly"},
+    ) as failed:
+        assert not failed.success
+        house.run_id = failed.run_id
+    assert house.objects().keys() == {"product"}
+    house.proxy.heal()
+    assert resume(house.instance, failed.run_id, abandoned=False, changed=lambda *_: None).is_complete
+    first = house.objects()
+    assert (house.changes.previous, house.changes.rows) == (whole, {**EMPTY, "changed": 1})
+    assert [line.split(b",")[-1] for line in first["product_changes"].splitlines()] == [b'"change"', b"changed"]
+    assert house.verify().exit_code == 0
+
+
+def test_what_is_wrong_in_a_file_of_changes_is_found(house: House) -> None:
+    house.export()
+    house.api.records.replace("product", product(2, version=2))
+    house.api.records.delete("product", "product-3")
+    house.set(deleted_rows="OMIT")
+    house.export()
+    result = house.verify()
+    assert result.exit_code == 0
+    assert re.search(r"^product_changes +2 +\d+ +all right$", result.stdout, re.M), result.stdout
+    (uri,) = (one.uri for one in house.changes.objects)
+    key = uri.split("/", 3)[3]
+    content = house.s3.objects(house.bucket)[key]
+    client = house.s3.client()
+    client.put_object(Bucket=house.bucket, Key=key, Body=content.replace(b",removed", b",gone"))
+    client.put_object(Bucket=house.bucket, Key=key.replace("_changes.csv", "_changes.bak"), Body=b"")
+    found = [line for line in house.verify().stdout.splitlines() if line.startswith("error")]
+    assert [line.split(": ")[1:3] for line in found] == [
+        ["product_changes", "object"],
+        ["product_changes", "sha256"],
+        ["product_changes", "size"],
+        ["product_changes, row product-3", "cells"],
+    ]
+    assert found[-1].endswith("change is 'gone' and must be one of added, changed, deleted, removed")
