@@ -20,12 +20,15 @@ import pytest
 from click.testing import CliRunner, Result
 from faults import s3_error
 from faulty_proxy import FaultyProxy
+from rich.console import Console
 
 from m3ter_dagster.cli import main
+from m3ter_dagster.cli.progress import Progress
 from m3ter_dagster.config import Exports, load_exports, load_settings
 from m3ter_dagster.definitions import build_definitions
 from m3ter_dagster.history.log import EXPORT_JOB, MANIFEST, SCHEDULE_TAG, deliveries_of
 from m3ter_dagster.history.record import Changes
+from m3ter_dagster.model.entities import find_entity
 from m3ter_dagster.runs import job_named, resume
 from m3ter_sandbox import SandboxApi, SandboxS3
 
@@ -304,7 +307,12 @@ def test_changes_that_cannot_be_delivered_fail_their_entity_and_a_resume_writes_
         house.run_id = failed.run_id
     assert house.objects().keys() == {"product"}
     house.proxy.heal()
-    assert resume(house.instance, failed.run_id, abandoned=False, changed=lambda *_: None).is_complete
+    lines = io.StringIO()
+    shown = Progress(Console(file=lines, width=200), None)
+    result = resume(house.instance, failed.run_id, abandoned=False, changed=shown)
+    assert result.is_complete
+    assert re.fullmatch(r"\[1/1] product delivered: 5 rows, \d+ bytes, 1 change\n", lines.getvalue())
+    assert [uri.rsplit("_", 1)[-1] for uri in result.entities["product"].uris] == ["product.csv", "changes.csv"]
     first = house.objects()
     assert (house.changes.previous, house.changes.rows) == (whole, {**EMPTY, "changed": 1})
     assert [line.split(b",")[-1] for line in first["product_changes"].splitlines()] == [b'"change"', b"changed"]
@@ -334,3 +342,12 @@ def test_what_is_wrong_in_a_file_of_changes_is_found(house: House) -> None:
         ["product_changes, row product-3", "cells"],
     ]
     assert found[-1].endswith("change is 'gone' and must be one of added, changed, deleted, removed")
+
+
+@pytest.mark.parametrize("name", ["DuckDB", "PostgreSQL", "Snowflake, PostgreSQL 15", "BigQuery"])
+def test_each_statement_names_every_column(name: str) -> None:
+    sql, columns = statements(name), [column.name for column in find_entity("product").columns]
+    named = re.findall(r"\b(?:excluded|c)\.\"?(\w+)", sql) if name != "DuckDB" else re.findall(r"'(\w+)': '", sql)
+    assert set(columns) - {"id"} <= set(named) <= {*columns, "change"}
+    for listed in re.findall(r"INSERT\s+\((.*?)\)|SELECT (\"id\".*?)\s+FROM", sql, re.S):
+        assert re.findall(r"\w+", "".join(listed)) == columns

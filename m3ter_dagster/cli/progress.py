@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from m3ter_dagster.history.progress import EntityResult, RunResult
+from m3ter_dagster.verification.findings import counted
 
 _COLUMNS = ("entity", "status", "rows", "bytes", "seconds", "checks", "objects")
 
@@ -73,7 +74,7 @@ def result_table(result: RunResult) -> Table:
 
 
 def _delivered(one: EntityResult) -> str:
-    changes = "" if one.changes is None else f", {one.changes:,} changes"
+    changes = "" if one.changes is None else f", {counted(one.changes, 'change')}"
     return f"{one.rows:,} rows, {one.bytes:,} bytes{changes}"
 
 
