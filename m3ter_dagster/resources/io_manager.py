@@ -36,11 +36,11 @@ from m3ter_dagster.model.exports import Export
 from m3ter_dagster.model.manifest import Manifest
 from m3ter_dagster.reading.past import Past
 from m3ter_dagster.reading.reading import Reading
+from m3ter_dagster.resources.readings import Read, recorded
 from m3ter_dagster.usage.columns import TYPE
 from m3ter_dagster.usage.reader import UsageReading
 
 RETRY_AFTER_SECONDS = 5
-Read = Reading | UsageReading
 
 
 class ExportIOManager(dg.ConfigurableIOManager):
@@ -120,7 +120,7 @@ class ExportIOManager(dg.ConfigurableIOManager):
             org_id=export.org_id,
             rows=rows,
             objects=_stored(objects),
-            reading=_reading(read),
+            reading=recorded(read),
             seconds_to_deliver=seconds,
             difference=dict(compared.difference),
             keys=_stored(compared.keys),
@@ -194,46 +194,6 @@ class ExportIOManager(dg.ConfigurableIOManager):
 
     def _export(self) -> Export:
         return export_of(self._run, self._instance, self.settings.connection().org_id)
-
-
-def _reading(read: Read) -> record.Reading:
-    if isinstance(read, Reading):
-        return record.Reading(
-            started=read.started,
-            finished=read.finished,
-            duplicates_dropped=read.duplicates,
-            unknown_fields=dict(read.unknown_fields),
-            empty_fields=tuple(read.empty_columns),
-            requests=read.requests,
-            how=read.how,
-            reused_in_a_row=read.reuse.in_a_row if read.reuse else 0,
-            completeness=_completeness(read),
-        )
-    return record.Reading(
-        started=read.started,
-        finished=read.finished,
-        unknown_fields=dict.fromkeys(read.usage.unknown_columns, read.usage.rows),
-        empty_fields=tuple(read.usage.empty_columns),
-        job=read.job_id,
-        window=(read.window.start, read.window.end),
-        sums=read.sums,
-    )
-
-
-def _completeness(read: Reading) -> record.Completeness | None:
-    found, deleted = read.completeness, read.deleted
-    if found is None:
-        return None
-    return record.Completeness(
-        complete=record.PROVEN if found.is_proven else record.NOT_PROVEN,
-        why=found.why,
-        passes=found.passes,
-        read=read.rows,
-        recovered=found.recovered,
-        written_meanwhile=found.written_meanwhile,
-        deleted=deleted.new if deleted else 0,
-        deleted_rows=deleted.count if deleted else 0,
-    )
 
 
 def _stored(objects: Any) -> tuple[record.StoredObject, ...]:
