@@ -19,13 +19,14 @@ from hypothesis import strategies as st
 from m3ter_dagster.frames.changes import Changes, all_added, changes_since
 from m3ter_dagster.frames.difference import (
     DELETED,
+    KEYS_SCHEMA,
     LAST,
     ROW,
     IdsUnknown,
     count_kinds,
     difference,
+    encoded_cells,
     keys_of,
-    keys_schema,
     kinds,
     row_hash,
     write_keys,
@@ -65,11 +66,11 @@ def write(
     rows = [{"id": id, "name": name, "deleted": deleted} for id, (name, deleted) in there.items()]
     frame = pl.LazyFrame(rows, schema=frame_schema(entity))
     since = pl.when("deleted").then(pl.lit(THEN, pl.Datetime("us", "UTC")))
-    last = pl.when("deleted").then(pl.struct(list(frame_schema(entity))))
+    last = pl.when("deleted").then(encoded_cells(entity))
     keys = frame.with_columns(row_hash(entity), since.alias("since"), last.alias(LAST)).select(
         *keys_of(entity)[:3], pl.col("since").alias(DELETED), LAST
     )
-    doubts = pl.LazyFrame([{"id": id} for id in doubtful], schema=keys_schema(entity))
+    doubts = pl.LazyFrame([{"id": id} for id in doubtful], schema=KEYS_SCHEMA)
     write_keys(pl.concat([keys, doubts]), entity, path, cells=cells)
     return Written([frame.slice(place, rows_a_part) for place in range(0, len(rows), rows_a_part)], path)
 

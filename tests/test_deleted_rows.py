@@ -208,7 +208,7 @@ def test_what_cannot_be_confirmed_is_delivered_and_not_proven(house: House) -> N
     assert gone not in {row["id"] for row in after["contract"]}
     check = house.check("contract", COMPLETE)
     assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
-    assert (check.description or "").startswith("Not proven: 1 missing records could not be confirmed as deleted: GET ")
+    assert (check.description or "").startswith("Not proven: 1 records could not be confirmed: GET ")
     assert house.manifest["contract"]["m3ter:completeness"]["complete"] == "NOT_PROVEN"
     house.api.before_answer = None
     assert deleted(house.export()["contract"]).keys() == {gone}

@@ -17,6 +17,8 @@ from m3ter_dagster.frames.difference import (
     NotComparable,
     check_same_cells,
     count_kinds,
+    decoded_cells,
+    has_columns,
     kinds,
     read_keys,
 )
@@ -83,11 +85,15 @@ def _changed(rows: pl.LazyFrame, key: pl.Expr, found: pl.DataFrame) -> pl.LazyFr
 def _removed(previous: Path, entity: Entity, found: pl.DataFrame) -> pl.LazyFrame:
     """The rows that are no more: their ids, and the last cells of those that stood in the export as deleted."""
     gone = _changed(read_keys(previous), pl.col(ID), found)
-    last = gone.collect_schema()[LAST]
-    assert isinstance(last, pl.Struct)
-    known = {field.name for field in last.fields}
-    cells = {
-        name: pl.col(LAST).struct.field(name).cast(type, strict=False) if name in known else pl.lit(None, type)
-        for name, type in frame_schema(entity).items()
-    }
+    if has_columns(previous, entity):
+        gone = gone.with_columns(decoded_cells(entity))
+        cells = {name: pl.col(LAST).struct.field(name) for name in frame_schema(entity)}
+    else:
+        cells = {name: _cell(name, type) for name, type in frame_schema(entity).items()}
     return gone.select(**{**cells, entity.primary_key: pl.col(ID), CHANGE: pl.col(CHANGE)})
+
+
+def _cell(name: str, type: type[pl.DataType]) -> pl.Expr:
+    """A cell of a row that had other columns, as far as it fits today's."""
+    text = pl.col(LAST).str.json_path_match(f"$['{name}']")
+    return text == "true" if type == pl.Boolean else text.cast(type, strict=False)

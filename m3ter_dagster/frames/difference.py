@@ -21,7 +21,7 @@ from m3ter_dagster.model.entities import Entity
 
 ID, OWNER, ROW, DELETED, LAST = "id", "owner", "row", "deleted", "last"
 """The columns of a file of keys: the id of the row and of the record that it is listed with, a hash of its cells, and
-for a row that m3ter has no more, when that was noticed, and its last cells."""
+for a row that m3ter has no more, when that was noticed, and its last cells as JSON."""
 KEY = "key"
 """A hash of the id."""
 KIND = pl.Enum(list(changes.KINDS))
@@ -58,22 +58,29 @@ def hashes(entity: Entity) -> tuple[pl.Expr, pl.Expr]:
     return pl.col(entity.primary_key).hash().alias(KEY), row_hash(entity)
 
 
-def keys_schema(entity: Entity) -> dict[str, pl.DataType | type[pl.DataType]]:
-    last = pl.Struct(frame_schema(entity))
-    return {ID: pl.String, OWNER: pl.String, ROW: pl.UInt64, DELETED: pl.Datetime("us", "UTC"), LAST: last}
+KEYS_SCHEMA = {ID: pl.String, OWNER: pl.String, ROW: pl.UInt64, DELETED: pl.Datetime("us", "UTC"), LAST: pl.String}
+
+
+def encoded_cells(entity: Entity) -> pl.Expr:
+    """All cells of a row as one text: of the rows of a file of keys few have one, and it costs the others nothing."""
+    return pl.struct(list(frame_schema(entity))).struct.json_encode().alias(LAST)
+
+
+def decoded_cells(entity: Entity) -> pl.Expr:
+    """The cells that `encoded_cells` made, as a struct; those of columns that there were not are null."""
+    return pl.col(LAST).str.json_decode(pl.Struct(frame_schema(entity)))
 
 
 def keys_of(entity: Entity) -> list[pl.Expr]:
     """The keys of rows that have a column `ROW`, all of which are there."""
-    schema = keys_schema(entity)
     owner = pl.col(entity.owner_column) if entity.owner_column else pl.lit(None, pl.String)
-    nothing = [pl.lit(None, schema[name]).alias(name) for name in (DELETED, LAST)]
+    nothing = [pl.lit(None, KEYS_SCHEMA[name]).alias(name) for name in (DELETED, LAST)]
     return [pl.col(entity.primary_key).alias(ID), owner.alias(OWNER), pl.col(ROW), *nothing]
 
 
 def write_keys(keys: pl.LazyFrame, entity: Entity, path: Path, *, cells: str = "") -> None:
-    """A Parquet file of the keys of all rows, with the columns of `keys_schema`; `cells` says how cells are written."""
-    keys.select(list(keys_schema(entity))).sink_parquet(path, metadata={**_marks(entity), _CELLS: cells})
+    """A Parquet file of the keys of all rows, with the columns of `KEYS_SCHEMA`; `cells` says how cells are written."""
+    keys.select(list(KEYS_SCHEMA)).sink_parquet(path, metadata={**_marks(entity), _CELLS: cells})
 
 
 def read_keys(path: Path) -> pl.LazyFrame:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import islice
@@ -44,8 +45,7 @@ class Asking:
     def __init__(self, listing: Listing, pages: Pages, recorded: Callable[[], pl.LazyFrame]) -> None:
         """`recorded` gives what has been read so far, as `absence.RECORDS`."""
         self.requests = 0
-        self.unconfirmed: set[str] = set()
-        self.doubts: dict[str, None] = {}
+        self._unconfirmed: dict[str, str] = {}
         self.whole_parents: set[str] = set()
         """Parents whose list came in one answer, so that what is not in it is not there."""
         self._listing = listing
@@ -67,19 +67,32 @@ class Asking:
         waiting = set(asked[ID])
         try:
             for page in self._of_parents(asked) if self._listing.parent else self._of_ids(asked[ID].to_list()):
-                waiting -= {str(record.id) for record in records(page.rows)}
+                waiting -= set(ids_of(page))
                 yield page
         except (Refused, CursorExpired) as refusal:
-            self.doubt(waiting, str(refusal))
+            self._doubt(waiting, str(refusal))
 
-    def doubt(self, ids: Collection[str], why: str) -> None:
-        self.unconfirmed.update(ids)
-        if ids:
-            self.doubts[f"{len(ids):,} missing records could not be confirmed as deleted: {why}"] = None
+    def confirm(self, page: Page) -> None:
+        """These records are there: they were found in another way."""
+        for one in ids_of(page) if self._unconfirmed else ():
+            self._unconfirmed.pop(one, None)
+
+    @property
+    def unconfirmed(self) -> frozenset[str]:
+        """The records of which m3ter did not say whether they are there, or did not give them although they are."""
+        return frozenset(self._unconfirmed)
+
+    @property
+    def doubts(self) -> list[str]:
+        reasons = Counter(self._unconfirmed.values())
+        return [f"{number:,} records could not be confirmed: {why}" for why, number in reasons.items()]
+
+    def _doubt(self, ids: Iterable[str], why: str) -> None:
+        self._unconfirmed |= dict.fromkeys(ids, why)
 
     def _of_parents(self, asked: pl.DataFrame) -> Iterator[Page]:
         orphans = asked.filter(pl.col(PARENT).is_null())[ID].to_list()
-        self.doubt(orphans, "it is not known to what they belong")
+        self._doubt(orphans, "it is not known to what they belong")
         groups = asked.drop_nulls(PARENT).group_by(PARENT, maintain_order=True).agg(ID).iter_rows()
         by_parent = {parent: set(ids) for parent, ids in groups if parent not in self.whole_parents}
         if len(by_parent) > FEW_PARENTS:
@@ -147,9 +160,9 @@ class Asking:
                 self.requests += 1
                 try:
                     if self._pages.exists(self._listing, one):
-                        self.doubt([one], "m3ter has it, and its list does not give it by its id")
+                        self._doubt([one], "m3ter has it, and its list does not give it by its id")
                 except Refused as refusal:
-                    self.doubt([*batch[number:], *ids[start + IDS_AT_ONCE :]], str(refusal))
+                    self._doubt([*batch[number:], *ids[start + IDS_AT_ONCE :]], str(refusal))
                     return
 
     def _filtered(self, listing: Listing, known_ids: Sequence[str], ids: Sequence[str]) -> list[Page] | None:

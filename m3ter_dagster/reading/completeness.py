@@ -74,7 +74,7 @@ class Completing:
             passes=self._passes,
             recovered=self._recovered,
             requests=self._asking.requests,
-            unconfirmed=frozenset(self._asking.unconfirmed) if self._has_asked else None,
+            unconfirmed=self._asking.unconfirmed if self._has_asked else None,
             is_proven=not doubts,
             why="; ".join(doubts) or self._proof,
         )
@@ -112,7 +112,9 @@ class Completing:
         earlier = self._find_earlier()
         if earlier is not None:
             yield from self._missing(earlier)
-        if self._two_passes or (self._two_passes is None and earlier is None):
+        # What cannot be asked for by its id may be found by reading all of it again.
+        is_in_doubt = bool(self._asking.unconfirmed)
+        if self._two_passes or (self._two_passes is None and (earlier is None or is_in_doubt)):
             yield from self._read_again(None)
         elif earlier is not None:
             yield from self._read_again(earlier)
@@ -143,7 +145,9 @@ class Completing:
             listing = sized(self._listing, size)
             for page in self._pages.over_cursor(listing) if earlier is None else self._pages.newest(listing):
                 self._asking.requests += 1
-                yield from again.unknown(page)
+                for part in again.unknown(page):
+                    self._asking.confirm(part)
+                    yield part
                 if again.is_over:
                     break
             self._passes += 1

@@ -10,7 +10,17 @@ from pathlib import Path
 import polars as pl
 
 from m3ter_dagster.frames.absence import HASH, ID, PARENT, VERSION, absent
-from m3ter_dagster.frames.difference import DELETED, LAST, OWNER, ROW, keys_of, keys_schema, row_hash
+from m3ter_dagster.frames.difference import (
+    DELETED,
+    KEYS_SCHEMA,
+    LAST,
+    OWNER,
+    ROW,
+    decoded_cells,
+    encoded_cells,
+    keys_of,
+    row_hash,
+)
 from m3ter_dagster.frames.schema import DELETED_COLUMN, frame_schema
 from m3ter_dagster.frames.times import TIMES, written_since
 from m3ter_dagster.model.entities import Entity, Listing
@@ -106,10 +116,11 @@ def _deleted(
     if keep is not None:
         is_kept = pl.col(_SINCE).is_null() | (pl.col(_SINCE) + keep > now)
         folder.mkdir(mode=0o700, parents=True)
-        known = gone.filter(is_kept, pl.col(LAST).is_not_null())
-        parts.append(_write(known.select(LAST, _SINCE).unnest(LAST), entity, folder / "known.parquet"))
+        known = gone.filter(is_kept, pl.col(LAST).is_not_null()).select(decoded_cells(entity), _SINCE).unnest(LAST)
         wanted = states.filter(is_kept, LAST).select(pl.col(ID).alias(entity.primary_key), _SINCE)
         try:
+            if len(wanted) < len(states):
+                parts.append(_write(known, entity, folder / "known.parquet"))
             if len(wanted):
                 rows = previous.fetch_rows().join(wanted.lazy(), on=entity.primary_key)
                 parts.append(_write(rows, entity, folder / "new.parquet"))
@@ -125,13 +136,13 @@ def _split(entity: Entity, parts: Sequence[Path], doubtful: pl.DataFrame, *, new
 
     These have no hash: nothing of the export is equal to a row that it has not.
     """
-    columns, names = list(frame_schema(entity)), list(keys_schema(entity))
+    columns, names = list(frame_schema(entity)), list(KEYS_SCHEMA)
     empty = pl.LazyFrame(schema={**frame_schema(entity), _SINCE: pl.Datetime("us", "UTC")})
     rows = pl.concat([empty, *map(pl.scan_parquet, parts)])
     row = pl.when(pl.col(_SINCE).is_not_null()).then(row_hash(entity)).alias(ROW)
-    keys = rows.with_columns(row, pl.struct(columns).alias(LAST), pl.col(_SINCE).alias("since"))
+    keys = rows.with_columns(row, encoded_cells(entity), pl.col(_SINCE).alias("since"))
     keys = keys.with_columns(keys_of(entity)[:2]).with_columns(pl.col("since").alias(DELETED)).select(names)
-    in_doubt = pl.concat([pl.DataFrame(schema=keys_schema(entity)), doubtful.select(ID, OWNER)], how="diagonal")
+    in_doubt = pl.concat([pl.DataFrame(schema=KEYS_SCHEMA), doubtful.select(ID, OWNER)], how="diagonal")
     unknown = in_doubt.lazy().join(keys.select(ID), on=ID, how="anti")
     there = rows.filter(pl.col(_SINCE).is_not_null()).select(columns)
     return Deleted(
