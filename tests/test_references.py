@@ -130,10 +130,19 @@ def compared(bills: list[dict[str, Any]], lines: list[dict[str, Any]]) -> BillTo
     bill_schema = {"id": pl.String, "billTotal": pl.Float64, **texts, "lastCalculatedDate": pl.String}
     line_schema = {"billId": pl.String, "convertedSubtotal": pl.Float64, "subtotal": pl.Float64, **texts}
     del line_schema["currency"]
-    return compare_totals(
-        ExportedRows(pl.LazyFrame(bills, schema=bill_schema), STARTED),
-        ExportedRows(pl.LazyFrame(lines, schema=line_schema), STARTED),
-    )
+    rows = [
+        ExportedRows(pl.LazyFrame(some, schema=schema), STARTED)
+        for some, schema in ((bills, bill_schema), (lines, line_schema))
+    ]
+    found = compare_totals(*rows)
+    assert compare_totals(*rows, at_once=1) == found
+    return found
+
+
+def test_many_bills_are_added_up_some_at_a_time() -> None:
+    bills = [{"id": f"b{number}", "billTotal": float(number % 3), "currency": "USD"} for number in range(30)]
+    lines = [{**line(1.0), "billId": f"b{number}"} for number in range(30)]
+    assert compared(bills, lines).wrong == 20
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from m3ter_dagster.frames.times import TIMES, written_since
 AMOUNTS = ("billTotal", "currency", "lastCalculatedDate", "subtotal", "convertedSubtotal")
 """The columns of bills and line items that are compared, apart from keys and times."""
 
+LINE_ITEMS_AT_ONCE = 1_000_000
 WITHOUT_MINOR_UNIT = (
     *("BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "UYI", "VND", "VUV", "XAF", "XOF"),
     "XPF",
@@ -40,9 +41,10 @@ class BillTotals:
     """The first wrong bills."""
 
 
-def compare_totals(bills: ExportedRows, line_items: ExportedRows) -> BillTotals:
+def compare_totals(bills: ExportedRows, line_items: ExportedRows, *, at_once: int = LINE_ITEMS_AT_ONCE) -> BillTotals:
+    """`at_once`: about how many line items are added up at a time."""
     counts = bills.frame.select(compared=pl.col("billTotal").count(), without_total=pl.col("billTotal").null_count())
-    counted, differing = pl.collect_all([counts, _differing(bills.frame, line_items.frame)], engine="streaming")
+    counted, differing = counts.collect(engine="streaming"), _differing(bills.frame, line_items.frame, at_once)
     recent = _recent(differing, bills, line_items) if len(differing) else differing
     wrong = differing.join(recent, on="bill id", how="anti") if len(differing) else differing
     return BillTotals(
@@ -55,10 +57,23 @@ def compare_totals(bills: ExportedRows, line_items: ExportedRows) -> BillTotals:
 
 def wrong_bills(bills: pl.LazyFrame, line_items: pl.LazyFrame) -> pl.LazyFrame:
     """The ids of the bills that do not have the sum of their line items as total."""
-    return _differing(bills, line_items).select(pl.col("bill id").alias("id"))
+    return _differing(bills, line_items, LINE_ITEMS_AT_ONCE).lazy().select(pl.col("bill id").alias("id"))
 
 
-def _differing(bills: pl.LazyFrame, line_items: pl.LazyFrame) -> pl.LazyFrame:
+def _differing(bills: pl.LazyFrame, line_items: pl.LazyFrame, at_once: int) -> pl.DataFrame:
+    """The bills that differ; some bills at a time, so that memory does not grow with their number."""
+    buckets = line_items.select(pl.len()).collect().item() // at_once + 1
+    found = [
+        _differing_of(
+            bills.filter(pl.col("id").hash() % buckets == bucket),
+            line_items.filter(pl.col("billId").hash() % buckets == bucket),
+        ).collect(engine="streaming")
+        for bucket in range(buckets)
+    ]
+    return pl.concat(found)
+
+
+def _differing_of(bills: pl.LazyFrame, line_items: pl.LazyFrame) -> pl.LazyFrame:
     amount = pl.coalesce("convertedSubtotal", "subtotal")
     sums = line_items.group_by("billId").agg(amount.sum().alias(_COLUMNS[2]), pl.len().alias(_COLUMNS[3]))
     totals = bills.select(pl.col("id").alias("bill id"), "billTotal", "currency").drop_nulls("billTotal")
