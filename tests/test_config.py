@@ -776,6 +776,12 @@ def test_no_patience_is_a_limit_and_no_timeout_is_none() -> None:
         load_m3ter_settings({**CREDENTIALS, "M3TER_READ_TIMEOUT_SECONDS": "0"})
 
 
+@pytest.mark.parametrize("megabytes", ["-1", "1.5", "much", "²"])
+def test_the_least_room_for_temporary_files_is_a_whole_number(megabytes: str) -> None:
+    with pytest.raises(ConfigError, match=f"the M3TER_LEAST_FREE_MB '{megabytes}'; write a whole number of megabytes"):
+        load_settings({"M3TER_LEAST_FREE_MB": megabytes})
+
+
 def test_a_password_in_the_address_of_m3ter_is_not_repeated() -> None:
     with pytest.raises(ConfigError) as raised:
         load_m3ter_settings({**CREDENTIALS, "M3TER_BASE_URL": "https://user:hunter2@m3ter.example.com"})
@@ -785,10 +791,11 @@ def test_a_password_in_the_address_of_m3ter_is_not_repeated() -> None:
 
 
 def test_settings_carry_the_connection_or_why_there_is_none() -> None:
-    found = load_settings({**CREDENTIALS, "M3TER_EXECUTOR": "multiprocess"})
+    found = load_settings({**CREDENTIALS, "M3TER_EXECUTOR": "multiprocess", "M3TER_LEAST_FREE_MB": "50"})
     assert (found.connection(), found.executor) == (load_m3ter_settings(CREDENTIALS), "multiprocess")
+    assert found.least_free == 50_000_000
     without = load_settings({})
-    assert without.executor == "in_process"
+    assert (without.executor, without.least_free) == ("in_process", 200_000_000)
     with pytest.raises(ConfigError, match="M3TER_API_KEY is not set"):
         without.connection()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -363,6 +364,25 @@ def check_call(*command: str) -> None:
     subprocess.run(command, capture_output=True, check=True)
 
 
+def test_without_room_for_temporary_files_nothing_is_read(
+    move_in: MoveIn, instance: dg.DagsterInstance, truth: Truth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    house = move_in(small_organization(), codes=["warehouse"])
+    monkeypatch.setenv("M3TER_LEAST_FREE_MB", "900000000")
+    failed = run(house, instance)
+    assert re.fullmatch(
+        rf"{tmp_path}/temporary, the folder for temporary files, has [0-9,]+ MB free, and an export needs at least "
+        r"900,000,000 MB; make room there, or set TMPDIR to a folder with more \(M3TER_LEAST_FREE_MB .*\)\.",
+        failed.error,
+    )
+    assert list(house.server.requests) == []
+    monkeypatch.setenv("M3TER_LEAST_FREE_MB", "1")
+    assert complete(failed, instance).is_complete
+    assert_whole(house, truth, failed.run_id)
+
+
 @pytest.mark.slow
 def test_a_full_disk_is_named_and_completed_later(
     move_in: MoveIn,
@@ -377,6 +397,7 @@ def test_a_full_disk_is_named_and_completed_later(
     with small_disk(tmp_path / "disk", megabytes=4) as resize:
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "disk"))
         house = move_in([*others, *large_meters()], codes=["warehouse"])
+        monkeypatch.setenv("M3TER_LEAST_FREE_MB", "1")
         failed = run(house, instance)
         assert failed.entities["meter"].status == "failed"
         assert all("No space left on device" in one.error for one in failed.entities.values() if one.error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -67,6 +68,7 @@ def house(moto_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mo
     with open_house(moto_store, tmp_path, MOMENTS[moment].records, codes=["warehouse"]) as house:
         house.move_in(monkeypatch)
         monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home"))
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
         yield house
 
 
@@ -154,6 +156,7 @@ def test_a_killed_export_leaves_nothing_partial_and_is_completed(
     assert end_at(MOMENTS[moment], house, tmp_path, signal.SIGKILL) == KILLED
     assert_nothing_partial(house, truth)
     assert_resumed(house, truth, last_run(tmp_path).run_id, "--abandoned")
+    assert list((tmp_path / "temporary").iterdir()) == []
 
 
 @pytest.mark.parametrize("moment", ["while it reads", "within a part"])

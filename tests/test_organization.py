@@ -117,12 +117,15 @@ def test_a_run_without_credentials_says_which_variables_are_missing(
 def test_a_project_with_a_process_per_step_reads_each_list_once_per_step_that_needs_it(
     sandbox: Sandbox, instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
     monkeypatch.syspath_prepend(tmp_path)  # Dagster leaves out what is first for the processes, else this folder
     names = ("account", "account_plan", "pricing", "pricing_band")
     selection = [dg.AssetKey(name) for name in names]
     job = dg.reconstructable(foreign_project.foreign_job)
     with dg.execute_job(job, instance, asset_selection=selection, raise_on_error=True) as result:
         assert result.success
+    assert list((tmp_path / "temporary").glob("m3ter-*")) == []
     delivered = deliveries_of(instance, result.run_id)
     assert set(delivered) == set(names)
     assert delivered["account"].rows == ACCOUNTS

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import click
@@ -14,6 +12,7 @@ from pydantic import ValidationError
 from m3ter_dagster.cli.terminal import Unusable, configured, print_table
 from m3ter_dagster.config import Destination, load_exports
 from m3ter_dagster.config.wording import refusals
+from m3ter_dagster.temporary_folder import TemporaryFolder
 
 if TYPE_CHECKING:
     from m3ter_dagster.delivery.store import Store
@@ -104,9 +103,9 @@ def _verified(package: DataPackage, manifest: str, store: Store) -> Report:
         for one in findings:
             click.echo(str(one))
 
-    with TemporaryDirectory(prefix="m3ter-verify-") as folder:
+    with TemporaryFolder() as folder:
         try:
-            return verify_export(package, manifest, store=store, folder=Path(folder), found=print_findings)
+            return verify_export(package, manifest, store=store, folder=folder, found=print_findings)
         except OSError as error:
             words = f"{folder}: {error.strerror or error}: set TMPDIR to a folder with room for the largest file."
             raise Unusable(words) from None

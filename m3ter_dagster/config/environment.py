@@ -20,6 +20,7 @@ Executor = Literal["in_process", "multiprocess"]
 EXECUTORS: tuple[Executor, ...] = get_args(Executor)
 FASTEST = 50.0
 """m3ter answers at most this many requests a second per Organization."""
+LEAST_FREE_MB = "200"
 
 _WHERE = "all three are shown in the m3ter Console under Settings > Access > Service Users, Generate Access Key"
 
@@ -97,6 +98,8 @@ class Settings:
     organization: M3terSettings | ConfigError
     """How to reach m3ter, or what is missing for that: definitions load without credentials."""
     executor: Executor = "in_process"
+    least_free: int = int(LEAST_FREE_MB) * 1_000_000
+    """Bytes that must be free for temporary files before anything is read."""
 
     def connection(self) -> M3terSettings:
         """How to reach m3ter; without credentials, ConfigError says what is missing."""
@@ -107,10 +110,10 @@ class Settings:
 
 def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     try:
-        organization = load_m3ter_settings(environ)
+        organization: M3terSettings | ConfigError = load_m3ter_settings(environ)
     except ConfigError as error:
-        return Settings(error, executor(environ))
-    return Settings(organization, executor(environ))
+        organization = error
+    return Settings(organization, executor(environ), least_free(environ))
 
 
 def load_m3ter_settings(environ: Mapping[str, str] = os.environ) -> M3terSettings:
@@ -139,6 +142,16 @@ def executor(environ: Mapping[str, str] = os.environ) -> Executor:
     if name not in EXECUTORS:
         raise ConfigError(f"the environment has the M3TER_EXECUTOR {name!r}; write {' or '.join(EXECUTORS)}.")
     return name
+
+
+def least_free(environ: Mapping[str, str] = os.environ) -> int:
+    """How many bytes must be free for temporary files."""
+    megabytes = _value(environ, "M3TER_LEAST_FREE_MB") or LEAST_FREE_MB
+    if not megabytes.isascii() or not megabytes.isdigit():
+        raise ConfigError(
+            f"the environment has the M3TER_LEAST_FREE_MB {megabytes!r}; write a whole number of megabytes, 0 or more."
+        )
+    return int(megabytes) * 1_000_000
 
 
 def dagster_home(environ: MutableMapping[str, str] = os.environ) -> Path:

@@ -1,10 +1,8 @@
 """Writes what an asset has read as one file and delivers it to every Export Destination of the run; manifests too."""
 
 import json
-import tempfile
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, NoReturn
 
 import dagster as dg
@@ -37,6 +35,7 @@ from m3ter_dagster.model.manifest import Manifest
 from m3ter_dagster.reading.past import Past
 from m3ter_dagster.reading.reading import Reading
 from m3ter_dagster.resources.readings import Read, recorded
+from m3ter_dagster.temporary_folder import TemporaryFolder
 from m3ter_dagster.usage.columns import TYPE
 from m3ter_dagster.usage.reader import UsageReading
 
@@ -51,25 +50,25 @@ class ExportIOManager(dg.ConfigurableIOManager):
     settings: dg.ResourceDependency[Settings]
     _destinations: Destinations = PrivateAttr()
     _format: Format = PrivateAttr()
-    _folder: tempfile.TemporaryDirectory[str] = PrivateAttr()
+    _folder: TemporaryFolder = PrivateAttr()
     _run: dg.DagsterRun = PrivateAttr()
     _instance: dg.DagsterInstance = PrivateAttr()
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-        """Refuses an unknown destination before anything is read."""
+        """Refuses an unknown destination, or a disk with too little room, before anything is read."""
         known = {one.code: one for one in self.exports.destinations}
         for code in self.destinations:
             if code not in known:
                 raise UnknownDestination(code, list(known))
         self._destinations = Destinations(known)
         self._format = format_for(self.exports)
-        self._folder = tempfile.TemporaryDirectory(prefix="m3ter-files-")
+        self._folder = TemporaryFolder(least_free=self.settings.least_free)
         assert context.run
         assert context.instance
         self._run, self._instance = context.run, context.instance
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
-        self._folder.cleanup()
+        self._folder.close()
 
     def handle_output(self, context: dg.OutputContext, obj: Read | Manifest) -> None:
         try:
@@ -86,16 +85,16 @@ class ExportIOManager(dg.ConfigurableIOManager):
             context.add_output_metadata(metadata)
 
     def load_input(self, context: dg.InputContext) -> pl.LazyFrame:
-        return last_delivery(context, self._destinations, Path(self._folder.name))
+        return last_delivery(context, self._destinations, self._folder.path)
 
     def delivered_frames(self, export_id: str) -> DeliveredFrames:
         """What the runs of an export have delivered so far."""
-        folder = Path(self._folder.name)
+        folder = self._folder.path
         return DeliveredFrames(self._instance, export_id, destinations=self._destinations, folder=folder)
 
     def past(self) -> Past:
         """What the exports before this one had, and what the run's schedule wants to be done with that."""
-        schedule, folder = self._schedule(), Path(self._folder.name)
+        schedule, folder = self._schedule(), self._folder.path
         past = past_of(self._instance, self._export(), schedule, self._destinations, folder)
         return replace(past, two_passes=self.exports.two_passes(schedule))
 
@@ -132,7 +131,7 @@ class ExportIOManager(dg.ConfigurableIOManager):
 
     def _write_and_deliver(self, read: Read, export: Export) -> tuple[int, list[Delivered]]:
         table = read.table
-        file = Path(self._folder.name) / f"{table.name}.{self._format.suffix}"
+        file = self._folder.path / f"{table.name}.{self._format.suffix}"
         type, name = (TYPE, self._usage_file(table.name)) if isinstance(read, UsageReading) else (table.name, None)
         try:
             parts = read.delivered if isinstance(read, Reading) else read.parts
@@ -154,7 +153,7 @@ class ExportIOManager(dg.ConfigurableIOManager):
             destinations=self._destinations,
             export=export,
             to=self.destinations,
-            folder=Path(self._folder.name),
+            folder=self._folder.path,
             format=self._format,
             parts=read.delivered if schedule and schedule.changes else None,
         )
@@ -163,7 +162,7 @@ class ExportIOManager(dg.ConfigurableIOManager):
         objects: list[Delivered] = []
         name = USAGE_MANIFEST if asset == USAGE_MANIFEST and self._goes_with(MANIFEST) else manifest.TYPE
         for code in whole.destinations:
-            file = Path(self._folder.name) / "manifest.json"
+            file = self._folder.path / "manifest.json"
             file.write_text(json.dumps(whole.data_package(code), indent=2, ensure_ascii=False), encoding="utf-8")
             objects += self._destinations.deliver(file, whole.export, manifest.TYPE, to=[code], kind=JSON, name=name)
         return record.WholeExport(

@@ -1,11 +1,8 @@
 """The Dagster resource that reads the m3ter Organization: entities and measurements, by one client."""
 
-import shutil
-import tempfile
 import threading
 from collections.abc import Callable, Collection, Sequence, Set
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import dagster as dg
 from pydantic import PrivateAttr
@@ -19,6 +16,7 @@ from m3ter_dagster.model.time_periods import Window
 from m3ter_dagster.reading.past import Past
 from m3ter_dagster.reading.reader import OrganizationReader
 from m3ter_dagster.reading.reading import Reading
+from m3ter_dagster.temporary_folder import TemporaryFolder
 from m3ter_dagster.usage.reader import UsageReader, UsageReading
 
 
@@ -26,14 +24,14 @@ from m3ter_dagster.usage.reader import UsageReader, UsageReading
 class _Session:
     """What is open from the first request of a process to its last."""
 
-    folder: Path
+    folder: TemporaryFolder
     reader: OrganizationReader
     usage: UsageReader
     steps: Set[str]
 
     def close(self) -> None:
         self.reader.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.close()
 
 
 class Organization(dg.ConfigurableResource):
@@ -95,9 +93,9 @@ class Organization(dg.ConfigurableResource):
             client = open_client(self.settings.connection(), stop=stop)
             past = find_past()
             past = replace(past, reused={name: one for name, one in past.reused.items() if name in steps})
-            folder = Path(tempfile.mkdtemp(prefix="m3ter-"))
-            reader = OrganizationReader(client, folder, stop=stop)
-            self._session = _Session(folder, reader, UsageReader(client, reader, folder), steps)
+            folder = TemporaryFolder()
+            reader = OrganizationReader(client, folder.path, stop=stop)
+            self._session = _Session(folder, reader, UsageReader(client, reader, folder.path), steps)
             parents = {entities()[name].listing.parent for name in past.reused}
             chosen = [entity for name, entity in entities().items() if name in steps or name in parents]
             measured = bool(steps & {*USAGE_ASSETS})
