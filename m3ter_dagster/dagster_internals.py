@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import sqlalchemy
 from dagster._core.definitions.reconstruct import ReconstructableJob, ReconstructableRepository
 from dagster._core.definitions.run_request import DagsterRunReaction, InstigatorType
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+from dagster._core.execution.stats import StepEventStatus
 from dagster._core.instance.ref import InstanceRef
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
 from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
@@ -148,6 +150,33 @@ def materialized_partitions(instance: dg.DagsterInstance, asset: dg.AssetKey) ->
 def report_abandoned(instance: dg.DagsterInstance, run: dg.DagsterRun, reason: str) -> None:
     """Ends a run whose process is dead; the public ways all ask that process."""
     instance.report_run_failed(run, reason)
+
+
+def cancel_queued(instance: dg.DagsterInstance, run: dg.DagsterRun, reason: str) -> None:
+    """Takes a run out of the queue with a reason. Whoever launches runs looks at the status once more before."""
+    instance.report_run_canceled(run, reason)
+
+
+def repository_of(run: dg.DagsterRun) -> str:
+    """The code location that launches a queued run, with its repository; a run of a terminal has none."""
+    return run.remote_job_origin.repository_origin.get_label() if run.remote_job_origin else ""
+
+
+def log_engine_event(instance: dg.DagsterInstance, run: dg.DagsterRun, text: str) -> None:
+    """Logs a line in a run that is of no step; the log of a step's context is the step's alone."""
+    instance.report_engine_event(text, run)
+
+
+def last_event(instance: dg.DagsterInstance, run_id: str) -> datetime:
+    """When the run logged something for the last time. The record of a run tells only of changes of its status."""
+    (newest,) = instance.get_records_for_run(run_id, limit=1, ascending=False).records or (None,)
+    return datetime.fromtimestamp(newest.event_log_entry.timestamp if newest else 0, UTC)
+
+
+def steps_under_way(instance: dg.DagsterInstance, run_id: str) -> set[str]:
+    """The steps that have started and not ended, as Dagster's own pages show them."""
+    stats = instance.get_run_step_stats(run_id)
+    return {one.step_key for one in stats if one.status == StepEventStatus.IN_PROGRESS}
 
 
 def failed_tick(run: dg.DagsterRun, reason: str) -> Reaction:

@@ -17,6 +17,7 @@ from m3ter_dagster.config import Exports, ExportSchedule, Settings, load_exports
 from m3ter_dagster.history.log import EXPORT_JOB
 from m3ter_dagster.resources import export_resources
 from m3ter_dagster.schedules import export_jobs, export_schedules, first_exports
+from m3ter_dagster.stuck_exports import stuck_exports
 
 
 @dg.definitions
@@ -41,14 +42,17 @@ def build_definitions(exports: Exports, settings: Settings) -> dg.Definitions:
     reused = {entity for one in exports.schedules if isinstance(one, ExportSchedule) for entity in one.reused}
     whole = [*operational_assets(exports.owners, freshness, reused), export_manifest(exports.owners)]
     measurements = [*usage_assets(exports.owners, freshness), usage_manifest(exports.owners)]
+    checks = [*cross_entity_checks(), *usage_asset_checks()]
+    steps = {one.op.name for one in (*whole, *measurements, *checks)}
     everything = dg.define_asset_job(EXPORT_JOB, selection=whole, description="Export every entity now.")
     return dg.Definitions(
         assets=[*source_assets(), *whole, *measurements],
-        asset_checks=[*cross_entity_checks(), *usage_asset_checks()],
+        asset_checks=checks,
         jobs=[everything, *jobs.values()],
         schedules=export_schedules(exports.schedules, jobs, now=datetime.now(UTC)),
         sensors=[
             *([first_exports(exports.schedules, jobs)] if exports.schedules else []),
+            stuck_exports(exports.schedules, steps),
             *alarm_sensors(exports),
         ],
         executor=dg.in_process_executor if settings.executor == "in_process" else dg.multiprocess_executor,

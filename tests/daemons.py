@@ -16,6 +16,7 @@ import dagster as dg
 from dagster._core.definitions.run_request import InstigatorType
 from processes import PROJECT, end, plain_environment, poll, start
 
+from m3ter_dagster.config.names import FIRST_EXPORTS
 from m3ter_dagster.config.usage import RAW
 from m3ter_dagster.history.log import DUE_TAG, SCHEDULE_TAG
 from m3ter_dagster.history.record import delivery_in
@@ -157,7 +158,8 @@ class Stage:
         return {event.run_id: _measured(event.asset_materialization) for event in events if event.asset_materialization}
 
     def _last_look(self) -> datetime:
-        (sensor,) = self._instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
+        sensors = self._instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
+        (sensor,) = [one for one in sensors if one.instigator_name == FIRST_EXPORTS]
         ticks = self._instance.get_ticks(sensor.instigator_origin_id, sensor.selector_id, limit=1)
         return datetime.fromtimestamp(ticks[0].timestamp, UTC)
 

@@ -5,6 +5,7 @@ import inspect
 import json
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +198,29 @@ def test_a_run_whose_process_died_is_ended_with_a_reason(instance: dg.DagsterIns
     assert event.message == "its process had died"
 
 
+@dagster_still("logs a line in a run from outside its steps, and gives the last event of a run")
+def test_what_a_run_logged_last_is_known_though_it_is_no_event_of_a_step(instance: dg.DagsterInstance) -> None:
+    run_id = run(instance).run_id
+    found = instance.get_run_by_id(run_id)
+    assert found
+    before = internals.last_event(instance, run_id)
+    internals.log_engine_event(instance, found, "at work")
+    assert before < internals.last_event(instance, run_id) <= datetime.now(UTC)
+    assert instance.all_logs(run_id)[-1].message == "at work"
+    silent = instance.add_run(dg.DagsterRun(job_name="export"))
+    assert internals.last_event(instance, silent.run_id) == datetime.fromtimestamp(0, UTC)
+
+
+@dagster_still("keeps what each step of a run is about")
+def test_the_steps_that_are_under_way_are_those_that_began_and_did_not_end(instance: dg.DagsterInstance) -> None:
+    assert internals.steps_under_way(instance, run(instance, fails="bill").run_id) == set()
+    dead = instance.add_run(dg.DagsterRun(job_name="export"))
+    for name in NAMES:
+        event = dg.DagsterEvent(dg.DagsterEventType.STEP_START.value, "export", step_key=name)
+        instance.report_dagster_event(event, dead.run_id)
+    assert internals.steps_under_way(instance, dead.run_id) == set(NAMES)
+
+
 @dagster_still("lets a sensor on runs fail its own tick by what it returns")
 def test_a_sensor_on_runs_fails_its_tick_with_the_given_words(instance: dg.DagsterInstance) -> None:
     @dg.run_status_sensor(run_status=dg.DagsterRunStatus.FAILURE, monitor_all_code_locations=True)
@@ -302,6 +326,9 @@ def test_no_other_file_calls_a_method_of_the_instance_that_is_not_public() -> No
             "get_execution_plan_snapshot",
             "get_materialized_partitions",
             "get_records_for_run",
+            "get_run_step_stats",
+            "report_engine_event",
+            "report_run_canceled",
             "report_run_failed",
         }
     }

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
+import socket
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +17,9 @@ from typing import Any
 import dagster as dg
 import pytest
 from faults import (
+    Exchange,
     Fault,
+    Reply,
     after,
     altered,
     cut_off,
@@ -29,9 +33,11 @@ from faults import (
     stalling,
 )
 from faulty_house import NAMES, House, Records, large_meters, open_house, small_organization
+from processes import poll
 from stores import Key, Store
 
 from m3ter_dagster.delivery.destinations import Destinations
+from m3ter_dagster.history.heartbeat import Heartbeat
 from m3ter_dagster.history.log import MANIFEST as MANIFEST_ASSET
 from m3ter_dagster.history.progress import RunResult
 from m3ter_dagster.runs import export_now, job_named, resume
@@ -42,6 +48,7 @@ MoveIn = Callable[..., House]
 NewInstance = Callable[[Path], AbstractContextManager[dg.DagsterInstance]]
 SOME = ("account_plan", "meter")
 """One that is asked for per account, and one of several pages."""
+SECONDS_FOR_A_SIGN = 30
 READ_TIMEOUT = "0.7"
 """Seconds: more than a slow answer pauses, less than one may hang."""
 
@@ -362,6 +369,30 @@ def small_disk(folder: Path, *, megabytes: int) -> Iterator[Callable[[int], None
 
 def check_call(*command: str) -> None:
     subprocess.run(command, capture_output=True, check=True)
+
+
+def test_a_delivery_that_takes_long_shows_that_its_process_lives(
+    move_in: MoveIn, instance: dg.DagsterInstance, truth: Truth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that logs nothing for a quarter of an hour is taken for dead."""
+    monkeypatch.setitem(Heartbeat.__init__.__kwdefaults__, "every", 0.05)
+    house = move_in(small_organization(), codes=["warehouse"])
+
+    def signs() -> list[str]:
+        (record,) = instance.get_run_records()
+        logged = [one.message for one in instance.all_logs(record.dagster_run.run_id)]
+        return [text for text in logged if text.endswith("is at work.")]
+
+    def slow_store(exchange: Exchange) -> Reply:
+        before = len(signs())
+        poll(lambda: len(signs()) > before, "a sign of life", SECONDS_FOR_A_SIGN)
+        return exchange.pass_on()
+
+    house.s3.plan(r"^PUT .*_product.csv", slow_store)
+    result = run(house, instance)
+    assert result.is_complete, result
+    assert_whole(house, truth, result.run_id)
+    assert set(signs()) == {f"Process {os.getpid()} on {socket.gethostname()} is at work."}
 
 
 def test_without_room_for_temporary_files_nothing_is_read(

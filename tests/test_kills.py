@@ -9,7 +9,9 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -20,6 +22,8 @@ from processes import plain_environment
 from stores import Store
 
 from m3ter_dagster.cli import main
+from m3ter_dagster.history.heartbeat import SILENCE
+from m3ter_dagster.stuck_exports import stuck_exports
 
 pytestmark = pytest.mark.slow
 
@@ -157,6 +161,26 @@ def test_a_killed_export_leaves_nothing_partial_and_is_completed(
     assert_nothing_partial(house, truth)
     assert_resumed(house, truth, last_run(tmp_path).run_id, "--abandoned")
     assert list((tmp_path / "temporary").iterdir()) == []
+
+
+@pytest.mark.parametrize("moment", ["within the first object"])
+def test_an_export_whose_machine_died_is_known_to_have_failed_and_completed_as_any_other(
+    house: House, truth: Truth, tmp_path: Path, moment: str
+) -> None:
+    assert end_at(MOMENTS[moment], house, tmp_path, signal.SIGKILL) == KILLED
+    run = last_run(tmp_path)
+    assert run.status == dg.DagsterRunStatus.STARTED
+    sensor = stuck_exports([], NAMES, clock=lambda: datetime.now(UTC) + SILENCE)
+    with dg.DagsterInstance.from_config(str(tmp_path / "home")) as instance:
+        first = look(sensor, instance, None)
+        look(sensor, instance, first.cursor)
+    assert last_run(tmp_path).status == dg.DagsterRunStatus.FAILURE
+    assert_resumed(house, truth, run.run_id)
+
+
+def look(sensor: dg.SensorDefinition, instance: dg.DagsterInstance, cursor: str | None) -> Any:
+    with dg.build_sensor_context(instance, cursor) as context:
+        return sensor.evaluate_tick(context)
 
 
 @pytest.mark.parametrize("moment", ["while it reads", "within a part"])

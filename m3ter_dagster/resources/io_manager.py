@@ -20,6 +20,7 @@ from m3ter_dagster.frames.formats import format_for
 from m3ter_dagster.history import captions, record
 from m3ter_dagster.history.delivered_frames import DeliveredFrames, last_delivery
 from m3ter_dagster.history.earlier import past_of
+from m3ter_dagster.history.heartbeat import Heartbeat
 from m3ter_dagster.history.log import (
     MANIFEST,
     SCHEDULE_TAG,
@@ -51,6 +52,7 @@ class ExportIOManager(dg.ConfigurableIOManager):
     _destinations: Destinations = PrivateAttr()
     _format: Format = PrivateAttr()
     _folder: TemporaryFolder = PrivateAttr()
+    _heartbeat: Heartbeat = PrivateAttr()
     _run: dg.DagsterRun = PrivateAttr()
     _instance: dg.DagsterInstance = PrivateAttr()
 
@@ -66,8 +68,10 @@ class ExportIOManager(dg.ConfigurableIOManager):
         assert context.run
         assert context.instance
         self._run, self._instance = context.run, context.instance
+        self._heartbeat = Heartbeat(context.instance, context.run)
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
+        self._heartbeat.stop()
         self._folder.close()
 
     def handle_output(self, context: dg.OutputContext, obj: Read | Manifest) -> None:

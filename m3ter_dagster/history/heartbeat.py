@@ -1,0 +1,48 @@
+"""A heartbeat in the log of each run while its process works, by whose absence the death of the process is known."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Collection
+from contextlib import suppress
+from datetime import datetime, timedelta
+
+import dagster as dg
+
+from m3ter_dagster.dagster_internals import last_event, log_engine_event, steps_under_way
+
+BEAT_SECONDS = 60.0
+SILENCE = timedelta(minutes=15)
+"""Without any event for so long, a step is dead: even a database that is away for ten minutes is survived."""
+
+
+class Heartbeat:
+    """Says each minute that this process works on the run: a large file may be delivered for long without an event."""
+
+    def __init__(self, instance: dg.DagsterInstance, run: dg.DagsterRun, *, every: float = BEAT_SECONDS) -> None:
+        self._ended = threading.Event()
+        words = f"Process {os.getpid()} on {socket.gethostname()} is at work."
+
+        def beat() -> None:
+            while not self._ended.wait(every):
+                with suppress(Exception):  # what cannot be logged now may be in a minute
+                    log_engine_event(instance, run, words)
+
+        self._thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._ended.set()
+        self._thread.join()
+
+
+def dead_steps(instance: dg.DagsterInstance, run: dg.DagsterRun, steps: Collection[str], now: datetime) -> list[str]:
+    """Those of `steps` that were under way when the run fell silent.
+
+    A run is silent as well while its steps wait for workers, and steps of other projects have no heartbeat.
+    """
+    if now - last_event(instance, run.run_id) < SILENCE:
+        return []
+    return sorted(steps_under_way(instance, run.run_id) & set(steps))
