@@ -157,9 +157,15 @@ def cancel_queued(instance: dg.DagsterInstance, run: dg.DagsterRun, reason: str)
     instance.report_run_canceled(run, reason)
 
 
-def repository_of(run: dg.DagsterRun) -> str:
-    """The code location that launches a queued run, with its repository; a run of a terminal has none."""
-    return run.remote_job_origin.repository_origin.get_label() if run.remote_job_origin else ""
+def location_of(run: dg.DagsterRun) -> str:
+    """The name of the code location that launches a queued run; a run of a terminal has none."""
+    return run.remote_job_origin.location_name if run.remote_job_origin else ""
+
+
+def is_of_location(context: dg.SensorEvaluationContext, run: dg.DagsterRun) -> bool:
+    """Whether the run is launched by the code location of this sensor, which has none outside Dagster's daemon."""
+    origin = context.code_location_origin
+    return origin is None or origin.location_name == location_of(run)
 
 
 def log_engine_event(instance: dg.DagsterInstance, run: dg.DagsterRun, text: str) -> None:

@@ -1,4 +1,4 @@
-"""The sensor that keeps the queue of exports moving: it ends dead runs, and cancels exports that waited too long."""
+"""The sensor that keeps the queue of exports moving: past dead runs, and past what waited behind them for too long."""
 
 from __future__ import annotations
 
@@ -10,68 +10,88 @@ from functools import partial
 
 import dagster as dg
 
-from m3ter_dagster.config import AnySchedule, ExportSchedule
-from m3ter_dagster.config.names import STUCK_EXPORTS
-from m3ter_dagster.dagster_internals import cancel_queued, report_abandoned, repository_of
-from m3ter_dagster.history.heartbeat import BEAT_SECONDS, SILENCE, dead_steps
-from m3ter_dagster.history.log import DUE_TAG, ROOT_TAG, SCHEDULE_TAG
+from m3ter_dagster.config import AnySchedule
+from m3ter_dagster.config.names import STUCK_EXPORTS, job_name
+from m3ter_dagster.dagster_internals import cancel_queued, is_of_location, location_of, planned_steps, report_abandoned
+from m3ter_dagster.history.heartbeat import SILENCE, dead_steps
+from m3ter_dagster.history.log import DUE_TAG, MANIFEST, ROOT_TAG, SCHEDULE_TAG, USAGE_MANIFEST, exported
 
 LOOK_EVERY_SECONDS = 90
 """Longer than between two heartbeats: a machine that slept has one before it is looked at again."""
-assert LOOK_EVERY_SECONDS > BEAT_SECONDS
+_EXPORTED = (*exported(), MANIFEST, USAGE_MANIFEST)
 
 
 def stuck_exports(
     schedules: Sequence[AnySchedule], steps: Collection[str], *, clock: Callable[[], datetime] | None = None
 ) -> dg.SensorDefinition:
-    """`steps` are those of exports, by which runs are known to be exports. A run is dead that is so at two looks.
-
-    Of the exports of an operational schedule that wait, only the latest remains. Exports of measurements all run: each
-    has a window of its own.
-    """
+    """`steps` are those of exports, by which runs are known to be exports. A run is dead that is so at two looks."""
     read_clock = clock or partial(datetime.now, UTC)
-    operational = {one.code for one in schedules if isinstance(one, ExportSchedule)}
+    jobs = {one.job_name for one in schedules}
 
     def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         instance, suspects = context.instance, set(json.loads(context.cursor or "[]"))
-        overtaken = list(_overtaken(instance, operational))
+        overtaken = list(_overtaken(instance))
         # First: where a dead run is what they wait for, the queue moves as soon as it is ended.
         for run, due in overtaken:
             cancel_queued(instance, run, _overtaken_words(run, due))
+        renamed = [run for run in _waiting(instance) if run.job_name not in jobs and is_of_location(context, run)]
+        for run in renamed:
+            cancel_queued(instance, run, _renamed_words(run))
         started = _runs(instance, dg.DagsterRunStatus.STARTED)
         silent = {run.run_id: found for run in started if (found := dead_steps(instance, run, steps, read_clock()))}
         dead = [run for run in started if run.run_id in silent and run.run_id in suspects]
         for run in dead:
             report_abandoned(instance, run, _dead_words(run, silent[run.run_id]))
         return dg.SensorResult(
-            skip_reason=f"dead: {len(dead)} runs, overtaken: {len(overtaken)} exports.",
+            run_requests=[_request_anew(instance, run) for run in renamed],
+            skip_reason=None if renamed else f"dead: {len(dead)} runs, overtaken: {len(overtaken)} exports.",
             cursor=json.dumps(sorted(silent.keys() - {run.run_id for run in dead})),
         )
 
     return dg.SensorDefinition(
         name=STUCK_EXPORTS,
         evaluation_fn=evaluate,
+        asset_selection=dg.AssetSelection.assets(*_EXPORTED),
         minimum_interval_seconds=LOOK_EVERY_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Ends runs whose process has died, and cancels exports that waited until their schedule was due "
-        "again.",
+        description="Ends runs whose process has died, cancels exports that waited until their schedule was due "
+        "again, and launches those anew whose schedule was renamed meanwhile.",
     )
 
 
-def _overtaken(instance: dg.DagsterInstance, codes: Collection[str]) -> Iterator[tuple[dg.DagsterRun, datetime]]:
-    """Scheduled exports in the queue, each with the due time of the last one of its schedule that is there as well.
+def _overtaken(instance: dg.DagsterInstance) -> Iterator[tuple[dg.DagsterRun, datetime]]:
+    """Operational exports in the queue, each with the due time of the last one of its schedule that is there as well.
 
-    Re-executions stay, since they complete an export, and so do runs that a person launched.
+    Exports of measurements stay, since each has a window of its own, and so do runs that a person launched.
     """
     waiting: dict[tuple[str, str], list[tuple[dg.DagsterRun, datetime]]] = defaultdict(list)
-    for run in _runs(instance, dg.DagsterRunStatus.QUEUED):
-        code, due = run.tags.get(SCHEDULE_TAG, ""), run.tags.get(DUE_TAG)
-        if code in codes and due and ROOT_TAG not in run.tags:
+    for run in _waiting(instance):
+        due = run.tags.get(DUE_TAG)
+        if due and MANIFEST in planned_steps(instance, run):
             # Another code location may have a schedule of the same code, for another Organization.
-            waiting[code, repository_of(run)].append((run, datetime.fromisoformat(due)))
+            waiting[run.tags[SCHEDULE_TAG], location_of(run)].append((run, datetime.fromisoformat(due)))
     for exports in waiting.values():
         latest = max(due for _, due in exports)
         yield from ((run, latest) for run, due in exports if due < latest)
+
+
+def _waiting(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
+    """The runs of schedules' own jobs in the queue. Re-executions are none, since they complete an export."""
+    queued = _runs(instance, dg.DagsterRunStatus.QUEUED)
+    return [
+        run for run in queued if run.job_name == job_name(run.tags.get(SCHEDULE_TAG, "")) and ROOT_TAG not in run.tags
+    ]
+
+
+def _request_anew(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dg.RunRequest:
+    """The same export under Dagster's own job: that of its schedule is gone."""
+    steps = planned_steps(instance, run)
+    return dg.RunRequest(
+        run_key=run.run_id,
+        run_config=run.run_config,
+        tags={name: value for name, value in run.tags.items() if name.startswith("m3ter/")},
+        asset_selection=[dg.AssetKey(name) for name in _EXPORTED if name in steps],
+    )
 
 
 def _runs(instance: dg.DagsterInstance, status: dg.DagsterRunStatus) -> list[dg.DagsterRun]:
@@ -82,6 +102,13 @@ def _overtaken_words(run: dg.DagsterRun, later: datetime) -> str:
     return (
         f"Not exported: schedule {run.tags[SCHEDULE_TAG]!r} was due again at {later:%Y-%m-%d %H:%M} UTC while this "
         "export waited. The later export has the same data, under the later time."
+    )
+
+
+def _renamed_words(run: dg.DagsterRun) -> str:
+    return (
+        f"Schedule {run.tags[SCHEDULE_TAG]!r} was renamed or removed while this export waited, and its job with it; "
+        "another run makes the same export."
     )
 
 

@@ -12,7 +12,13 @@ from typing import Any
 import dagster as dg
 import pytest
 from dagster._annotations import is_public
+from dagster._core.remote_origin import (
+    ManagedGrpcPythonEnvCodeLocationOrigin,
+    RemoteJobOrigin,
+    RemoteRepositoryOrigin,
+)
 from dagster._core.scheduler.instigation import InstigatorStatus
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._record import copy
 from toggles import switch
 
@@ -196,6 +202,28 @@ def test_a_run_whose_process_died_is_ended_with_a_reason(instance: dg.DagsterIns
     assert found.status == dg.DagsterRunStatus.FAILURE
     ((event, _),) = internals.events_of_run(instance, dead.run_id, {dg.DagsterEventType.RUN_FAILURE})
     assert event.message == "its process had died"
+
+
+@dagster_still("tells a sensor its code location, and keeps that of a run in the queue")
+def test_a_queued_run_is_known_to_be_of_the_sensor_s_location(instance: dg.DagsterInstance) -> None:
+    here, elsewhere = (
+        ManagedGrpcPythonEnvCodeLocationOrigin(LoadableTargetOrigin(module_name="m"), location_name=name)
+        for name in ("here", "elsewhere")
+    )
+    origin = RemoteJobOrigin(RemoteRepositoryOrigin(here, "__repository__"), "export")
+    queued = dg.DagsterRun(job_name="export", status=dg.DagsterRunStatus.QUEUED, remote_job_origin=origin)
+    assert internals.location_of(queued) == "here"
+    for location, is_mine in ((here, True), (elsewhere, False), (None, True)):
+        context = dg.SensorEvaluationContext(
+            instance_ref=None,
+            last_tick_completion_time=None,
+            last_run_key=None,
+            cursor=None,
+            repository_name=None,
+            instance=instance,
+            code_location_origin=location,
+        )
+        assert internals.is_of_location(context, queued) is is_mine
 
 
 @dagster_still("logs a line in a run from outside its steps, and gives the last event of a run")

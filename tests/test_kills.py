@@ -22,6 +22,8 @@ from processes import plain_environment
 from stores import Store
 
 from m3ter_dagster.cli import main
+from m3ter_dagster.config import load_exports, load_settings
+from m3ter_dagster.definitions import build_definitions
 from m3ter_dagster.history.heartbeat import SILENCE
 from m3ter_dagster.stuck_exports import stuck_exports
 
@@ -179,7 +181,8 @@ def test_an_export_whose_machine_died_is_known_to_have_failed_and_completed_as_a
 
 
 def look(sensor: dg.SensorDefinition, instance: dg.DagsterInstance, cursor: str | None) -> Any:
-    with dg.build_sensor_context(instance, cursor) as context:
+    definitions = build_definitions(load_exports(), load_settings())
+    with dg.build_sensor_context(instance, cursor, definitions=definitions) as context:
         return sensor.evaluate_tick(context)
 
 

@@ -37,7 +37,13 @@ MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
 COMMON: dict[str, Any] = {"destinations": ["warehouse"], "schedule_type": "DAY", "period": 1, "dt_created": DIED}
 FINANCE = ExportSchedule(code="finance", operational_data_types=["ACCOUNTS"], **COMMON)
 MEASURED = UsageSchedule(code="measured", source_type="USAGE", time_period="YESTERDAY", **COMMON)
+WHAT = {"finance": ["account", "export_manifest"], "measured": ["usage_raw", "usage_manifest"]}
+CONFIG = {"resources": {"csv_io_manager": {"config": {"destinations": ["warehouse"]}}}}
 STEPS = {"account", "bill", "export_manifest"}
+PROJECT = build_definitions(
+    parse_exports("destinations: [{code: warehouse, bucketName: acme}]", environ={}), load_settings({})
+)
+"""Without any schedule."""
 STARTED, QUEUED = dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.QUEUED
 
 
@@ -72,13 +78,20 @@ def queued(
     mine = {SCHEDULE_TAG: code, **({DUE_TAG: due.isoformat()} if due else {}), **tags}
     target = ManagedGrpcPythonEnvCodeLocationOrigin(LoadableTargetOrigin(module_name="m"), location_name=location)
     origin = RemoteJobOrigin(RemoteRepositoryOrigin(target, "__repository__"), f"export_{code}")
-    run = dg.DagsterRun(job_name=f"export_{code}", status=QUEUED, tags=mine, remote_job_origin=origin)
+    run = dg.DagsterRun(
+        job_name=f"export_{code}",
+        status=QUEUED,
+        tags=mine,
+        remote_job_origin=origin,
+        run_config=CONFIG,
+        step_keys_to_execute=WHAT[code],
+    )
     return instance.add_run(run)
 
 
 def look(instance: dg.DagsterInstance, at: datetime, cursor: str | None = None) -> Any:
     sensor = stuck_exports([FINANCE, MEASURED], STEPS, clock=lambda: at)
-    with dg.build_sensor_context(instance=instance, cursor=cursor) as context:
+    with dg.build_sensor_context(instance, cursor, definitions=PROJECT) as context:
         return sensor.evaluate_tick(context)
 
 
@@ -171,24 +184,49 @@ def test_what_a_later_export_does_not_contain_stays_in_the_queue(instance: dg.Da
         queued(instance, "finance", DIED, **{ROOT_TAG: "9d3c2ad4-2a0c-4c5f-9d9b-0d2c5d0c4c11"}),
         queued(instance, "finance", None),
         queued(instance, "finance", DIED, location="another"),
-        queued(instance, "unknown", DIED),
-        queued(instance, "unknown", DIED + DAY),
         queued(instance, "finance", DIED + DAY),
     ]
     look(instance, DIED + 3 * DAY)
     assert [status(instance, run) for run in stay] == [QUEUED] * len(stay)
 
 
+@pytest.mark.parametrize("code", ["finance", "measured"])
+def test_an_export_that_waits_survives_the_renaming_of_its_schedule(instance: dg.DagsterInstance, code: str) -> None:
+    waiting = queued(instance, code, DIED, **{"dagster/schedule_name": code})
+    found = look_of(PROJECT, instance)
+    (request,) = found.run_requests
+    assert (request.job_name, request.run_config) == ("__ASSET_JOB", CONFIG)
+    assert {key.to_user_string() for key in request.asset_selection} == set(WHAT[code])
+    tags = {name: value for name, value in request.tags.items() if not name.startswith("dagster/")}
+    assert tags == {SCHEDULE_TAG: code, DUE_TAG: DIED.isoformat()}
+    assert request.run_key == waiting.run_id
+    assert status(instance, waiting) == dg.DagsterRunStatus.CANCELED
+    assert last_words(instance, waiting) == (
+        f"Schedule '{code}' was renamed or removed while this export waited, and its job with it; another run makes "
+        "the same export."
+    )
+    assert not look_of(PROJECT, instance, found.cursor).run_requests
+
+
+def test_of_several_exports_of_a_renamed_schedule_the_latest_survives(instance: dg.DagsterInstance) -> None:
+    for days in (1, 3, 2):
+        queued(instance, "finance", DIED + days * DAY)
+    (request,) = look_of(PROJECT, instance).run_requests
+    assert request.tags[DUE_TAG] == (DIED + 3 * DAY).isoformat()
+
+
+def look_of(definitions: dg.Definitions, instance: dg.DagsterInstance, cursor: str | None = None) -> Any:
+    """The look of the sensor in these definitions, now."""
+    with dg.build_sensor_context(instance, cursor, definitions=definitions) as context:
+        return definitions.resolve_sensor_def("stuck_exports").evaluate_tick(context)
+
+
 def test_every_project_has_the_sensor_which_knows_all_steps_of_exports_and_is_on(
     instance: dg.DagsterInstance,
 ) -> None:
-    exports = parse_exports("destinations: [{code: warehouse, bucketName: acme}]", environ={})
-    definitions = build_definitions(exports, load_settings({}))
-    sensor = definitions.resolve_sensor_def("stuck_exports")
-    assert sensor.default_status == dg.DefaultSensorStatus.RUNNING
-    names = {node.name for node in definitions.resolve_implicit_global_asset_job_def().nodes}
+    assert PROJECT.resolve_sensor_def("stuck_exports").default_status == dg.DefaultSensorStatus.RUNNING
+    names = {node.name for node in PROJECT.resolve_implicit_global_asset_job_def().nodes}
     assert {"bill", "usage_raw", "usage_manifest", "checks_across_entities"} < names
     runs = [under_way(instance, name) for name in sorted(names)]
-    with dg.build_sensor_context(instance, json.dumps([run.run_id for run in runs]), definitions=definitions) as now:
-        sensor.evaluate_tick(now)
+    look_of(PROJECT, instance, json.dumps([run.run_id for run in runs]))
     assert {status(instance, run) for run in runs} == {dg.DagsterRunStatus.FAILURE}

@@ -33,6 +33,11 @@ def dagster_name(code: str) -> str:
     return re.sub(r"[^A-Za-z0-9_]", "_", code)
 
 
+def job_name(code: str) -> str:
+    """The name in Dagster of the job of the schedule with this code."""
+    return f"export_{dagster_name(code)}"
+
+
 def name_mistakes(value: Any) -> Iterator[NameMistake]:
     """Mistakes in names, which no single value shows. Takes the plain file, whose other parts may be wrong too."""
     if not isinstance(value, Mapping):

@@ -20,7 +20,7 @@ from m3ter_dagster.config.fields import (
     TrueOrFalse,
     rule,
 )
-from m3ter_dagster.config.names import ALL, OPERATIONAL, USAGE, dagster_name
+from m3ter_dagster.config.names import ALL, OPERATIONAL, USAGE, dagster_name, job_name
 from m3ter_dagster.config.wording import unknown
 from m3ter_dagster.model.cadence import Cadence
 from m3ter_dagster.model.entities import Entity, UnknownEntity, entities, find_entity
@@ -54,7 +54,7 @@ class ScheduleFields(FileModel):
 
     @property
     def job_name(self) -> str:
-        return f"export_{self.dagster_name}"
+        return job_name(self.code)
 
     @property
     def cadence(self) -> Cadence:
