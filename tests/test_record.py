@@ -11,7 +11,14 @@ import dagster as dg
 import msgspec
 import pytest
 
-from m3ter_dagster.history.log import MANIFEST, USAGE_MANIFEST, deliveries_of, last_deliveries, previous_export
+from m3ter_dagster.history.log import (
+    MANIFEST,
+    SCHEDULE_TAG,
+    USAGE_MANIFEST,
+    deliveries_of,
+    last_deliveries,
+    previous_export,
+)
 from m3ter_dagster.history.record import (
     KEY,
     PROVEN,
@@ -117,7 +124,8 @@ def run(instance: dg.DagsterInstance, *recorded: Delivery | WholeExport, root: s
         return delivered
 
     tags = {"dagster/root_run_id": root, "dagster/parent_run_id": root} if root else {}
-    return dg.materialize([asset(one) for one in recorded], instance=instance, tags=tags).run_id
+    schedules = [(SCHEDULE_TAG, one.schedule) for one in recorded if isinstance(one, WholeExport) and one.schedule]
+    return dg.materialize([asset(one) for one in recorded], instance=instance, tags=tags | dict(schedules)).run_id
 
 
 def changed(record: Any, **changes: Any) -> Any:

@@ -11,7 +11,6 @@ from m3ter_dagster.assets.lineage import column_schema, source_key
 from m3ter_dagster.config import ConfigError
 from m3ter_dagster.dagster_internals import steps_of_this_process
 from m3ter_dagster.frames.schema import SchemaBreached
-from m3ter_dagster.history.log import SCHEDULE_TAG, previous_export, root_id
 from m3ter_dagster.model.entities import Entity, entities
 from m3ter_dagster.reading.reading import EntityUnreadable
 from m3ter_dagster.resources import IO_MANAGER
@@ -52,32 +51,22 @@ def operational_asset(
         def waiting(progress: str) -> None:
             context.log.info(f"{entity.name}: {progress}")
 
+        delivered = getattr(context.resources, IO_MANAGER)
         try:
             reading = organization.read(
                 entity,
                 steps=steps_of_this_process(context),
                 waiting=waiting,
-                find_past=getattr(context.resources, IO_MANAGER).past,
+                find_past=delivered.past,
             )
         except SchemaBreached as breached:
             yield from failed_checks(breached, is_reused=is_reused)
             raise dg.Failure(str(breached), metadata=breach_metadata(breached), allow_retries=False) from None
         except (EntityUnreadable, ConfigError) as error:
             raise dg.Failure(str(error), allow_retries=False) from None
-        yield from passed_checks(reading, rows_before=_rows_before(entity, organization, context))
+        yield from passed_checks(reading, rows_before=delivered.rows_before(entity))
         if is_reused:
             yield reuse_check(reading)
         yield dg.Output(reading)
 
     return export
-
-
-def _rows_before(entity: Entity, organization: Organization, context: dg.AssetExecutionContext) -> int | None:
-    """The number of rows in the previous whole export by the same schedule, if there is one."""
-    previous = previous_export(
-        context.instance,
-        org_id=organization.id,
-        schedule=context.run.tags.get(SCHEDULE_TAG),
-        export_id=root_id(context.run),
-    )
-    return previous.entities[entity.name].rows if previous and entity.name in previous.entities else None

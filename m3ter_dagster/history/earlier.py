@@ -24,7 +24,7 @@ from m3ter_dagster.frames.difference import (
 from m3ter_dagster.frames.formats import format_of
 from m3ter_dagster.frames.schema import there
 from m3ter_dagster.history.log import deliveries_of, whole_exports
-from m3ter_dagster.history.record import Delivery, StoredObject
+from m3ter_dagster.history.record import Delivery, StoredObject, WholeExport
 from m3ter_dagster.model.entities import Entity, entities
 from m3ter_dagster.model.exports import Export
 from m3ter_dagster.reading.past import NoPast, Past, Previous
@@ -34,18 +34,20 @@ from m3ter_dagster.reading.unchanged import BATCH_ROWS, CannotReuse, Earlier, Ea
 def past_of(
     instance: dg.DagsterInstance,
     export: Export,
+    own: WholeExport | None,
     schedule: ExportSchedule | None,
     destinations: Destinations,
     folder: Path,
 ) -> Past:
-    """What the exports before `export` had: those of the same schedule, and of others what that has not exported.
+    """What the exports before `export` had: the schedule's `own` last one, and others what that has not exported.
 
-    Without a schedule, those that people started come first. The files that are needed are put into `folder`.
+    Without a schedule, `own` is the last that a person started. The files that are needed are put into `folder`.
     """
-    code = schedule.code if schedule else None
-    whole = list(whole_exports(instance, org_id=export.org_id, export_id=export.id))
-    own = next((one for one in whole if one.schedule == code), None)
-    last = {name: one.export for one in reversed(whole) for name, part in one.entities.items() if part.keys}
+    last: dict[str, str] = {}
+    for whole in whole_exports(instance, org_id=export.org_id, export_id=export.id):
+        last = {name: whole.export for name, part in whole.entities.items() if part.keys} | last
+        if entities().keys() <= last.keys():
+            break
     last |= dict.fromkeys(own.entities.keys() & last.keys(), own.export) if own else {}
     deliveries = {one: deliveries_of(instance, one) for one in {*last.values(), *([own.export] if own else [])}}
     delivered = deliveries[own.export] if own else {}

@@ -13,7 +13,7 @@ from dagster import DagsterEventType as Type
 from dagster import DagsterRunStatus as RunStatus
 
 from m3ter_dagster.dagster_internals import events_of_run
-from m3ter_dagster.history.log import DUE_TAG, SCHEDULE_TAG, exported, root_id, runs_of
+from m3ter_dagster.history.log import DUE_TAG, SCHEDULE_TAG, chosen_entities, exported, root_id, runs_of
 
 _RUNS_AT_ONCE = 50
 
@@ -58,7 +58,7 @@ def read_export_jobs(
     instance: dg.DagsterInstance, *, schedule: str | None = None, status: Status | None = None, limit: int
 ) -> list[ExportJob]:
     """The last exports; the one that ran last comes first."""
-    found = (job for job in _jobs(instance, schedule) if status in (None, job.status))
+    found = (job for job in _jobs(instance, schedule, status) if status in (None, job.status))
     return list(islice(found, limit))
 
 
@@ -66,9 +66,12 @@ def last_export(instance: dg.DagsterInstance, schedule: str) -> ExportJob | None
     return next(iter(read_export_jobs(instance, schedule=schedule, limit=1)), None)
 
 
-def _jobs(instance: dg.DagsterInstance, schedule: str | None) -> Iterator[ExportJob]:
+def _jobs(instance: dg.DagsterInstance, schedule: str | None, status: Status | None) -> Iterator[ExportJob]:
+    """The exports that may have the status: it is that of a run of theirs, even where an earlier one left a gap."""
+    statuses = [one for one in RunStatus if status in (None, _STATUSES.get(one, "PENDING"))]
+    tags = {SCHEDULE_TAG: schedule} if schedule else None
     seen: set[str] = set()
-    for record in _records(instance, dg.RunsFilter(tags={SCHEDULE_TAG: schedule} if schedule else None)):
+    for record in _records(instance, dg.RunsFilter(tags=tags, statuses=statuses)):
         id = root_id(record.dagster_run)
         if id not in seen:
             seen.add(id)
@@ -115,6 +118,10 @@ def _status(runs: Sequence[dg.RunRecord], states: Mapping[str, str]) -> Status:
 
 
 def _entity_states(instance: dg.DagsterInstance, runs: Sequence[dg.RunRecord]) -> dict[str, str]:
+    """The last state of each entity. A run that succeeded at once has delivered its plan: its log can stay closed."""
+    first = runs[0].dagster_run
+    if len(runs) == 1 and first.status == RunStatus.SUCCESS:
+        return dict.fromkeys(chosen_entities(instance, first), "delivered")
     states: dict[str, str] = {}
     for run in runs:
         for event, _ in events_of_run(instance, run.dagster_run.run_id, _STATES.keys()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from math import inf
 
 import dagster as dg
 
@@ -25,7 +26,9 @@ DESTINATIONS_TAG = "m3ter/destinations"
 
 ROOT_TAG = "dagster/root_run_id"
 """Dagster's tag of re-executions: the run that was executed first."""
-_LOOK_BACK = 100
+_AT_ONCE = 50
+"""Manifests that are read at once. Mostly the first are enough; of 2,000, all take a second."""
+_RUNS_LOOKED_AT = 20
 
 
 def exported() -> tuple[str, ...]:
@@ -103,15 +106,34 @@ def previous_export(
     instance: dg.DagsterInstance, *, org_id: str, schedule: str | None, export_id: str, manifest: str = MANIFEST
 ) -> WholeExport | None:
     """The last whole export of the Organization by the same schedule (None: of those that people started)."""
-    found = whole_exports(instance, org_id=org_id, export_id=export_id, manifest=manifest)
+    until: float | None = None
+    if schedule:
+        # Dagster finds runs by a tag at once, however many manifests of other schedules came after theirs.
+        records = instance.get_run_records(dg.RunsFilter(tags={SCHEDULE_TAG: schedule}), limit=_RUNS_LOOKED_AT)
+        ends = [record.end_time or inf for record in records if root_id(record.dagster_run) != export_id]
+        until = last if (last := max(ends, default=inf)) < inf else None
+    found = whole_exports(instance, org_id=org_id, export_id=export_id, manifest=manifest, until=until)
     return next((one for one in found if one.schedule == schedule), None)
 
 
 def whole_exports(
-    instance: dg.DagsterInstance, *, org_id: str, export_id: str, manifest: str = MANIFEST
+    instance: dg.DagsterInstance, *, org_id: str, export_id: str, manifest: str = MANIFEST, until: float | None = None
 ) -> Iterator[WholeExport]:
-    """The last whole exports of the Organization but for `export_id`, newest first."""
-    for record in instance.fetch_materializations(dg.AssetKey(manifest), limit=_LOOK_BACK).records:
-        whole = whole_export_in(record.asset_materialization) if record.asset_materialization else None
-        if whole and whole.org_id == org_id and whole.export != export_id:
+    """The whole exports of the Organization but for `export_id`, newest first, read as far as they are asked for."""
+    for whole in manifests(instance, manifest, until=until):
+        if whole.org_id == org_id and whole.export != export_id:
             yield whole
+
+
+def manifests(instance: dg.DagsterInstance, manifest: str, *, until: float | None = None) -> Iterator[WholeExport]:
+    """All whole exports, of any Organization."""
+    chosen = dg.AssetRecordsFilter(dg.AssetKey(manifest), before_timestamp=until)
+    cursor: str | None = None
+    has_more = True
+    while has_more:
+        found = instance.fetch_materializations(chosen, _AT_ONCE, cursor)
+        cursor, has_more = found.cursor, found.has_more
+        for record in found.records:
+            whole = whole_export_in(record.asset_materialization) if record.asset_materialization else None
+            if whole:
+                yield whole

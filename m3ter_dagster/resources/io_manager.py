@@ -3,6 +3,7 @@
 import json
 import time
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, NoReturn
 
 import dagster as dg
@@ -31,6 +32,7 @@ from m3ter_dagster.history.log import (
     runs_of,
 )
 from m3ter_dagster.model import manifest
+from m3ter_dagster.model.entities import Entity
 from m3ter_dagster.model.exports import Export
 from m3ter_dagster.model.manifest import Manifest
 from m3ter_dagster.reading.past import Past
@@ -96,10 +98,22 @@ class ExportIOManager(dg.ConfigurableIOManager):
         folder = self._folder.path
         return DeliveredFrames(self._instance, export_id, destinations=self._destinations, folder=folder)
 
+    @cached_property
+    def previous(self) -> record.WholeExport | None:
+        """The last whole export by the run's schedule: looked for once, so that all entities have the same."""
+        schedule = self._run.tags.get(SCHEDULE_TAG)
+        org_id = self.settings.connection().org_id
+        return previous_export(self._instance, org_id=org_id, schedule=schedule, export_id=root_id(self._run))
+
+    def rows_before(self, entity: Entity) -> int | None:
+        """The number of rows in the previous whole export by the same schedule, if there is one."""
+        part = self.previous.entities.get(entity.name) if self.previous else None
+        return part.rows if part else None
+
     def past(self) -> Past:
         """What the exports before this one had, and what the run's schedule wants to be done with that."""
         schedule, folder = self._schedule(), self._folder.path
-        past = past_of(self._instance, self._export(), schedule, self._destinations, folder)
+        past = past_of(self._instance, self._export(), self.previous, schedule, self._destinations, folder)
         return replace(past, two_passes=self.exports.two_passes(schedule))
 
     def _schedule(self) -> ExportSchedule | None:
@@ -147,8 +161,7 @@ class ExportIOManager(dg.ConfigurableIOManager):
             file.unlink(missing_ok=True)
 
     def _compare(self, read: Reading) -> Compared:
-        export, code, schedule = self._export(), self._run.tags.get(SCHEDULE_TAG), self._schedule()
-        whole = previous_export(self._instance, org_id=export.org_id, schedule=code, export_id=export.id)
+        export, schedule, whole = self._export(), self._schedule(), self.previous
         part = whole.entities.get(read.entity.name) if whole else None
         return compare(
             read.all_keys,

@@ -1,0 +1,124 @@
+"""After years of exports the last ones are found as fast as ever, in each of Dagster's databases."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+import sqlalchemy
+from many_exports import copies_of
+from test_export_jobs import run as run_assets
+from test_record import WHOLE, changed
+from test_record import run as recorded
+
+from m3ter_dagster.history.jobs import read_export_jobs
+from m3ter_dagster.history.log import SCHEDULE_TAG, previous_export, whole_exports
+
+MANY = 120
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def instance(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    """An empty one in each of the databases."""
+    settings = "telemetry: {enabled: false}\n"
+    if request.param == "postgres":
+        server = request.getfixturevalue("postgres").info
+        url = f"postgresql+psycopg2://{server.user}@/{{}}?host={server.host}"
+        database = f"d{uuid.uuid4().hex}"
+        admin = sqlalchemy.create_engine(url.format(server.dbname), isolation_level="AUTOCOMMIT")
+        with admin.connect() as connection:
+            connection.execute(sqlalchemy.text(f"CREATE DATABASE {database}"))
+        admin.dispose()
+        settings += f"storage: {{postgres: {{postgres_url: '{url.format(database)}'}}}}\n"
+    (tmp_path / "dagster.yaml").write_text(settings)
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        yield instance
+
+
+def hourly(number: int) -> Sequence[datetime]:
+    """After all that the test itself runs."""
+    return [datetime.now(UTC) + timedelta(hours=1 + hour) for hour in range(number)]
+
+
+def test_a_rare_schedule_beside_frequent_ones_finds_its_previous_export(instance: dg.DagsterInstance) -> None:
+    recorded(instance, changed(WHOLE, export="yearly's", schedule="yearly"))
+    recorded(instance, changed(WHOLE, export="a person's", schedule=None))
+    frequent = copies_of(instance, recorded(instance, WHOLE), hourly(MANY))
+    assert previous(instance, "yearly") == "yearly's"
+    assert previous(instance, None) == "a person's"
+    assert previous(instance, "nightly") == WHOLE.export
+    assert previous(instance, "new") is None
+    runs = [record.dagster_run.run_id for record in instance.get_run_records(limit=MANY)]
+    assert set(runs) == set(frequent)
+    assert len(list(whole_exports(instance, org_id="org-1", export_id="this"))) == MANY + 3
+
+
+def previous(instance: dg.DagsterInstance, schedule: str | None, export_id: str = "this") -> str | None:
+    whole = previous_export(instance, org_id="org-1", schedule=schedule, export_id=export_id)
+    return whole.export if whole else None
+
+
+@pytest.mark.parametrize("schedule", ["nightly", "yearly"])
+def test_the_previous_export_of_a_schedule_takes_as_long_as_ever(instance: dg.DagsterInstance, schedule: str) -> None:
+    recorded(instance, changed(WHOLE, export="yearly's", schedule="yearly"))
+    copies_of(instance, recorded(instance, WHOLE), hourly(MANY))
+    with statements() as asked:
+        assert previous(instance, schedule) == {"nightly": WHOLE.export, "yearly": "yearly's"}[schedule]
+    assert len([one for one in asked if "FROM event_logs" in one]) == 1
+
+
+def test_the_manifest_of_a_run_that_never_ended_is_found(instance: dg.DagsterInstance) -> None:
+    """Its process was killed after it had delivered everything."""
+    recorded(instance, changed(WHOLE, export="first"))
+    template = recorded(instance, WHOLE)
+    copies_of(instance, template, hourly(1), seconds=None)
+    instance.delete_run(template)
+    assert previous(instance, "nightly") == WHOLE.export
+    assert previous(instance, "nightly", export_id=WHOLE.export) == "first"
+
+
+@pytest.mark.parametrize("status", ["PENDING", "RUNNING", "FAILED"])
+def test_the_jobs_of_a_status_take_as_long_as_there_are_of_these(instance: dg.DagsterInstance, status: Any) -> None:
+    id = run_assets(instance, "account", "bill", tags={SCHEDULE_TAG: "nightly"})
+    failed = run_assets(instance, "account", "bill", fails="bill", tags={SCHEDULE_TAG: "nightly"})
+
+    def asked() -> int:
+        with statements() as asked:
+            found = read_export_jobs(instance, status=status, limit=20)
+        assert [job.id for job in found] == ([failed] if status == "FAILED" else [])
+        return len(asked)
+
+    asked()
+    before = asked()
+    copies_of(instance, id, hourly(MANY))
+    assert asked() == before
+
+
+def test_the_logs_of_exports_that_succeeded_stay_closed(instance: dg.DagsterInstance) -> None:
+    copies_of(instance, run_assets(instance, "account", "bill"), hourly(20))
+    with statements() as asked:
+        assert {job.delivered for job in read_export_jobs(instance, limit=20)} == {("account", "bill")}
+    assert not [one for one in asked if "event_logs" in one]
+
+
+@contextmanager
+def statements() -> Generator[list[str]]:
+    """What is asked of any database meanwhile."""
+    found: list[str] = []
+
+    def asked(connection: Any, cursor: Any, statement: str, *others: Any) -> None:  # noqa: ARG001
+        if statement.startswith("SELECT"):
+            found.append(statement)
+
+    listened = sqlalchemy.Engine, "before_cursor_execute", asked
+    sqlalchemy.event.listen(*listened)
+    try:
+        yield found
+    finally:
+        sqlalchemy.event.remove(*listened)
