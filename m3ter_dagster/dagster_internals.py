@@ -16,7 +16,11 @@ from dagster._core.definitions.run_request import DagsterRunReaction, Instigator
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from dagster._core.execution.stats import StepEventStatus
 from dagster._core.instance.ref import InstanceRef
+from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable
+from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
+from dagster._core.storage.runs.schema import RunTagsTable
+from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
 from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClassData
@@ -70,6 +74,13 @@ class EventLog(SqliteEventLogStorage):
             self._engines[shard] = sqlalchemy.create_engine(self.conn_string_for_shard(shard), connect_args=arguments)
         return self._engines[shard]
 
+    def close(self, shard: str) -> None:
+        """Let go of a file that is about to be removed."""
+        with self._db_lock:
+            self._initialized_dbs.discard(shard)
+            if shard in self._engines:
+                self._engines.pop(shard).dispose()
+
     def dispose(self) -> None:
         super().dispose()
         for engine in self._engines.values():
@@ -88,9 +99,9 @@ class Storage(DagsterSqliteStorage):
         return cls(**config_value, inst_data=inst_data)
 
 
-def open_instance_for_a_terminal(home: Path) -> dg.DagsterInstance:
+def open_instance_for_a_terminal(home: Path, *, compute_logs: bool = False) -> dg.DagsterInstance:
     """The instance of `home`, without compute logs: `DagsterInstance.get` takes no overrides of dagster.yaml."""
-    ref = InstanceRef.from_dir(str(home), overrides=_NO_COMPUTE_LOGS)
+    ref = InstanceRef.from_dir(str(home), overrides={} if compute_logs else _NO_COMPUTE_LOGS)
     if ref.storage_data and ref.storage_data.class_name == DagsterSqliteStorage.__name__:
         ref = ref._replace(storage_data=ref.storage_data._replace(module_name=__name__, class_name=Storage.__name__))
     return dg.DagsterInstance.from_ref(ref)
@@ -183,6 +194,37 @@ def steps_under_way(instance: dg.DagsterInstance, run_id: str) -> set[str]:
     """The steps that have started and not ended, as Dagster's own pages show them."""
     stats = instance.get_run_step_stats(run_id)
     return {one.step_key for one in stats if one.status == StepEventStatus.IN_PROGRESS}
+
+
+def log_files(instance: dg.DagsterInstance, run_id: str) -> list[Path]:
+    """The files on this machine that hold only logs of this run: with a database server there may be none."""
+    events = instance.event_log_storage
+    in_sqlite = events.path_for_shard(run_id) if isinstance(events, SqliteEventLogStorage) else None
+    database = [Path(f"{in_sqlite}{suffix}") for suffix in ("", "-wal", "-shm")] if in_sqlite else []
+    compute_logs = Path(instance.storage_directory(), run_id).rglob("*")
+    return [file for file in (*database, *compute_logs) if file.is_file()]
+
+
+def delete_run(instance: dg.DagsterInstance, run_id: str) -> None:
+    """A run with all that Dagster keeps of it.
+
+    The public `delete_run` leaves the compute logs and the results of asset checks; in SQLite also the run's tags and,
+    empty but as large as ever, the file of its log.
+    """
+    instance.delete_run(run_id)
+    instance.compute_log_manager.delete_logs(prefix=[run_id])
+    events, runs = instance.event_log_storage, instance.run_storage
+    if isinstance(events, SqlEventLogStorage):
+        with events.index_connection() as connection:
+            of_run = AssetCheckExecutionsTable.c.run_id == run_id
+            connection.execute(sqlalchemy.delete(AssetCheckExecutionsTable).where(of_run))
+    if isinstance(runs, SqlRunStorage):
+        with runs.connect() as connection:
+            connection.execute(sqlalchemy.delete(RunTagsTable).where(RunTagsTable.c.run_id == run_id))
+    if isinstance(events, EventLog):
+        events.close(run_id)
+    for file in log_files(instance, run_id):
+        file.unlink(missing_ok=True)
 
 
 def failed_tick(run: dg.DagsterRun, reason: str) -> Reaction:

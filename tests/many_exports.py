@@ -41,6 +41,14 @@ def copies_of(
     return found
 
 
+def set_began(instance: dg.DagsterInstance, run_id: str, moment: datetime) -> None:
+    runs: Any = instance.run_storage
+    created = moment.astimezone(UTC).replace(tzinfo=None)
+    with runs.connect() as connection:
+        of_run = RunsTable.c.run_id == run_id
+        connection.execute(sqlalchemy.update(RunsTable).where(of_run).values(create_timestamp=created))
+
+
 def _copy(connection: Any, table: sqlalchemy.Table, old: str, new: str, **values: Any) -> None:
     columns = [column for column in table.columns if column.name != "id"]
     copied = [

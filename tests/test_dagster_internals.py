@@ -349,7 +349,9 @@ def test_no_other_file_calls_a_method_of_the_instance_that_is_not_public() -> No
     assert {file: names for file, names in used.items() if names} == {
         INTERNALS: {
             "all_instigator_state",
+            "compute_log_manager",
             "dispose",  # of engines, and of the storage that our class extends
+            "event_log_storage",
             "from_ref",
             "get_execution_plan_snapshot",
             "get_materialized_partitions",
@@ -358,6 +360,8 @@ def test_no_other_file_calls_a_method_of_the_instance_that_is_not_public() -> No
             "report_engine_event",
             "report_run_canceled",
             "report_run_failed",
+            "run_storage",
+            "storage_directory",
         }
     }
 

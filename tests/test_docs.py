@@ -108,11 +108,13 @@ def test_the_table_for_postgresql_has_the_columns_of_its_entity() -> None:
     assert [(name, SQL_TYPES[type_]) for name, type_ in columns] == [(one.name, one.type) for one in entity.columns]
 
 
-def test_verify_takes_the_options_that_are_shown() -> None:
-    (command,) = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("m3ter-dagster")]
-    options = re.findall(r" (--[a-z-]+)", command)
+@pytest.mark.parametrize("name", ["verify", "prune"])
+def test_a_command_takes_the_options_that_are_shown(name: str) -> None:
+    begin = f"m3ter-dagster {name} "
+    commands = [line for block in blocks("sh") for line in block.splitlines() if line.startswith(begin)]
+    options = re.findall(r" (--[a-z-]+)", "\n".join(commands))
     program = Path(sys.executable).parent / "m3ter-dagster"
-    shown = subprocess.run([program, "verify", "--help"], capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run([program, name, "--help"], capture_output=True, text=True, check=True).stdout
     assert options
     assert all(option in shown for option in options)
 

@@ -12,11 +12,14 @@ from typing import Any
 import dagster as dg
 import pytest
 import sqlalchemy
+from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable, SqlEventLogStorageTable
+from dagster._core.storage.runs.schema import RunsTable, RunTagsTable
 from many_exports import copies_of
 from test_export_jobs import run as run_assets
 from test_record import WHOLE, changed
 from test_record import run as recorded
 
+from m3ter_dagster.dagster_internals import delete_run, log_files
 from m3ter_dagster.history.jobs import read_export_jobs
 from m3ter_dagster.history.log import SCHEDULE_TAG, previous_export, whole_exports
 
@@ -105,6 +108,39 @@ def test_the_logs_of_exports_that_succeeded_stay_closed(instance: dg.DagsterInst
     with statements() as asked:
         assert {job.delivered for job in read_export_jobs(instance, limit=20)} == {("account", "bill")}
     assert not [one for one in asked if "event_logs" in one]
+
+
+def test_nothing_is_left_of_a_run_that_is_deleted(instance: dg.DagsterInstance) -> None:
+    @dg.asset(check_specs=[dg.AssetCheckSpec("right", asset="bill")])
+    def bill() -> Any:
+        yield dg.Output(1)
+        yield dg.AssetCheckResult(passed=True)
+
+    kept, deleted = (dg.materialize([bill], instance=instance, tags={"a": "b"}).run_id for _ in range(2))
+    logs = Path(instance.storage_directory())
+    assert {count > 0 for count in rows_of(instance, deleted).values()} == {True}
+    assert (logs / deleted).exists()
+    before = rows_of(instance, kept)
+    delete_run(instance, deleted)
+    assert set(rows_of(instance, deleted).values()) == {0}
+    assert rows_of(instance, kept) == before
+    assert (logs / kept).exists()
+    assert not (logs / deleted).exists()
+    assert log_files(instance, deleted) == []
+
+
+def rows_of(instance: dg.DagsterInstance, run_id: str) -> dict[str, int]:
+    """The number of rows about a run in each table."""
+    runs: Any = instance.run_storage
+    events: Any = instance.event_log_storage
+    in_runs, in_events = (RunsTable, RunTagsTable), (SqlEventLogStorageTable, AssetCheckExecutionsTable)
+    found: dict[str, int] = {}
+    for connect, tables in ((runs.connect, in_runs), (events.index_connection, in_events)):
+        with connect() as connection:
+            for table in tables:
+                count = sqlalchemy.select(sqlalchemy.func.count()).where(table.c.run_id == run_id)
+                found[table.name] = connection.execute(count.select_from(table)).scalar_one()
+    return found
 
 
 @contextmanager

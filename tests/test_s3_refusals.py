@@ -38,6 +38,7 @@ SAID = [
     (answer("NotImplemented"), "set AWS_REQUEST_CHECKSUM_CALCULATION=when_required"),
     (answer("QuotaExceeded"), "the bucket is full"),
     (answer("Odd"), "look the code up in the documentation of https://store.example.com."),
+    (answer("AccessDenied", "DeleteObject"), "allow s3:DeleteObject on arn:aws:s3:::exports/m3ter/* to the"),
     (answer("403", "HeadObject"), "allow s3:GetObject on arn:aws:s3:::exports/m3ter/* to the credentials in use"),
     (answer("AccessDenied", "CreateMultipartUpload"), "allow s3:PutObject on arn:aws:s3:::exports/m3ter/*"),
     (answer("AccessDenied", "AssumeRole"), f"the role {ROLE} cannot be assumed: check iamRoleArn and externalId"),

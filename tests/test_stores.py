@@ -17,6 +17,7 @@ from m3ter_dagster.delivery.destinations import store_of
 from m3ter_dagster.delivery.fingerprints import PART_SIZE as PART
 from m3ter_dagster.delivery.fingerprints import fingerprint
 from m3ter_dagster.delivery.store import (
+    NotRemoved,
     NotStored,
     ObjectMissing,
     ObjectUnreadable,
@@ -55,6 +56,7 @@ CALLS: dict[str, tuple[Call, type[StoreFailed]]] = {
     "read": (lambda store, _: store.read(KEY, at_most=1000), ObjectUnreadable),
     "stat": (lambda store, _: store.stat(KEY), ObjectUnreadable),
     "uris": (lambda store, _: store.uris(KEY), ObjectUnreadable),
+    "remove": (lambda store, _: store.remove(KEY), NotRemoved),
 }
 every_call = pytest.mark.parametrize(("call", "failure"), CALLS.values(), ids=CALLS)
 reading_calls = pytest.mark.parametrize("call", [CALLS[name][0] for name in ("fetch", "read", "stat")])
@@ -163,6 +165,19 @@ def test_what_is_not_there_is_missing(store: Store, s3_bucket: str, tmp_path: Pa
     assert "there is no such object." in str(missing.value.refusal)
     assert missing.value.refusal.is_permanent
     assert not (tmp_path / "fetched").exists()
+
+
+# What is removed is gone
+
+
+def test_what_is_removed_is_gone_and_may_be_removed_again(store: Store, bill_file: Path) -> None:
+    stored, other = put(store, bill_file), put(store, bill_file, "m3ter/other.csv")
+    for where in (KEY, stored.uri):
+        store.remove(where)
+        assert store.uris("") == [other.uri]
+    put(store, bill_file)
+    store.remove(stored.uri)
+    assert store.uris("") == [other.uri]
 
 
 # What a refusal says

@@ -10,6 +10,7 @@ import click
 from m3ter_dagster.cli.configuration import check, pull, schema
 from m3ter_dagster.cli.export import export
 from m3ter_dagster.cli.jobs import jobs
+from m3ter_dagster.cli.prune import prune
 from m3ter_dagster.cli.sandbox import demo, sandbox
 from m3ter_dagster.cli.schedules import schedules
 from m3ter_dagster.cli.verify import verify
@@ -32,5 +33,5 @@ def main() -> None:
     """m3ter's Operational Data Export, run by you."""
 
 
-for command in (export, schedules, jobs, pull, check, schema, verify, sandbox, demo):
+for command in (export, schedules, jobs, prune, pull, check, schema, verify, sandbox, demo):
     main.add_command(command)

@@ -115,7 +115,7 @@ def resume_export(run_id: str, *, abandoned: bool) -> int:
     return 0 if result.is_complete else 1
 
 
-def open_instance() -> DagsterInstance:
+def open_instance(*, compute_logs: bool = False) -> DagsterInstance:
     """That of DAGSTER_HOME, which gets this project's dagster.yaml where it has none."""
     from m3ter_dagster.dagster_internals import open_instance_for_a_terminal
 
@@ -125,7 +125,7 @@ def open_instance() -> DagsterInstance:
     settings = next((one for one in (package, package.parent) if (one / "dagster.yaml").exists()), None)
     if settings and not (home / "dagster.yaml").exists():
         shutil.copy(settings / "dagster.yaml", home / "dagster.yaml")
-    return open_instance_for_a_terminal(home)
+    return open_instance_for_a_terminal(home, compute_logs=compute_logs)
 
 
 def find_schedule(exports: Exports, code: str) -> AnySchedule:

@@ -156,6 +156,11 @@ class Destinations:
             else:
                 return
 
+    def remove(self, destination_code: str, uri: str) -> None:
+        """Remove an object from the destination; NotRemoved says why it may still be there."""
+        # Nothing waits for a removal, so a store that is down is not waited for.
+        self._hasty_stores[self._destination(destination_code).code].remove(uri)
+
     def _destination(self, code: str) -> Destination:
         if code not in self._destinations:
             raise UnknownDestination(code, list(self._destinations))

@@ -12,7 +12,16 @@ from m3ter_dagster.delivery.fingerprints import Fingerprint
 from m3ter_dagster.delivery.s3_clients import s3_client
 from m3ter_dagster.delivery.s3_objects import ObjectDiffers, download, put
 from m3ter_dagster.delivery.s3_refusals import DENIED, refusal
-from m3ter_dagster.delivery.store import NotStored, ObjectMissing, ObjectUnreadable, Refusal, Stat, Stored, parts_of
+from m3ter_dagster.delivery.store import (
+    NotRemoved,
+    NotStored,
+    ObjectMissing,
+    ObjectUnreadable,
+    Refusal,
+    Stat,
+    Stored,
+    parts_of,
+)
 
 if TYPE_CHECKING:
     from m3ter_dagster.config import Destination
@@ -84,6 +93,13 @@ class S3Store:
             return [f"s3://{bucket}/{one['Key']}" for page in pages for one in page.get("Contents", [])]
         except REFUSED as error:
             raise self._unreadable(error, prefix) from error
+
+    def remove(self, where: str) -> None:
+        bucket, key = self._parts(where)
+        try:
+            self._open().delete_object(Bucket=bucket, Key=key)
+        except REFUSED as error:
+            raise NotRemoved(self.explain(error, where)) from error
 
     def explain(self, error: Exception, where: str) -> Refusal:
         return refusal(error, self._destination, self._uri(where))

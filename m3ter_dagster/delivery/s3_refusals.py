@@ -26,6 +26,7 @@ DIALECT = (
 )
 MAY_WRITE = "allow s3:PutObject on arn:aws:s3:::{bucket}/{prefix}* to {identity}"
 MAY_READ = "allow s3:GetObject on arn:aws:s3:::{bucket}/{prefix}* to {identity}: what is delivered is read back"
+MAY_REMOVE = "allow s3:DeleteObject on arn:aws:s3:::{bucket}/{prefix}* to {identity}"
 TRUST = (
     "the role {role} cannot be assumed: check iamRoleArn and externalId, that its trust policy names the "
     "credentials in use, and that they are allowed sts:AssumeRole"
@@ -140,7 +141,7 @@ def _of_answer(error: ClientError, code: str) -> str:
         return advice if advice in ABOUT_THE_CREDENTIALS else TRUST
     reads = error.operation_name in {"HeadObject", "GetObject"}
     if code in DENIED:
-        return MAY_READ if reads else MAY_WRITE
+        return MAY_REMOVE if error.operation_name == "DeleteObject" else MAY_READ if reads else MAY_WRITE
     if code == "404":
         return ADVICE["NoSuchKey"]
     if code.startswith("KMS."):

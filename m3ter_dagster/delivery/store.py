@@ -1,9 +1,10 @@
 """Stores: where files of exports are kept as objects. A new kind is a file beside this and a line in `store_of`.
 
-StoreFailed             an object was not stored, or not returned; `refusal` says why and what to do
+StoreFailed             an object was not stored, returned or removed; `refusal` says why and what to do
 ├── NotStored           put: there is no whole object under its key
-└── ObjectUnreadable    fetch, read, stat, uris
-    └── ObjectMissing   there is no such object
+├── ObjectUnreadable    fetch, read, stat, uris
+│   └── ObjectMissing   there is no such object
+└── NotRemoved          remove: the object may still be there
 """
 
 from __future__ import annotations
@@ -52,6 +53,10 @@ class ObjectUnreadable(StoreFailed):
 
 class ObjectMissing(ObjectUnreadable):
     """The store says that there is no such object."""
+
+
+class NotRemoved(StoreFailed):
+    """The object may still be there."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,10 @@ class Store(Protocol):
 
     def uris(self, prefix: str) -> list[str]:
         """The objects whose addresses start with this: a uri or a key whose end is left out."""
+        ...
+
+    def remove(self, where: str) -> None:
+        """Remove the object, if it is there. Where the bucket keeps versions, it hides the object."""
         ...
 
     def explain(self, error: Exception, where: str) -> Refusal:

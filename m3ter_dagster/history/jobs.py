@@ -13,9 +13,7 @@ from dagster import DagsterEventType as Type
 from dagster import DagsterRunStatus as RunStatus
 
 from m3ter_dagster.dagster_internals import events_of_run
-from m3ter_dagster.history.log import DUE_TAG, SCHEDULE_TAG, chosen_entities, exported, root_id, runs_of
-
-_RUNS_AT_ONCE = 50
+from m3ter_dagster.history.log import DUE_TAG, SCHEDULE_TAG, chosen_entities, exported, root_id, run_records, runs_of
 
 Status = Literal["PENDING", "RUNNING", "SUCCEEDED", "FAILED"]
 _STATUSES: Mapping[RunStatus, Status] = {
@@ -71,21 +69,13 @@ def _jobs(instance: dg.DagsterInstance, schedule: str | None, status: Status | N
     statuses = [one for one in RunStatus if status in (None, _STATUSES.get(one, "PENDING"))]
     tags = {SCHEDULE_TAG: schedule} if schedule else None
     seen: set[str] = set()
-    for record in _records(instance, dg.RunsFilter(tags=tags, statuses=statuses)):
+    for record in run_records(instance, dg.RunsFilter(tags=tags, statuses=statuses)):
         id = root_id(record.dagster_run)
         if id not in seen:
             seen.add(id)
             job = _job(instance, id)
             if job is not None:
                 yield job
-
-
-def _records(instance: dg.DagsterInstance, filters: dg.RunsFilter) -> Iterator[dg.RunRecord]:
-    """The records of runs, newest first, read some at a time."""
-    cursor: str | None = None
-    while records := instance.get_run_records(filters, limit=_RUNS_AT_ONCE, cursor=cursor):
-        yield from records
-        cursor = records[-1].dagster_run.run_id
 
 
 def _job(instance: dg.DagsterInstance, id: str) -> ExportJob | None:

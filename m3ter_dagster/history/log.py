@@ -28,7 +28,7 @@ ROOT_TAG = "dagster/root_run_id"
 """Dagster's tag of re-executions: the run that was executed first."""
 _AT_ONCE = 50
 """Manifests that are read at once. Mostly the first are enough; of 2,000, all take a second."""
-_RUNS_LOOKED_AT = 20
+_RUNS_AT_ONCE = 50
 
 
 def exported() -> tuple[str, ...]:
@@ -46,7 +46,7 @@ def export_of(run: dg.DagsterRun, instance: dg.DagsterInstance, org_id: str) -> 
 
 
 def root_id(run: dg.DagsterRun) -> str:
-    return run.root_run_id or run.run_id
+    return run.root_run_id or run.tags.get(ROOT_TAG) or run.run_id
 
 
 def checked_export(instance: dg.DagsterInstance, run: dg.DagsterRun, asset: str) -> str:
@@ -55,6 +55,14 @@ def checked_export(instance: dg.DagsterInstance, run: dg.DagsterRun, asset: str)
     last = [] if chosen_entities(instance, root) else instance.fetch_materializations(dg.AssetKey(asset), 1).records
     exporting = instance.get_run_by_id(last[0].run_id) if last else None
     return root_id(exporting or run)
+
+
+def run_records(instance: dg.DagsterInstance, filters: dg.RunsFilter) -> Iterator[dg.RunRecord]:
+    """The records of runs, newest first, read some at a time."""
+    cursor: str | None = None
+    while records := instance.get_run_records(filters, limit=_RUNS_AT_ONCE, cursor=cursor):
+        yield from records
+        cursor = records[-1].dagster_run.run_id
 
 
 def runs_of(instance: dg.DagsterInstance, export_id: str, last: dg.DagsterRun | None = None) -> Sequence[dg.RunRecord]:
@@ -109,7 +117,7 @@ def previous_export(
     until: float | None = None
     if schedule:
         # Dagster finds runs by a tag at once, however many manifests of other schedules came after theirs.
-        records = instance.get_run_records(dg.RunsFilter(tags={SCHEDULE_TAG: schedule}), limit=_RUNS_LOOKED_AT)
+        records = instance.get_run_records(dg.RunsFilter(tags={SCHEDULE_TAG: schedule}), limit=_RUNS_AT_ONCE)
         ends = [record.end_time or inf for record in records if root_id(record.dagster_run) != export_id]
         until = last if (last := max(ends, default=inf)) < inf else None
     found = whole_exports(instance, org_id=org_id, export_id=export_id, manifest=manifest, until=until)

@@ -1,0 +1,105 @@
+"""m3ter-dagster prune: removes the records of old exports, and the keys files that only the next export compares."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import click
+
+from m3ter_dagster.cli.export import open_instance
+from m3ter_dagster.cli.terminal import configured, moment_text, print_table
+from m3ter_dagster.config import load_exports
+
+if TYPE_CHECKING:
+    from m3ter_dagster.history.pruning import Old, OldExport, Removed
+
+DAYS = {"d": 1, "w": 7}
+MOST_DAYS = 36_500
+BY_HAND = "(by hand)"
+
+
+class Age(click.ParamType):
+    """A number of days or weeks, such as 90d or 12w."""
+
+    name = "age"
+
+    def convert(self, value: str | timedelta, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        if isinstance(value, timedelta):
+            return value
+        found = re.fullmatch(r"([0-9]{1,5})([dw])", value, re.ASCII)
+        days = int(found[1]) * DAYS[found[2]] if found else 0
+        if not 0 < days <= MOST_DAYS:
+            self.fail(f"{value!r} is no age; write days or weeks, such as 90d or 12w, up to {MOST_DAYS}d.", param, ctx)
+        return timedelta(days=days)
+
+
+@click.command()
+@click.option("--keep", type=Age(), default="90d", show_default=True, help="Keep younger exports: 90d, 12w.")
+@click.option("--yes", is_flag=True, help="Remove what is otherwise only listed.")
+@click.option("--leave-files", is_flag=True, help="Leave the keys files in the destinations.")
+def prune(keep: timedelta, yes: bool, leave_files: bool) -> None:
+    """Remove old exports from Dagster's records, and their keys files; never data nor manifests.
+
+    The last whole export of each schedule stays, however old. What is removed can be neither listed nor resumed.
+    """
+    from m3ter_dagster.delivery.destinations import Destinations
+    from m3ter_dagster.history.pruning import old_exports, remove
+
+    exports = configured(load_exports)
+    with open_instance(compute_logs=True) as instance:
+        old = old_exports(instance, datetime.now(UTC) - keep, with_keys=not leave_files)
+        _print_old(old)
+        if not old.exports or not yes:
+            click.echo("Nothing was removed; --yes removes this." if old.exports else "There is nothing to remove.")
+            return
+        destinations = Destinations({one.code: one for one in exports.destinations})
+        removed: list[Removed] = []
+        for export in old.exports:
+            removed.append(remove(instance, export, destinations))
+            if not removed[-1].runs:
+                break  # what a destination refuses once it would refuse thousands of times
+    _print_removed(removed)
+    if not removed[-1].runs:
+        stay = f"{len(old.exports) - len(removed) + 1} exports stay until their keys files can be removed"
+        raise click.ClickException(f"{stay}; with --leave-files those stay instead.")
+
+
+def _print_old(old: Old) -> None:
+    by_schedule: dict[str, list[OldExport]] = defaultdict(list)
+    sizes: dict[str, list[int]] = defaultdict(list)
+    for export in old.exports:
+        by_schedule[export.schedule or BY_HAND].append(export)
+        for file in export.keys:
+            sizes[file.destination].append(file.bytes)
+    if by_schedule:
+        columns = ("schedule", "exports", "runs", "first began (UTC)", "last began", "log files, bytes")
+        print_table(columns, [_row(schedule, found) for schedule, found in sorted(by_schedule.items())])
+    if sizes:
+        columns = ("destination", "keys files", "bytes")
+        print_table(columns, [(code, str(len(found)), f"{sum(found):,}") for code, found in sorted(sizes.items())])
+    if old.needed:
+        click.echo(f"{old.needed} as old must stay: later exports need them, or they have not ended.")
+
+
+def _row(schedule: str, exports: Sequence[OldExport]) -> tuple[str, ...]:
+    began = [one.began for one in exports]
+    runs, size = sum(len(one.runs) for one in exports), sum(one.log_bytes for one in exports)
+    return schedule, str(len(exports)), str(runs), moment_text(min(began)), moment_text(max(began)), f"{size:,}"
+
+
+def _print_removed(removed: Sequence[Removed]) -> None:
+    gone = [one for one in removed if one.runs]
+    runs, keys = sum(one.runs for one in gone), sum(one.keys for one in removed)
+    click.echo(f"{len(gone)} exports were removed: {runs} runs with their logs, {keys} keys files.")
+    if gone:
+        click.echo(
+            "Databases keep their size and fill the room again. To shrink those of SQLite, stop Dagster and run VACUUM "
+            "in history/runs/index.db and history/runs.db of DAGSTER_HOME."
+        )
+    # One line for each thing to do, and not one for each of perhaps thousands of files.
+    for words in {left.reason: left.words for one in removed for left in one.left}.values():
+        click.echo(words, err=True)

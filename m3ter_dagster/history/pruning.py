@@ -1,0 +1,156 @@
+"""Old exports: which may go, and how their runs are removed from Dagster and their keys files from destinations."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+
+import dagster as dg
+
+from m3ter_dagster.config.usage import RAW_BY_DAY
+from m3ter_dagster.dagster_internals import delete_run, log_files
+from m3ter_dagster.delivery.destinations import Destinations, UnknownDestination
+from m3ter_dagster.delivery.store import NotRemoved
+from m3ter_dagster.history.log import (
+    MANIFEST,
+    SCHEDULE_TAG,
+    USAGE_MANIFEST,
+    chosen_entities,
+    deliveries_of,
+    exported,
+    last_deliveries,
+    manifests,
+    root_id,
+    run_records,
+)
+from m3ter_dagster.history.record import StoredObject
+
+_REQUESTS_AT_ONCE = 16
+
+Keys = tuple[StoredObject, ...]
+
+
+@dataclass(frozen=True)
+class OldExport:
+    """An export that nothing needs any more."""
+
+    id: str
+    schedule: str | None
+    runs: tuple[str, ...]
+    began: datetime
+    log_bytes: int
+    """Of the files on this machine that hold only its logs."""
+    keys: Keys
+    """Its keys files: all that it delivered and that is no data."""
+
+
+@dataclass(frozen=True)
+class Old:
+    exports: Sequence[OldExport]
+    needed: int
+    """The number of exports that are as old and must stay."""
+
+
+@dataclass(frozen=True)
+class Left:
+    """A keys file that is still there."""
+
+    reason: tuple[str, str]
+    """The same for all files of which the same must be done."""
+    words: str
+    is_final: bool
+    """Whether it stays for good: exports.yaml no longer has its destination."""
+
+
+@dataclass(frozen=True)
+class Removed:
+    """What was removed of an export: files, and then its runs, unless a destination refuses to remove a file."""
+
+    runs: int
+    keys: int
+    left: Sequence[Left]
+
+
+def old_exports(instance: dg.DagsterInstance, before: datetime, *, with_keys: bool = True) -> Old:
+    """The exports that began before this moment, if all their runs did.
+
+    Needed are: the last whole export of each schedule, and by hand; the last with keys of each entity; the last
+    delivery of each asset, which `load_input` reads; and what has not ended. Runs of other assets are left alone, and
+    those of `usage_raw_by_day`: only from them is it known that a day was delivered.
+    """
+    runs: dict[str, list[dg.DagsterRun]] = defaultdict(list)
+    began: dict[str, datetime] = {}
+    for record in run_records(instance, dg.RunsFilter(created_before=before)):
+        runs[root_id(record.dagster_run)].append(record.dagster_run)
+        began[root_id(record.dagster_run)] = record.create_timestamp
+    keys, needed = _keys_and_needed(instance)
+    needed |= {one.export for name in exported() for one in last_deliveries(instance, name, 1)}
+    needed |= {root_id(one.dagster_run) for one in run_records(instance, dg.RunsFilter(created_after=before))}
+    found, stay = [], 0
+    for id, of_export in runs.items():
+        if not _is_export(instance, of_export):
+            continue
+        if id in needed or not all(run.is_finished for run in of_export):
+            stay += 1
+            continue
+        files = (keys[id] if id in keys else _delivered_keys(instance, id, of_export[0])) if with_keys else ()
+        found.append(
+            OldExport(
+                id=id,
+                schedule=next((run.tags[SCHEDULE_TAG] for run in of_export if SCHEDULE_TAG in run.tags), None),
+                runs=tuple(run.run_id for run in of_export),
+                began=began[id],
+                log_bytes=sum(file.stat().st_size for run in of_export for file in log_files(instance, run.run_id)),
+                keys=files,
+            )
+        )
+    return Old(found, stay)
+
+
+def remove(instance: dg.DagsterInstance, export: OldExport, destinations: Destinations) -> Removed:
+    """Remove its keys files, then its runs; when a destination refuses, the runs stay, for the next attempt."""
+    with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as pool:
+        answers = list(pool.map(lambda one: _remove_file(one, destinations), export.keys))
+    left = [answer for answer in answers if answer]
+    runs = export.runs if all(one.is_final for one in left) else ()
+    for run_id in runs:
+        delete_run(instance, run_id)
+    return Removed(len(runs), len(answers) - len(left), left)
+
+
+def _keys_and_needed(instance: dg.DagsterInstance) -> tuple[Mapping[str, Keys], set[str]]:
+    """The keys files of each whole export, and the ids of the exports that the next ones are compared with."""
+    keys: dict[str, Keys] = defaultdict(tuple)
+    last: dict[tuple[str, ...], str] = {}
+    for manifest in (MANIFEST, USAGE_MANIFEST):
+        for whole in manifests(instance, manifest):
+            last.setdefault((manifest, whole.org_id, "schedule", whole.schedule or ""), whole.export)
+            for name, part in whole.entities.items():
+                keys[whole.export] += part.keys
+                if part.keys:
+                    last.setdefault((manifest, whole.org_id, "entity", name), whole.export)
+    return {id: tuple(dict.fromkeys(found)) for id, found in keys.items()}, set(last.values())
+
+
+def _delivered_keys(instance: dg.DagsterInstance, id: str, last: dg.DagsterRun) -> Keys:
+    return tuple(one for delivery in deliveries_of(instance, id, last).values() for one in delivery.keys)
+
+
+def _is_export(instance: dg.DagsterInstance, runs: Sequence[dg.DagsterRun]) -> bool:
+    if any(SCHEDULE_TAG in run.tags for run in runs):
+        return True
+    chosen = {name for run in runs for name in chosen_entities(instance, run)}
+    return bool(chosen) and RAW_BY_DAY not in chosen
+
+
+def _remove_file(one: StoredObject, destinations: Destinations) -> Left | None:
+    try:
+        destinations.remove(one.destination, one.uri)
+    except NotRemoved as error:
+        return Left((one.destination, error.refusal.code), str(error), is_final=False)
+    except UnknownDestination as error:
+        return Left((one.destination, ""), f"keys files stay in {one.destination!r}: {error}", is_final=True)
+    return None
