@@ -178,10 +178,10 @@ def test_a_reference_to_nothing_is_named_and_the_run_succeeds(use: Use, instance
 def test_a_reference_to_what_m3ter_has_and_its_list_has_not_is_told_apart(
     use: Use, instance: dg.DagsterInstance
 ) -> None:
-    api = use([contract(1, "a"), contract(2, NOBODY)])
+    api = use([("account", {"id": "b", "name": "B", **OLD}), contract(1, "a"), contract(2, NOBODY), contract(3, "b")])
 
-    def before_answer(path: str, query: str) -> None:  # noqa: ARG001
-        if path == "/accounts/a":
+    def before_answer(path: str, query: str) -> None:
+        if path == "/accounts" and "ids=a" in query:
             api.records.insert("account", {"id": "a", "name": "A", **OLD})
 
     api.before_answer = before_answer

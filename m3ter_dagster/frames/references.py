@@ -16,7 +16,7 @@ from m3ter_dagster.frames.times import written_since
 from m3ter_dagster.model.entities import Entity
 
 SHOWN_ROWS = 10
-NAMED_KEYS = 5
+NAMED_KEYS = 50
 
 _ID, _KEY, _RECENT, _THERE = "row id", "key", "is recent", "is there"
 

@@ -122,7 +122,7 @@ class Asking:
         listing = replace(entities()[per_parent.entity].listing, parameters=())
         decoder = _embedding(per_parent.embedded)
         for some in self._embedded_at_once(list(by_parent)):
-            pages = self._filtered(listing, self._known_parents, list(some))
+            pages = self.filtered(listing, self._known_parents, list(some))
             if pages is None:
                 return
             try:
@@ -152,7 +152,7 @@ class Asking:
     def _of_ids(self, ids: Sequence[str]) -> Iterator[Page]:
         for start in range(0, len(ids), IDS_AT_ONCE):
             batch = ids[start : start + IDS_AT_ONCE]
-            pages = self._filtered(self._listing, self._known, batch)
+            pages = self.filtered(self._listing, self._known, batch)
             if pages is not None:
                 yield from pages
                 continue
@@ -165,8 +165,11 @@ class Asking:
                     self._doubt([*batch[number:], *ids[start + IDS_AT_ONCE :]], str(refusal))
                     return
 
-    def _filtered(self, listing: Listing, known_ids: Sequence[str], ids: Sequence[str]) -> list[Page] | None:
-        """Those of the records that the list's filter finds; None if it cannot be believed."""
+    def filtered(self, listing: Listing, known_ids: Sequence[str], ids: Sequence[str]) -> list[Page] | None:
+        """Those of the records that the list's filter finds; None if it cannot be believed.
+
+        That is tried with others that are known to be there: an answer that lacks them says nothing.
+        """
         if not listing.id_filter or not known_ids:
             return None
         for _ in range(TRIES):

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from m3ter_dagster.m3ter.client import M3terClient, Page
 from m3ter_dagster.m3ter.errors import CursorExpired, M3terError
 from m3ter_dagster.model.entities import Entity, Listing, entities
+from m3ter_dagster.reading.asking import IDS_AT_ONCE, Asking, ids_of
 from m3ter_dagster.reading.collectors import Collector, RecordIds
 from m3ter_dagster.reading.completeness import Completing, Recorded
 from m3ter_dagster.reading.long_list import LongList, ReadAnew
@@ -121,9 +122,17 @@ class OrganizationReader:
         future = self._readings.get(entity.name)
         return future.result() if future and future.done() and not future.exception() else None
 
-    def has(self, listing: Listing, ids: Iterable[str]) -> list[str]:
-        """Which of the records m3ter has, each asked for by itself. M3terError: it does not say."""
-        return [one for one in ids if self._pages.exists(listing, one)]
+    def has(self, entity: Entity, ids: Sequence[str]) -> list[str] | None:
+        """Which of the records of an entity that was read m3ter has, although its list has not given them.
+
+        None: that is not known. M3terError: m3ter does not say.
+        """
+        reading, listing = self.already_read(entity), entity.listing
+        if not reading or listing.for_each:  # which lists not all that there is by their ids
+            return None
+        known = reading.frame.select(entity.primary_key).head(IDS_AT_ONCE).collect().to_series().to_list()
+        pages = Asking(listing, self._pages, reading.frame.clear).filtered(listing, known, ids)
+        return None if pages is None else [one for page in pages for one in ids_of(page)]
 
     def close(self) -> None:
         """End all reading; returns when no thread is working any more."""

@@ -72,7 +72,7 @@ class Organization(dg.ConfigurableResource):
         """Which records of an entity m3ter has; None if this process has not read from it, or it does not say."""
         session = self._session
         try:
-            return session.reader.has(entities()[name].listing, ids) if session else None
+            return session.reader.has(entities()[name], ids) if session else None
         except M3terError:
             return None
 
