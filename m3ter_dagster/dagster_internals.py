@@ -25,11 +25,15 @@ from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClassData
 from dagster._utils.error import SerializableErrorInfo
+from sqlalchemy.exc import DBAPIError
 
 AssetJob = UnresolvedAssetJobDefinition
 """What `dg.define_asset_job` returns; Dagster exports the function and not the class."""
 Reaction = DagsterRunReaction
 """What a sensor on runs may return to fail its own tick; Dagster exports the sensors and not the class."""
+
+RecordsFailed = DBAPIError
+"""What Dagster lets through when its database cannot be read or written: it has no error of its own for that."""
 
 # A terminal shows what a run prints. Dagster would also start processes that copy it, which answer Ctrl-C with traces.
 _NO_COMPUTE_LOGS = {
@@ -105,6 +109,11 @@ def open_instance_for_a_terminal(home: Path, *, compute_logs: bool = False) -> d
     if ref.storage_data and ref.storage_data.class_name == DagsterSqliteStorage.__name__:
         ref = ref._replace(storage_data=ref.storage_data._replace(module_name=__name__, class_name=Storage.__name__))
     return dg.DagsterInstance.from_ref(ref)
+
+
+def reason_of(error: RecordsFailed) -> str:
+    """The database's own words, without the statement and its values."""
+    return str(error.orig)
 
 
 def reconstructable_job(module: str, function: str, name: str) -> ReconstructableJob:

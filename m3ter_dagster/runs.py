@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -119,13 +120,13 @@ def _followed(instance: dg.DagsterInstance, result: RunResult, changed: Changed)
     """A tag for the run that is executed inside the `with`; by it the run is found and followed to its end."""
     request = {_REQUEST_TAG: str(uuid.uuid4())}
     ended = threading.Event()
-    follower = threading.Thread(target=follow, args=(instance, request, result, changed, ended))
-    follower.start()
-    try:
-        yield request
-    finally:
-        ended.set()
-        follower.join()
+    with ThreadPoolExecutor(1, thread_name_prefix="follow") as threads:
+        following = threads.submit(follow, instance, request, result, changed, ended)
+        try:
+            yield request
+        finally:
+            ended.set()
+    following.result()  # raises what ended it; whatever ended the run itself comes first
 
 
 def job_named(name: str) -> ReconstructableJob:

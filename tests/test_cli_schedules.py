@@ -191,6 +191,12 @@ def test_jobs_of_one_schedule_in_one_state(exported: Exported) -> None:
     assert exported.run("jobs", "--schedule", "everything").stdout == "no such export jobs.\n"
 
 
+def test_jobs_are_listed_by_the_million_and_no_more(exported: Exported) -> None:
+    result = exported.run("jobs", "--limit", "9" * 20)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.endswith(f"'--limit': {'9' * 20} is not in the range 1<=x<=1000000.\n")
+
+
 def test_jobs_of_an_unknown_schedule(exported: Exported) -> None:
     result = exported.run("jobs", "--schedule", "financ")
     assert result.exit_code == 2

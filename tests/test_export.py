@@ -442,6 +442,7 @@ WRONG_USE = [
     (("--entities", "bils"), {}, "--entities: there is no entity 'bils'; known are ACCOUNTS, ACCOUNT_PLANS,"),
     (("--entities", ","), {}, "--entities names nothing; give at least one."),
     (("--destinations", "warehous"), {}, "there is no destination 'warehous'; known are archive, warehouse."),
+    (("--abandoned",), {}, "--abandoned says that the run of --resume has died; give --resume RUN_ID with it."),
     ((), {"M3TER_EXPORTS": "elsewhere.yaml"}, "elsewhere.yaml; write one that names at least a destination"),
 ]
 

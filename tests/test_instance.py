@@ -9,9 +9,14 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from click.testing import CliRunner
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import EmptyWorkspaceTarget
 from dagster._daemon.monitoring.run_monitoring import execute_run_monitoring_iteration
+from processes import plain_environment
+
+from m3ter_dagster.cli import main
+from m3ter_sandbox import Sandbox
 
 SETTINGS = Path(__file__).parents[1] / "dagster.yaml"
 
@@ -40,7 +45,7 @@ def test_a_run_that_died_with_its_machine_keeps_its_place_for_a_day_at_most(
 def test_a_new_home_gets_this_project_s_settings_and_keeps_what_a_person_changes(tmp_path: Path, place: str) -> None:
     shutil.copytree(SETTINGS.parent / "m3ter_dagster", tmp_path / "m3ter_dagster")
     shutil.copy(SETTINGS, tmp_path / place)
-    opening = "from m3ter_dagster.cli.export import open_instance; open_instance()"
+    opening = "from m3ter_dagster.cli.export import open_instance\nwith open_instance(): pass"
     environment = {"PYTHONPATH": str(tmp_path), "DAGSTER_HOME": "home"}
     command = [sys.executable, "-c", opening]
     subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=60)
@@ -50,3 +55,52 @@ def test_a_new_home_gets_this_project_s_settings_and_keeps_what_a_person_changes
     settings.write_text(changed)
     subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=60)
     assert settings.read_text() == changed
+
+
+@pytest.mark.parametrize("home", ["a_file", "a_file/home"])
+def test_a_home_that_cannot_be_a_folder_is_wrong_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a_file").touch()
+    ended = CliRunner().invoke(main, ["jobs"], env={"DAGSTER_HOME": home})
+    assert (ended.exit_code, ended.stdout) == (2, "")
+    assert ended.stderr.startswith(f"Error: DAGSTER_HOME: {tmp_path / home}: ")
+    assert ended.stderr.endswith("; set it to a folder in which Dagster can keep its records.\n")
+
+
+LIMITED = """
+import resource, signal, sys
+from m3ter_dagster.cli import main
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
+main(sys.argv[2:])
+"""
+"""The command line, with files that can hold so many bytes and no more."""
+
+
+def test_a_home_without_room_is_told_in_a_sentence(tmp_path: Path) -> None:
+    with Sandbox(0, folder=tmp_path, requests_per_second=None) as sandbox:
+        environment = {**sandbox.environment, "DAGSTER_HOME": "home"}
+        full = [run_limited(tmp_path, environment, 50_000, "jobs")]
+        assert not list((tmp_path / "home").glob("history/runs/*-*.db"))
+        full.append(run_limited(tmp_path, environment, 180_000, "export", "--entities", "product"))
+        assert list((tmp_path / "home").glob("history/runs/*-*.db")), "a run had begun"
+    for ended in full:
+        assert ended.returncode == 1, ended.stderr
+        assert ended.stderr.startswith(f"Error: Dagster's records in {tmp_path / 'home'} cannot be kept or read: ")
+        assert len(ended.stderr.splitlines()) == 1
+
+
+def run_limited(
+    folder: Path, environment: dict[str, str], bytes_per_file: int, *command: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", LIMITED, str(bytes_per_file), *command],
+        cwd=folder,
+        env={**plain_environment(), **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=90,
+    )

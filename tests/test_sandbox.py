@@ -20,9 +20,11 @@ import pytest
 import urllib3
 from api_client import Client
 from botocore.exceptions import ClientError
+from click.testing import CliRunner
 from flask import Blueprint
 from processes import plain_environment
 
+from m3ter_dagster.cli import main
 from m3ter_dagster.model.entities import Entity, entities, load_entities
 from m3ter_sandbox import Keys, Role, SampleOrganization, Sandbox, SandboxApi, SandboxS3, User, allow
 from m3ter_sandbox.generic_records import generic_records, generic_shapes
@@ -823,3 +825,18 @@ def test_a_command_in_the_sandbox_finds_schedules_to_look_at() -> None:
     program = str(Path(sys.executable).with_name("m3ter-dagster"))
     command = [program, "sandbox", "--accounts", "1", "--", sys.executable, "-c", code]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "finance usage\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["sandbox", "--", "/nonexistent", "--option"], "there is no program '/nonexistent'; write one of your PATH"),
+        (["sandbox", "--", "/"], "there is no program '/'; write one of your PATH, or its path."),
+        (["sandbox", "--accounts", "-1"], "'--accounts': -1 is not in the range 0<=x<=100000."),
+        (["demo", "--accounts", "100001"], "'--accounts': 100001 is not in the range 0<=x<=100000."),
+    ],
+)
+def test_a_sandbox_that_cannot_be_is_refused_before_it_starts(arguments: list[str], says: str) -> None:
+    ended = CliRunner().invoke(main, arguments)
+    assert (ended.exit_code, ended.stdout) == (2, "")
+    assert says in ended.stderr

@@ -290,6 +290,7 @@ def listed(house: House) -> dict[str, Any]:
         ({"dimensionFilters": [{"meterId": "M", "fieldCode": "x", "values": ["a"]}]}, "no meter field 'x of M'"),
         ({"timePeriod": "NOW"}, "the config of the run has the timePeriod 'NOW'; known are"),
         ({"startDate": "soon"}, "the config of the run has no window: Invalid isoformat string: 'soon'."),
+        ({"endDate": "9999-12-31T23:59-05:00"}, "the config of the run has no window: date value out of range."),
         ({"startDate": "2024-04-02", "endDate": "2024-04-01"}, "the second must not be before the first"),
         ({"startDate": "2999-01-01", "endDate": "2999-01-02"}, "does not accept this usage export: endDate must be"),
     ],
@@ -517,6 +518,8 @@ def test_a_day_that_failed_is_completed(house: House, instance: dg.DagsterInstan
         (["--schedule", "bills", "--to", "2024-03-31"], "schedule 'bills' exports operational data."),
         (["--schedule", "daily", "--to", "now"], "--to: 'now' is no time; write one such as 2024-06-01"),
         (["--schedule", "daily", "--from", "2024-03-31", "--to", "2024-03-30"], "the earlier first."),
+        (["--schedule", "daily", "--to", "9999-12-31T23:59-05:00"], "--to: '9999-12-31T23:59-05:00' is no time; write"),
+        (["--schedule", "daily", "--from", "0001-01-01T00:00+05:00"], "--from: '0001-01-01T00:00+05:00' is no time;"),
         (["--schedule", "daily", "--to", "2024-03-30"], "and end at 2024-03-30 00:00:00+00:00; give"),
     ],
 )

@@ -66,7 +66,7 @@ def window_in(config: RawConfig, due: datetime) -> Window:
         usual = window_of(selection_of(config).time_period, due)
         start, end = _moment(config.startDate, usual.start), _moment(config.endDate, usual.end)
         return Window(start, end)
-    except ValueError as error:
+    except (OverflowError, ValueError) as error:
         raise UnusableConfig(f"has no window: {error}") from None
 
 

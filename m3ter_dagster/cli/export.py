@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from m3ter_dagster.cli.terminal import configured, listed, open_console
+from m3ter_dagster.cli.terminal import Unusable, configured, listed, open_console
 from m3ter_dagster.config import AnySchedule, Exports, UsageSchedule, dagster_home, load_exports, load_m3ter_settings
 from m3ter_dagster.model.entities import UnknownEntity, entities, find_entity
 from m3ter_dagster.model.time_periods import window_of
@@ -45,6 +46,8 @@ def export(
     exports = configured(load_exports)
     if code is None and (start is not None or end is not None):
         raise click.UsageError("--from and --to need a usage schedule; name it with --schedule.")
+    if abandoned and run_id is None:
+        raise click.UsageError("--abandoned says that the run of --resume has died; give --resume RUN_ID with it.")
     if run_id is not None:
         if names is not None or codes is not None or code is not None:
             raise click.UsageError(
@@ -115,17 +118,27 @@ def resume_export(run_id: str, *, abandoned: bool) -> int:
     return 0 if result.is_complete else 1
 
 
-def open_instance(*, compute_logs: bool = False) -> DagsterInstance:
+@contextmanager
+def open_instance(*, compute_logs: bool = False) -> Generator[DagsterInstance]:
     """That of DAGSTER_HOME, which gets this project's dagster.yaml where it has none."""
-    from m3ter_dagster.dagster_internals import open_instance_for_a_terminal
+    from m3ter_dagster.dagster_internals import RecordsFailed, open_instance_for_a_terminal, reason_of
 
     home, package = dagster_home(), Path(__file__).parents[1]
-    home.mkdir(parents=True, exist_ok=True)
     # Inside the installed package, or beside it in a checkout.
     settings = next((one for one in (package, package.parent) if (one / "dagster.yaml").exists()), None)
-    if settings and not (home / "dagster.yaml").exists():
-        shutil.copy(settings / "dagster.yaml", home / "dagster.yaml")
-    return open_instance_for_a_terminal(home, compute_logs=compute_logs)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        if settings and not (home / "dagster.yaml").exists():
+            shutil.copy(settings / "dagster.yaml", home / "dagster.yaml")
+    except OSError as error:
+        words = f"{home}: {error.strerror or error}; set it to a folder in which Dagster can keep its records."
+        raise Unusable(f"DAGSTER_HOME: {words}") from None
+    try:
+        with open_instance_for_a_terminal(home, compute_logs=compute_logs) as instance:
+            yield instance
+    except RecordsFailed as error:
+        words = f"{reason_of(error)}; look for room on its disk and for its owner, then run the command again."
+        raise click.ClickException(f"Dagster's records in {home} cannot be kept or read: {words}") from None
 
 
 def find_schedule(exports: Exports, code: str) -> AnySchedule:
@@ -159,11 +172,11 @@ def _window(schedule: AnySchedule, start: str | None, end: str | None) -> dict[s
 def _moment(option: str, text: str) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    except (OverflowError, ValueError):  # the first is for times whose year in UTC is 0 or 10000
         raise click.UsageError(
             f"{option}: {text!r} is no time; write one such as 2024-06-01 or 2024-06-01T10:00:00Z."
         ) from None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
 
 
 def _entities(names: str | None) -> list[str]:

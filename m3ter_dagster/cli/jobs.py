@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     from m3ter_dagster.history.jobs import ExportJob, Status
 
 COLUMNS = ("export", "schedule", "due (UTC)", "started", "finished", "status", "delivered", "failed")
+MOST = 1_000_000
 STATUSES = ("PENDING", "RUNNING", "SUCCEEDED", "FAILED")
 
 
 @click.command()
 @click.option("--schedule", "code", metavar="CODE", help="Only exports of this Export Schedule.")
 @click.option("--status", type=click.Choice(STATUSES, case_sensitive=False), help="Only exports in this state.")
-@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="The most exports to list.")
+@click.option("--limit", type=click.IntRange(1, MOST), default=20, show_default=True, help="The most exports to list.")
 def jobs(code: str | None, status: Status | None, limit: int) -> None:
     """List the last exports: when they ran, how they went, and what was delivered."""
     from m3ter_dagster.history.jobs import read_export_jobs

@@ -15,7 +15,13 @@ from m3ter_dagster.cli.terminal import Unusable, configured
 from m3ter_dagster.config import load_exports
 from m3ter_dagster.model.entities import entities
 
-accounts_option = click.option("--accounts", default=60, show_default=True, help="Size of the sample organization.")
+accounts_option = click.option(
+    "--accounts",
+    type=click.IntRange(0, 100_000),
+    default=60,
+    show_default=True,
+    help="Size of the sample organization.",
+)
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
@@ -27,6 +33,8 @@ def sandbox(accounts: int, command: Sequence[str]) -> None:
         from m3ter_sandbox.serving import serve
 
     configured(entities)
+    if command and shutil.which(command[0]) is None:
+        raise click.UsageError(f"there is no program {command[0]!r}; write one of your PATH, or its path.")
     raise SystemExit(serve(accounts, command))
 
 
