@@ -571,3 +571,48 @@ def test_all_ways_agree_on_any_integer(number: str) -> None:
 def test_a_text_is_never_taken_for_another_type(text: str, type_: str) -> None:
     with pytest.raises(Unfit):
         read_cell(type_, msgspec.json.encode(text))
+
+
+DEPTHS = [500, 990, 1000, 5000, 100_000]
+"""Parsers end somewhere between, each elsewhere, and earlier the more calls are open."""
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "1}")], ids=["array", "object"])
+@pytest.mark.parametrize("field", ["name", "customFields", "version"])
+def test_a_value_that_is_nested_too_deeply_is_named(field: str, opening: str, closing: str, depth: int) -> None:
+    nested = opening * depth + closing[:-1] + closing[-1] * depth
+    page = f'[{{"id":"a","say":"[\\"]","{field}": {nested} }},{{"id":"b"}}]'
+    frame, breaches = Decoder(ACCOUNT).decode(page.encode())
+    assert frame["id"].to_list() == ["a", "b"]
+    fits = (field, opening[0]) == ("customFields", "{") and depth < DEPTHS[-1]
+    found = [(one.row_id, one.column) for one in breaches]
+    assert found == [("a", field)] or (fits and found == [])
+
+
+@pytest.mark.parametrize("depth", [990, 100_000])
+def test_an_unknown_field_that_is_nested_deeply_is_no_matter(depth: int) -> None:
+    page = f'[{{"new":{"[" * depth}{"]" * depth},"id":"a"}},{{"id":"b"}}]'
+    decoder = Decoder(ACCOUNT)
+    frame, breaches = decoder.decode(page.encode())
+    assert (frame["id"].to_list(), breaches) == (["a", "b"], [])
+    assert decoder.unknown_fields == {"new": 1}
+
+
+@pytest.mark.parametrize("depth", [1, 990, 100_000])
+def test_a_row_that_is_nested_too_deeply_is_no_object(depth: int) -> None:
+    _, breaches = Decoder(ACCOUNT).decode(b"[" * depth + b"]" * depth)
+    assert [one.rule for one in breaches] == ([] if depth == 1 else ["must be a JSON object"])
+
+
+@pytest.mark.parametrize("entity", [ACCOUNT, PRICING_BAND])
+def test_a_row_that_is_text_with_half_a_surrogate_pair_is_no_object(entity: Entity) -> None:
+    _, breaches = Decoder(entity).decode(rb'["\ud800"]')
+    first = breaches[0]
+    assert (first.row_id, first.value, first.rule) == (None, "text of 6 characters", "must be a JSON object")
+
+
+def test_bands_that_are_nested_too_deeply_are_named() -> None:
+    page = b'[{"id":"p","planId":"q","pricingBands":[' + b"[" * 5000 + b"]" * 5000 + b"]}]"
+    _, breaches = Decoder(PRICING_BAND).decode(page)
+    assert breaches

@@ -128,6 +128,19 @@ def test_no_answer_that_is_read_loses_digits(serve: Serve, body: bytes) -> None:
     assert b"0.12345678901234567890123" in only.rows
 
 
+@pytest.mark.parametrize("depth", [990, 1000, 100_000])
+def test_a_row_that_is_nested_deeply_is_passed_on_for_its_cell_to_be_named(serve: Serve, depth: int) -> None:
+    rows = b'[{"id":"a","name":' + b"[" * depth + b"]" * depth + b"}]"
+    api = serve({"/meters": [Answer(b'{"data":' + rows + b',"nextToken":"1"}'), page({"id": "b"})]})
+    assert [one.rows for one in client_of(api).pages(METERS)] == [rows, b'[{"id": "b"}]']
+
+
+def test_an_answer_of_another_kind_that_is_nested_too_deeply_is_told(serve: Serve) -> None:
+    api = serve({"/x": [Answer(b"[" * 100_000)]})
+    with pytest.raises(M3terError, match="/x was answered with JSON that is nested too deeply to be read; report it"):
+        client_of(api).get("/x", json.loads)
+
+
 def test_a_compressed_page_is_read(serve: Serve) -> None:
     body = gzip.compress(page(ROW).body)
     api = serve({"/meters": [Answer(body, headers={"content-encoding": "gzip"})]})
@@ -373,6 +386,9 @@ ASKED_AGAIN = {
     "a trailing comma": Answer(WHOLE[:-1] + b",}"),
     "a name that is no text": Answer(b'{"data":[{"id":"a"}],1:2}'),
     "half a pair and text behind the end": Answer(rb'{"data":[{"id":"a"}],"hint":"\ud800"}]'),
+    "a hundred thousand [": Answer(b"[" * 100_000),
+    "a hundred thousand [ in a list": Answer(b'{"data":' + b"[" * 100_000),
+    "a refusal of a hundred thousand [": Answer(b'{"more":' + b"[" * 100_000, 500),
     "NaN": Answer(b'{"data":[{"id":"a","n":NaN}]}'),
     "not UTF-8": Answer(b'{"data":[{"id":"a","name":"\xff"}]}'),
     "no content": Answer(b"", 204),

@@ -263,6 +263,20 @@ def test_so_is_one_that_may_not_read_it() -> None:
     assert "Not for you." in result.stderr
 
 
+@pytest.mark.parametrize("row", [rb'"\ud800"', b"7", b"[" * 5000 + b"]" * 5000])
+def test_a_destination_that_is_no_record_is_told(row: bytes) -> None:
+    routes = Blueprint("odd", __name__)
+
+    @routes.get("/dataexports/destinations")
+    def answer() -> bytes:
+        return b'{"data":[' + row + b"]}"
+
+    with SandboxApi([], further_routes=[routes]) as api:
+        result = pull(api)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("/dataexports/destinations lists what is no record (")
+
+
 def test_without_any_destination_there_is_nothing_to_use() -> None:
     with SandboxApi([], further_routes=[data_export_routes(DESTINATIONS[2:], [])]) as api:
         result = pull(api)

@@ -26,7 +26,7 @@ from m3ter_dagster.m3ter.errors import (
 from m3ter_dagster.m3ter.limits import Limits
 from m3ter_dagster.m3ter.token import Credentials
 from m3ter_dagster.usage.jobs import UsageExports
-from m3ter_dagster.usage.meters import Meter, MeterField, MeterRecords
+from m3ter_dagster.usage.meters import Meter, MeterField, MeterRecords, UnreadableMeter
 from m3ter_sandbox.access import RequestLimit
 
 ADHOC, JOB, ADDRESS = "/dataexports/adhoc", "/dataexports/jobs/j1", "/dataexports/jobs/j1/getdownloadurl"
@@ -305,3 +305,11 @@ def test_the_meters_and_their_fields_in_a_stable_order() -> None:
         Meter("a", (MeterField("gb", "GB", "MEASURE"), MeterField("x", "X", "OTHER"))),
         Meter("b", ()),
     ]
+
+
+@pytest.mark.parametrize(
+    "row", ["1", '{"name":"no id"}', r'"\ud800"', '{"id":"a","more":' + "[" * 5000 + "]" * 5000 + "}"]
+)
+def test_a_meter_that_cannot_be_read_is_told(row: str) -> None:
+    with pytest.raises(UnreadableMeter, match="a meter of the Organization cannot be read"):
+        MeterRecords().add(f"[{row}]".encode())

@@ -27,7 +27,10 @@ class Unfit(Exception):
 
 def read_cell(type_: str, raw: bytes) -> Value:
     """The value of a column of `type_` for the JSON text `raw`; null is None whatever the type."""
-    return None if raw == b"null" else _READERS[type_](raw)
+    try:
+        return None if raw == b"null" else _READERS[type_](raw)
+    except RecursionError:
+        raise Unfit("must not be nested too deeply to be read") from None
 
 
 def compact_json(type_: str, raws: Sequence[bytes | msgspec.Raw]) -> list[str | None]:
@@ -70,11 +73,11 @@ def _are_plainly_sound(type_: str, lines: bytes) -> bool:
             return True
     except msgspec.ValidationError:
         pass  # an array of something else
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return False
     try:
         again = msgspec.json.encode(_ANY.decode_lines(lines))
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return False
     return b"\\u0022" not in lines and again.count(b'":') == lines.count(b'":')
 

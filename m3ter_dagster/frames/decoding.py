@@ -45,7 +45,7 @@ _UNESCAPED = re.compile(r'[^"\\\x00-\x1f]*')
 """Names that msgspec can look for; a page with another unknown name is read cell by cell."""
 
 _Cells = dict[str, pl.Series]
-_ODD = (msgspec.MsgspecError, UnicodeDecodeError, OverflowError, TypeError, Unfit)
+_ODD = (msgspec.MsgspecError, UnicodeDecodeError, OverflowError, RecursionError, TypeError, Unfit)
 """What decoding raises for a value that is not as documented."""
 
 

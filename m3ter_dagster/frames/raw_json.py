@@ -1,4 +1,7 @@
-"""JSON taken apart into texts by the standard library's parser, which alone reads half a surrogate pair. Pure."""
+"""JSON taken apart into texts by the standard library's parser, which alone reads half a surrogate pair. Pure.
+
+What is nested too deeply for it is cut at its outermost commas, so that the cell can be named.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import NoReturn
 
+_STRUCTURE = re.compile(rb'[][{},]|"(?:[^"\\]|\\.)*+"', re.DOTALL)
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
@@ -19,12 +23,39 @@ _DECODER = json.JSONDecoder(parse_constant=_refuse)
 
 def members(text: bytes) -> dict[str, bytes]:
     """The members of a JSON object, each value as it was written. ValueError if it is no JSON object."""
-    return {str(key): value for key, value in _parts(text.decode(), "{", "}")}
+    try:
+        return {str(key): value for key, value in _parts(text.decode(), "{", "}")}
+    except RecursionError:
+        return dict(map(_member, _outermost(text)))
 
 
 def elements(text: bytes) -> list[bytes]:
     """The elements of a JSON array, each as it was written. ValueError if it is no JSON array."""
-    return [value for _, value in _parts(text.decode(), "[", "]")]
+    try:
+        return [value for _, value in _parts(text.decode(), "[", "]")]
+    except RecursionError:
+        return _outermost(text)
+
+
+def _outermost(text: bytes) -> list[bytes]:
+    """The elements or members of JSON that is nested too deeply for any parser; whether it is JSON is not checked."""
+    parts, depth, start = list[bytes](), 0, 0
+    for token in _STRUCTURE.finditer(text):
+        mark = token[0]
+        if depth == 1 and mark in (b",", b"]", b"}"):
+            parts.append(text[start : token.start()].strip())
+            start = token.end()
+        if mark in (b"[", b"{"):
+            depth += 1
+            start = token.end() if depth == 1 else start
+        elif mark in (b"]", b"}"):
+            depth -= 1
+    return [part for part in parts if part]
+
+
+def _member(text: bytes) -> tuple[str, bytes]:
+    key, end = _DECODER.raw_decode(text.decode())
+    return str(key), text.decode()[end:].lstrip().removeprefix(":").strip().encode()
 
 
 def _parts(text: str, opening: str, closing: str) -> Iterator[tuple[str | None, bytes]]:

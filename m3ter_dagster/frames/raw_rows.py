@@ -25,7 +25,7 @@ def raw_elements(array: bytes) -> list[bytes]:
         return [bytes(element) for element in msgspec.json.decode(array, type=list[msgspec.Raw])]
     except msgspec.ValidationError:
         raise
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return raw_json.elements(array)
 
 
@@ -39,10 +39,10 @@ def row_id(row: RawRow, entity: Entity) -> str | None:
 def _raw_row(row: bytes, entity: Entity, breaches: list[Breach]) -> RawRow:
     try:
         return {name: bytes(value) for name, value in msgspec.json.decode(row, type=dict[str, msgspec.Raw]).items()}
-    except msgspec.ValidationError:
-        breaches.append(Breach(None, entity.primary_key, shown_json(row, None), "must be a JSON object"))
-        return {}
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
+        if not row.startswith(b"{"):
+            breaches.append(Breach(None, entity.primary_key, shown_json(row, None), "must be a JSON object"))
+            return {}
         # Half a surrogate pair in a name cannot be shown as it is.
         return {_printable(name): value for name, value in raw_json.members(row).items()}
 

@@ -13,7 +13,7 @@ import msgspec
 
 from m3ter_dagster.config import M3terSettings
 from m3ter_dagster.frames import raw_json
-from m3ter_dagster.m3ter.errors import CursorExpired, CursorStuck, Later, M3terError, Refused, quoted
+from m3ter_dagster.m3ter.errors import CursorExpired, CursorStuck, Later, Refused, quoted
 from m3ter_dagster.m3ter.http import Http
 from m3ter_dagster.m3ter.limits import Limits
 from m3ter_dagster.m3ter.token import Credentials
@@ -137,17 +137,15 @@ def _list_answer(body: bytes) -> _ListAnswer:
         answer = msgspec.json.decode(body, type=_ListAnswer)
     except UnicodeDecodeError as error:
         raise Later(f"the answer is not UTF-8 at byte {error.start} of {len(body)}") from None
-    except RecursionError:
-        raise M3terError("a row is nested too deeply to be read; ask m3ter's support which it is.") from None
-    except msgspec.DecodeError as error:
-        answer = _answer_with_half_pairs(body) or _not_a_list(body, str(error))
+    except (msgspec.DecodeError, RecursionError) as error:
+        answer = _odd_answer(body) or _not_a_list(body, str(error))
     if not bytes(answer.data).startswith(b"["):
         return _not_a_list(body, "its data is no array")
     return answer
 
 
-def _answer_with_half_pairs(body: bytes) -> _ListAnswer | None:
-    """Read a complete answer with half a surrogate pair in it, which is passed on so that the cell can be named."""
+def _odd_answer(body: bytes) -> _ListAnswer | None:
+    """Read a complete answer with half a surrogate pair or deep nesting in it, for its cell to be named later."""
     try:
         answer = raw_json.members(body)
         return _ListAnswer(msgspec.Raw(answer["data"]), json.loads(answer.get("nextToken", b"null")))

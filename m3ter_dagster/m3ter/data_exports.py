@@ -48,7 +48,11 @@ def read_data_exports(client: M3terClient) -> DataExports:
 
 def _records(client: M3terClient, listing: Listing) -> list[Record]:
     """Every record in full: the list documents only what all kinds have in common, so the rest is read one by one."""
-    listed = [record for page in client.pages(listing) for record in msgspec.json.decode(page.rows)]
+    try:
+        decoder = msgspec.json.Decoder(list[dict[str, Any]])
+        listed: list[Record] = [record for page in client.pages(listing) for record in decoder.decode(page.rows)]
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise M3terError(f"{listing.path} lists what is no record ({error}); ask m3ter's support about it.") from None
     for number, record in enumerate(listed):
         if not record.keys() & _OF_ONE_KIND:
             path = f"{listing.path}/{quote(str(record['id']), safe='')}"

@@ -15,7 +15,7 @@ import tenacity
 import urllib3
 from urllib3.exceptions import InvalidHeader
 
-from m3ter_dagster.m3ter.errors import CredentialsRefused, Interrupted, Later, Refused, Unavailable, quoted
+from m3ter_dagster.m3ter.errors import CredentialsRefused, Interrupted, Later, M3terError, Refused, Unavailable, quoted
 from m3ter_dagster.m3ter.limits import Limits, Pace
 from m3ter_dagster.m3ter.outage import Outage
 from m3ter_dagster.m3ter.token import Credentials, Token, token_in
@@ -147,6 +147,9 @@ class Http:
         except tenacity.RetryError as error:
             last = error.last_attempt
             raise Unavailable(request, tries=last.attempt_number, reason=str(last.exception())) from None
+        except RecursionError:
+            says = "was answered with JSON that is nested too deeply to be read"
+            raise M3terError(f"{request} {says}; report it to m3ter's support with this message.") from None
 
     def _pause(self, state: tenacity.RetryCallState) -> float:
         """The pause before the next try: at least what m3ter asks for, and longer each time, since it may ask for 0."""
@@ -184,7 +187,11 @@ def _body(request: str, answer: urllib3.BaseHTTPResponse) -> bytes:
         return answer.data
     try:
         message = msgspec.json.decode(answer.data, type=_ErrorAnswer).message
-    except (msgspec.MsgspecError, UnicodeDecodeError):  # a proxy in front of m3ter may answer differently
+    except (
+        msgspec.MsgspecError,
+        RecursionError,
+        UnicodeDecodeError,
+    ):  # a proxy in front of m3ter may answer differently
         message = quoted(answer.data)
     if answer.status in (408, 429) or answer.status >= 500:
         reason = f"of status {answer.status}: {message or 'no message'}"

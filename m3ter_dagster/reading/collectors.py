@@ -53,10 +53,16 @@ def records(page: bytes, parent_field: str = "") -> list[Record]:
     """The ids and versions of a page's records, and the ids of their parents if the field that holds them is named."""
     try:
         return _decoder(parent_field).decode(page)
-    except msgspec.MsgspecError:  # rows that are no objects, and half surrogate pairs
-        rows = [json.loads(row) for row in raw_json.elements(page)]
-        fields = ("id", "version", parent_field)
-        return [Record(*map(row.get, fields)) if isinstance(row, dict) else Record() for row in rows]
+    except (msgspec.MsgspecError, RecursionError):  # rows that are no objects, half surrogate pairs, deep nesting
+        return [_record(row, parent_field) for row in raw_json.elements(page)]
+
+
+def _record(row: bytes, parent_field: str) -> Record:
+    members = raw_json.members(row) if row.startswith(b"{") else {}
+    try:
+        return Record(*(json.loads(members.get(field, b"null")) for field in ("id", "version", parent_field)))
+    except RecursionError:
+        return Record()
 
 
 @cache

@@ -31,6 +31,14 @@ class Meter:
         return next((one for one in self.fields if one.code == code), None)
 
 
+class UnreadableMeter(Exception):
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"a meter of the Organization cannot be read ({reason}), so the columns of measurements are not known; "
+            "the export of METERS names it."
+        )
+
+
 class MeterRecords:
     """Collects what measurements need, so that a meter which breaks its own schema elsewhere still counts here."""
 
@@ -38,9 +46,11 @@ class MeterRecords:
         self._records: dict[str, _Record] = {}
 
     def add(self, page: bytes) -> None:
-        for raw in msgspec.json.decode(page, type=list[msgspec.Raw]):
-            record = msgspec.json.decode(raw, type=_Record)
-            self._records[record.id] = record
+        try:
+            records = msgspec.json.decode(page, type=list[_Record])
+        except (msgspec.MsgspecError, RecursionError) as error:
+            raise UnreadableMeter(str(error)) from None
+        self._records.update((one.id, one) for one in records)
 
     def meters(self) -> Sequence[Meter]:
         """The meters, oldest first, so that a new one adds its columns at the end."""
