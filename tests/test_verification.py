@@ -22,6 +22,7 @@ from stores import Key, Store
 
 from m3ter_dagster.cli import main
 from m3ter_dagster.delivery.destinations import store_of
+from m3ter_dagster.delivery.s3 import S3Store
 from m3ter_dagster.model.entities import entities
 from m3ter_dagster.verification.batches import batches, header_of
 from m3ter_dagster.verification.data_package import NotAManifest, read_data_package
@@ -168,9 +169,59 @@ def test_a_missing_file_is_named_and_the_others_are_checked(copy: Copy) -> None:
     result = copy.verify()
     assert result.exit_code == 1
     assert findings(result)[0].startswith(f"error: account: object: there is no object s3://{copy.bucket}/m3ter/")
-    assert findings(result)[1].startswith("error: meter: sha256: ")
+    assert findings(result)[1].startswith("error: meter: size: ")
     assert re.search(r"^bill\.accountId +account +not checked *$", result.stdout, re.MULTILINE)
     assert results(result)["product"] == "all right"
+
+
+def test_an_object_that_is_too_large_is_not_downloaded(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
+    content, fetched = copy.content("meter"), list[str]()
+    monkeypatch.setattr(S3Store, "fetch", noting(S3Store.fetch, fetched))
+    copy.put("meter", content * 100)
+    result = copy.verify()
+    assert result.exit_code == 1
+    assert findings(result) == [
+        f"error: meter: size: the object has {len(content) * 100:,} bytes and the manifest says {len(content):,}; it "
+        "is not downloaded"
+    ]
+    assert len(fetched) == len(NAMES) - 1
+    assert not any("type=meter" in one for one in fetched)
+
+
+def noting(fetch: Callable[..., None], fetched: list[str]) -> Callable[..., None]:
+    def noted(store: S3Store, where: str, to: Path) -> None:
+        fetched.append(where)
+        fetch(store, where, to)
+
+    return noted
+
+
+def test_an_object_without_the_end_of_a_line_is_no_csv(copy: Copy) -> None:
+    copy.put_sealed("meter", b"x" * 300_000)
+    result = copy.verify()
+    assert result.exit_code == 1
+    assert findings(result) == [
+        "error: meter: rows: the file cannot be read as CSV: its header has a name of more than 131,072 characters"
+    ]
+
+
+def test_a_manifest_that_is_nested_too_deeply_is_none(copy: Copy) -> None:
+    copy.put_manifest(b'{"profile":"data-package","more":' + b"[" * 100_000 + b"]" * 100_000 + b"}")
+    result = copy.verify()
+    assert result.exit_code == 1
+    assert result.output == "error: manifest: this is not the manifest of an export: it is nested too deeply.\n"
+
+
+def test_what_would_colour_or_clear_the_terminal_is_shown_as_text(copy: Copy) -> None:
+    copy.resource("meter")["m3ter:type"] = "meter\x1b[2J"
+    copy.manifest["m3ter:export"]["id"] += "\x1b[31m\r"
+    copy.put_manifest(json.dumps(copy.manifest).encode())
+    result = copy.verify()
+    assert result.exit_code == 1
+    assert r"\x1b[31m\r, due " in result.stdout.splitlines()[0]
+    assert r"error: meter\x1b[2J: object: the manifest is of export" in result.stdout
+    assert re.search(r"^meter\\x1b\[2J +\d+ ", result.stdout, re.MULTILINE)
+    assert not {"\x1b", "\r"} & set(result.stdout)
 
 
 def test_a_swapped_file_is_named_with_its_owner(copy: Copy) -> None:

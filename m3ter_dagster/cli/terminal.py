@@ -50,12 +50,17 @@ def open_console() -> Console:
     return console
 
 
+def printable(text: str) -> str:
+    """Text from elsewhere without what would move, colour or clear the terminal: that is shown as `\\x1b` and so on."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
 def print_table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(printable(cell)) for cell in row))
     open_console().print(table, highlight=False)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 from pydantic import ValidationError
 
-from m3ter_dagster.cli.terminal import Unusable, configured, print_table
+from m3ter_dagster.cli.terminal import Unusable, configured, print_table, printable
 from m3ter_dagster.config import Destination, load_exports
 from m3ter_dagster.config.wording import refusals
 from m3ter_dagster.temporary_folder import TemporaryFolder
@@ -58,7 +58,8 @@ def verify(manifest: str, code: str | None, endpoint_url: str | None, region: st
         )
     store = store_of(_destination(code, found[1], endpoint_url, region), max_attempts=MAX_ATTEMPTS)
     package = _package(store, manifest)
-    click.echo(f"export {package.export.id}, due {package.export.due}: {counted(len(package.resources), 'file')}")
+    about = f"export {package.export.id}, due {package.export.due}"
+    click.echo(f"{printable(about)}: {counted(len(package.resources), 'file')}")
     report = _verified(package, manifest, store)
     _print(report)
     raise SystemExit(1 if report.count("error") or (strict and report.count("warning")) else 0)
@@ -90,7 +91,7 @@ def _package(store: Store, manifest: str) -> DataPackage:
     except ObjectMissing as error:
         click.echo(f"error: manifest: {error}: the export is not finished, or the address is wrong.")
     except NotAManifest as error:
-        click.echo(f"error: manifest: {error}")
+        click.echo(printable(f"error: manifest: {error}"))
     except ObjectUnreadable as error:
         raise Unusable(str(error)) from None
     raise SystemExit(1)
@@ -101,7 +102,7 @@ def _verified(package: DataPackage, manifest: str, store: Store) -> Report:
 
     def print_findings(findings: Sequence[Finding]) -> None:
         for one in findings:
-            click.echo(str(one))
+            click.echo(printable(str(one)))
 
     with TemporaryFolder() as folder:
         try:

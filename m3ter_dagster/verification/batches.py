@@ -21,10 +21,14 @@ class NotCsv(Exception):
 
 
 def header_of(file: Path) -> list[str]:
-    """The header, in which a name may have a line break if a meter's field does."""
+    """The header, in which a name may have a line break if a meter's field does. NotCsv if it never ends."""
     with file.open("rb") as content:
         start = content.read(LONGEST_HEADER).decode("utf-8", "replace")
-    return next(csv.reader(io.StringIO(start, newline="")), [])
+    try:
+        return next(csv.reader(io.StringIO(start, newline="")), [])
+    except csv.Error:
+        words = f"its header has a name of more than {csv.field_size_limit():,} characters"
+        raise NotCsv(words) from None
 
 
 def batches(file: Path, names: Sequence[str]) -> Iterator[pa.RecordBatch]:

@@ -97,6 +97,8 @@ class DataPackage(Struct, frozen=True):
 def read_data_package(content: bytes) -> DataPackage:
     try:
         package = msgspec.json.decode(content, type=DataPackage)
+    except RecursionError:
+        raise NotAManifest("it is nested too deeply") from None
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise NotAManifest(str(error)) from None
     mistake = next(_mistakes(package), None)

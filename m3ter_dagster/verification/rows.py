@@ -44,10 +44,11 @@ class Breaches:
 
 def check_rows(file: Path, resource: Resource, keys: Path) -> CheckedRows:
     """Check the rows; the columns that keys are made of are written to a Parquet file."""
-    names, about = header_of(file), resource.entity
-    mistake = _header_mistake(names, resource.schema.names)
-    findings = [Finding(about, "header", mistake)] if mistake else []
+    about, findings = resource.entity, list[Finding]()
     try:
+        names = header_of(file)
+        mistake = _header_mistake(names, resource.schema.names)
+        findings += [Finding(about, "header", mistake)] if mistake else []
         if mistake:
             rows = sum(batch.num_rows for batch in batches(file, [f"column {number}" for number in range(len(names))]))
         else:

@@ -66,6 +66,10 @@ def _verify_entity(
     """Check one entity. Its file is gone afterwards; its keys stay in `keys`."""
     file, kept = folder / f"{resource.name}.csv", folder / f"{resource.name}.parquet"
     try:
+        size = store.stat(resource.path).bytes
+        if size > resource.bytes:  # it is wrong whatever it holds, and might fill the disk
+            says = f"the object has {size:,} bytes and the manifest says {resource.bytes:,}; it is not downloaded"
+            return VerifiedEntity(resource.entity, None, size), [Finding(resource.entity, "size", says)]
         store.fetch(resource.path, file)
         size = file.stat().st_size
         checked = check_rows(file, resource, kept)
