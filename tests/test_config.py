@@ -4,6 +4,7 @@ import json
 import pickle
 import re
 from datetime import UTC, datetime, timedelta, timezone
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -196,9 +197,17 @@ def test_the_models_are_frozen() -> None:
 
 
 def test_text_is_never_reinterpreted() -> None:
-    codes = ["007", "on", "1e3", "2024-06-01", "null", "0x1f", "~", "1_000", "é"]
+    codes = ["007", "on", "1e3", "2024-06-01", "nul", "0x1f", "1_000", "é"]
     text = "destinations:\n" + "".join(f"- code: {code}\n  bucketName: abc\n" for code in codes)
     assert [destination.code for destination in parse(text).destinations] == codes
+
+
+@pytest.mark.parametrize("null", ["", "null", "Null", "NULL", "~"])
+def test_null_is_nothing_and_text_only_in_quotes(null: str) -> None:
+    (destination,) = parse(f"{DESTINATION}    prefix: {null}\n    region: {null}\n").destinations
+    assert (destination.prefix, destination.region) == ("", None)
+    (destination,) = parse(f"{DESTINATION}    prefix: '{null}'\n").destinations
+    assert destination.prefix == null
 
 
 def test_what_is_reused_follows_from_the_entities() -> None:
@@ -594,6 +603,50 @@ def test_a_wrong_secret_is_not_repeated(key: str, value: str) -> None:
 @pytest.mark.parametrize(
     "written",
     [
+        "    partitionOrder: ${SECRET}",
+        "    endpointUrl: ${SECRET}/",
+        "    prefix: /a//${SECRET}/",
+        "    kmsKeyId: ${SECRET}",
+        "    serverSideEncryption: pre${SECRET}post",
+        "  - {code: '${SECRET}', bucketName: '_${SECRET}'}",
+        "    region: [${SECRET}]",
+        "schedules: ${SECRET}",
+        "defaultDestinations: ['${SECRET}']",
+        "owners: ['${SECRET}']",
+        "notifications: {webhookUrl: 'https://a.example', graceHours: '${SECRET}'}",
+    ],
+)
+@pytest.mark.parametrize("secret", ["hunter2 is long", "hunter2", "/hunter2/", "hun\\ter2'\n"])
+def test_a_variable_in_a_wrong_place_is_not_repeated(written: str, secret: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        parse(f"{DESTINATION}{written}\n", SECRET=secret)
+    assert not re.search("hun.{0,4}ter2", str(raised.value))
+
+
+def test_a_wrong_value_from_a_variable_is_shown_as_it_is_written() -> None:
+    with pytest.raises(ConfigError) as raised:
+        parse(GOOD.replace("period: 1", "period: ${PERIOD}"), PERIOD="0")
+    assert str(raised.value).endswith("has the period '${PERIOD}'; write a whole number from 1 to 10000, such as 5.")
+
+
+BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"{name}: &{name} [{','.join([f'*{before}'] * 9)}]\n" for before, name in pairwise("abcdefghi")
+)
+
+
+def test_aliases_cannot_fill_the_memory() -> None:
+    assert len(BOMB) < 400
+    with pytest.raises(ConfigError) as raised:
+        parse(BOMB)
+    assert re.fullmatch(
+        r"exports\.yaml:\d: the file has more than 100,000 values; write less, or repeat less by aliases\.",
+        str(raised.value),
+    )
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
         " https://hunter2.example.com/",
         "\n  webhookUrl:https://chat.example.com/hunter2",
         "\n  webhookUrl: chat.example.com/hunter2",
@@ -787,6 +840,22 @@ def test_a_password_in_the_address_of_m3ter_is_not_repeated() -> None:
         load_m3ter_settings({**CREDENTIALS, "M3TER_BASE_URL": "https://user:hunter2@m3ter.example.com"})
     assert str(raised.value) == (
         "the environment has a user or password in M3TER_BASE_URL; write the address without them."
+    )
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8080", "127.9.9.9", "localhost:1", "[::1]:80"])
+def test_m3ter_without_encryption_is_only_on_this_machine(host: str) -> None:
+    assert load_m3ter_settings({**CREDENTIALS, "M3TER_BASE_URL": f"http://{host}"}).base_url == f"http://{host}"
+    assert load_m3ter_settings({**CREDENTIALS, "M3TER_BASE_URL": "https://10.0.0.1"})
+
+
+@pytest.mark.parametrize("host", ["api.m3ter.com", "10.0.0.1:80", "0.0.0.0", "localhost.example.com", "[::2]"])
+def test_a_secret_is_not_sent_in_the_open(host: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load_m3ter_settings({**CREDENTIALS, "M3TER_BASE_URL": f"HTTP://{host}/"})
+    assert str(raised.value) == (
+        f"the environment has the M3TER_BASE_URL 'HTTP://{host}'; write https://, since over http:// anyone on the way "
+        "could read the secret (it is for this machine alone)."
     )
 
 

@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, get_args
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from m3ter_dagster.config.exports_file import ConfigError, parse_exports
-from m3ter_dagster.config.fields import Url, rule
+from m3ter_dagster.config.fields import Url, is_this_machine, rule
 from m3ter_dagster.config.models import Exports
 from m3ter_dagster.config.wording import refusals, sentence
 
@@ -78,6 +79,17 @@ class M3terSettings(BaseSettings):
     job_pause_seconds: Timeout = Field(
         default=1.0, description="before m3ter is asked for the first time how far its export job is"
     )
+
+    @field_validator("base_url")
+    @classmethod
+    def _keeps_the_secret(cls, url: str) -> str:
+        address = urlsplit(url)
+        if address.scheme == "http" and not is_this_machine(address.hostname or ""):
+            raise ValueError(
+                f"has the M3TER_BASE_URL {url!r}; write https://, since over http:// anyone on the way could read the "
+                "secret (it is for this machine alone)"
+            )
+        return url
 
     @classmethod
     def settings_customise_sources(

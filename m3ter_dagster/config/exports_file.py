@@ -54,7 +54,8 @@ def _sentences(found: list[Mistake], document: YamlLines, file: str) -> Iterator
     for index, mistake in enumerate(found):
         first.setdefault(mistake.loc or index, mistake)
     for mistake in sorted(first.values(), key=lambda mistake: mistake.line):
-        yield sentence(f"{file}:{mistake.line}: {_subject(mistake.loc, document.value)} {mistake.words}")
+        about = document.hide_variables(f"{_subject(mistake.loc, document.value)} {mistake.words}")
+        yield sentence(f"{file}:{mistake.line}: {about}")
 
 
 def _subject(loc: Loc, value: Any) -> str:

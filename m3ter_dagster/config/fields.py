@@ -93,6 +93,13 @@ def is_address_of_a_host(text: str) -> bool:
         return False
 
 
+def is_this_machine(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def without_password(value: Any) -> Any:
     """Refuses an address with a user or password, before any other rule, whose message would repeat the address."""
     if isinstance(value, str) and "@" in value:

@@ -11,6 +11,11 @@ import yaml
 
 from m3ter_dagster.config.wording import Loc
 
+MOST_VALUES = 100_000
+"""Aliases can repeat a value so often that a short file fills the memory."""
+NULLS = ("", "~", "null", "Null", "NULL")
+LONG = 6
+"""From so many characters on, a variable's value is looked for within words, too."""
 _VARIABLE = re.compile(r"\$\{([^}]*)(\}|$)")
 
 
@@ -31,6 +36,8 @@ class YamlLines:
     value_lines: dict[Loc, int] = field(default_factory=dict)
     key_lines: dict[Loc, int] = field(default_factory=dict)
     mistakes: list[Mistake] = field(default_factory=list)
+    variables: dict[str, str] = field(default_factory=dict)
+    """The values that came from the environment, by their names."""
 
     def line(self, loc: Loc, *, of_key: bool = False) -> int:
         """The line of a value (or of its key), or of the nearest thing around it that is written down."""
@@ -39,6 +46,16 @@ class YamlLines:
             loc = loc[:-1]
             lines = self.value_lines
         return lines.get(loc, 1)
+
+    def hide_variables(self, words: str) -> str:
+        """The words with ${NAME} in place of its value, which may be a secret that was written in a wrong place."""
+        for name, value in sorted(self.variables.items(), key=lambda item: -len(item[1])):
+            core = value.strip("/ ")  # messages may show a value without what is around it
+            for shown in {core, repr(core)[1:-1], repr(value)[1:-1].strip("/ ")} - {""}:
+                # A short one would also be found within words.
+                pattern = re.escape(shown) if len(shown) >= LONG else rf"(?<!\w){re.escape(shown)}(?!\w)"
+                words = re.sub(pattern, lambda _, name=name: f"${{{name}}}", words)
+        return words
 
 
 def read_yaml(text: str, environ: Mapping[str, str]) -> YamlLines:
@@ -50,25 +67,38 @@ def read_yaml(text: str, environ: Mapping[str, str]) -> YamlLines:
             document.value = _Reader(document, environ).plain(node, ())
     except yaml.YAMLError as error:
         document.mistakes.append(_syntax(error, text))
+    except _TooMany as many:
+        document.mistakes = [
+            Mistake(many.line, f"has more than {MOST_VALUES:,} values; write less, or repeat less by aliases")
+        ]
     except RecursionError:
         document.mistakes = [Mistake(1, "is nested too deeply, or contains itself")]
     return document
+
+
+class _TooMany(Exception):
+    def __init__(self, line: int) -> None:
+        self.line = line
 
 
 class _Reader:
     def __init__(self, document: YamlLines, environ: Mapping[str, str]) -> None:
         self._document = document
         self._environ = environ
+        self._values = 0
 
     def plain(self, node: yaml.Node, loc: Loc) -> Any:
         line = _line(node)
+        self._values += 1
+        if self._values > MOST_VALUES:
+            raise _TooMany(line)
         if isinstance(node, yaml.MappingNode):
             self._document.value_lines.setdefault(loc, line)
             return self._mapping(node, loc)
         if isinstance(node, yaml.SequenceNode):
             self._document.value_lines.setdefault(loc, line)
             return [self.plain(item, (*loc, index)) for index, item in enumerate(node.value)]
-        if node.value == "" and isinstance(node, yaml.ScalarNode) and node.style is None:
+        if node.value in NULLS and isinstance(node, yaml.ScalarNode) and node.style is None:
             self._document.value_lines.setdefault(loc, line)
             return None
         self._document.value_lines[loc] = line
@@ -100,6 +130,8 @@ class _Reader:
                 self._wrong(line, f"has {found[0]!r}; write ${{NAME}} with the name of an environment variable", loc)
             elif name not in self._environ:
                 self._wrong(line, f"uses ${{{name}}}; set the environment variable {name}", loc)
+            else:
+                self._document.variables[name] = self._environ[name]
             return self._environ.get(name, found[0])
 
         return _VARIABLE.sub(value_of, text)
