@@ -120,6 +120,17 @@ def test_damaged_gzip_is_fetched_again(tmp_path: Path) -> None:
         assert store.fetch(tmp_path) == TEXT
 
 
+def test_a_file_may_unpack_to_many_times_its_size_but_not_to_any(tmp_path: Path) -> None:
+    zeros = bytes(4_000_000)
+    with Store(stored(gzip.compress(zeros))) as store:
+        assert store.fetch(tmp_path) == zeros
+    (tmp_path / "usage.csv").unlink()
+    says = "it unpacks to more than 1,000,000 bytes"
+    with Store(stored(gzip.compress(zeros))) as store, pytest.raises(DownloadFailed, match=says):
+        store.fetch(tmp_path, Limits(download_tries=1, unpacked_anyway=1_000_000))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_file_that_is_not_there_is_named_without_its_address(tmp_path: Path) -> None:
     with Store([refusal(403)], [refusal(403)]) as store, pytest.raises(DownloadFailed) as raised:
         store.fetch(tmp_path)

@@ -367,6 +367,7 @@ def read_at_once(
 
 
 WHOLE = page(ROW).body
+GZIP = {"content-encoding": "gzip"}
 ASKED_AGAIN = {
     **{f"status {status}": refusal(status) for status in (408, 429, 500, 502, 503, 504, 599)},
     "reset before the answer": Answer(WHOLE, sent=-1, resets=True),
@@ -394,7 +395,8 @@ ASKED_AGAIN = {
     "no content": Answer(b"", 204),
     "not JSON in a row": Answer(b'{"data":[{"id":"a","n":00}]}'),
     "a control character in a text": Answer(b'{"data":[{"id":"a","name":"\x01"}]}'),
-    "broken gzip": Answer(gzip.compress(WHOLE)[:-8] + bytes(8), headers={"content-encoding": "gzip"}),
+    "gzip of half an answer": Answer(gzip.compress(WHOLE)[:-9], headers=GZIP),
+    "broken gzip": Answer(gzip.compress(WHOLE)[:-8] + bytes(8), headers=GZIP),
 }
 
 
@@ -428,6 +430,10 @@ def test_a_server_that_says_nothing_is_asked_again(serve: Serve) -> None:
         (Answer(b'Quux","code":"q"}]}'), "the answer is not a list .*; it starts with '19 bytes that look like JSON'"),
         (Answer(b'[{"name":"Quux"}]', 502), "of status 502: 17 bytes that look like JSON"),
         (Answer(b"upstream timed out", 504), "of status 504: upstream timed out"),
+        (Answer(b"no gzip", headers=GZIP), "the answer is gzip that is damaged"),
+        (Answer(gzip.compress(WHOLE)[:-9], headers=GZIP), "the answer is gzip that breaks off"),
+        (Answer(gzip.compress(bytes(20_000_000)), headers=GZIP), "gzip that unpacks to more than 16,777,216 bytes"),
+        (Answer(gzip.compress(bytes(99_000_000)), headers=GZIP), "gzip that unpacks to more than [12].,...,... bytes"),
         (Answer(b'{"data":null}'), r"the answer is not a list \(its data is no array\)"),
     ],
 )

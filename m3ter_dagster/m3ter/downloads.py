@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import re
-import shutil
 import zlib
 from collections.abc import Callable
 from contextlib import closing
@@ -51,7 +50,7 @@ def download(
     while True:
         try:
             _continue(part, url, limits.timeout)
-            _decompress(part.path, to)
+            _decompress(part.path, to, at_most=limits.most_unpacked(part.size))
             return
         except Later as later:
             tries = 1 if part.size > furthest else tries + 1
@@ -122,7 +121,7 @@ def _version(answer: urllib3.BaseHTTPResponse) -> str | None:
     return tag if tag and not tag.startswith("W/") else answer.headers.get("last-modified")
 
 
-def _decompress(part: Path, to: Path) -> None:
+def _decompress(part: Path, to: Path, *, at_most: int) -> None:
     """Decompress a gzip file, recognized by its content: neither name nor headers are documented."""
     if not part.exists():
         part.touch()
@@ -133,8 +132,12 @@ def _decompress(part: Path, to: Path) -> None:
         return
     try:
         with gzip.open(part) as compressed, to.open("wb") as plain:
-            shutil.copyfileobj(compressed, plain, CHUNK)
+            while chunk := compressed.read(CHUNK):
+                plain.write(chunk)
+                if plain.tell() > at_most:  # it would fill the disk
+                    raise gzip.BadGzipFile(f"it unpacks to more than {at_most:,} bytes")
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        to.unlink()
         raise Later(f"it is gzip that breaks off or is damaged ({error})") from None
     finally:
         part.unlink()

@@ -6,7 +6,9 @@ import http.client
 import threading
 import time
 import urllib.request
+import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -22,7 +24,17 @@ from m3ter_dagster.m3ter.token import Credentials, Token, token_in
 
 T = TypeVar("T")
 
+GZIP = zlib.MAX_WBITS | 16
 _QUOTING = (http.client.BadStatusLine, http.client.UnknownProtocol)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer that has arrived whole."""
+
+    status: int
+    data: bytes
+    retry_after: float | None
 
 
 class Http:
@@ -103,18 +115,23 @@ class Http:
 
     def _send(
         self, method: str, path: str, headers: dict[str, str], body: bytes | None = None, *, gives_way: bool = False
-    ) -> urllib3.BaseHTTPResponse:
+    ) -> Answer:
         headers = {"accept": "application/json", "accept-encoding": "gzip", **headers}
         if body is not None:
             headers["content-type"] = "application/json"
         self._pace.take_turn(self.wait, gives_way=gives_way)
         started = time.monotonic()
         try:
-            answer = self._pool.request(method, self._base_url + path, headers=headers, body=body, redirect=False)
-            self._last.seconds = time.monotonic() - started
-            return answer
+            answer = self._pool.request(
+                method, self._base_url + path, headers=headers, body=body, redirect=False, preload_content=False
+            )
+            content = answer.read(decode_content=False)
         except urllib3.exceptions.HTTPError as error:
             raise Later(_reason(error)) from None
+        self._last.seconds = time.monotonic() - started
+        if answer.headers.get("content-encoding", "").lower() == "gzip":
+            content = unpacked(content, at_most=self._limits.most_unpacked(len(content)))
+        return Answer(answer.status, content, retry_after(answer))
 
     def _persist(self, request: str, once: Callable[[], T], *, waits_for_others: bool = True) -> T:
         def entered() -> T:
@@ -128,7 +145,7 @@ class Http:
                 else:
                     self._outage.failed(moment)
                 raise
-            except Refused:
+            except (Refused, RecursionError):
                 self._outage.answered()
                 raise
             if waits_for_others:
@@ -181,21 +198,32 @@ class _ErrorAnswer(msgspec.Struct):
     message: str = ""
 
 
-def _body(request: str, answer: urllib3.BaseHTTPResponse) -> bytes:
+def unpacked(content: bytes, *, at_most: int) -> bytes:
+    """What gzip holds. A few bytes can stand for more than fits into memory, so it is Later if there are too many."""
+    unpacking = zlib.decompressobj(GZIP)
+    try:
+        data = unpacking.decompress(content, at_most)
+    except zlib.error:
+        raise Later("the answer is gzip that is damaged") from None
+    if unpacking.unconsumed_tail:
+        raise Later(f"the answer is gzip that unpacks to more than {at_most:,} bytes")
+    if not unpacking.eof:
+        raise Later("the answer is gzip that breaks off")
+    return data
+
+
+def _body(request: str, answer: Answer) -> bytes:
     """The body of a success; 408, 429 and 5xx are Later, anything else is Refused."""
     if 200 <= answer.status < 300:
         return answer.data
     try:
         message = msgspec.json.decode(answer.data, type=_ErrorAnswer).message
-    except (
-        msgspec.MsgspecError,
-        RecursionError,
-        UnicodeDecodeError,
-    ):  # a proxy in front of m3ter may answer differently
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        # A proxy in front of m3ter may answer differently.
         message = quoted(answer.data)
     if answer.status in (408, 429) or answer.status >= 500:
         reason = f"of status {answer.status}: {message or 'no message'}"
-        raise Later(reason, status=answer.status, retry_after=retry_after(answer))
+        raise Later(reason, status=answer.status, retry_after=answer.retry_after)
     raise Refused(request, status=answer.status, message=message)
 
 

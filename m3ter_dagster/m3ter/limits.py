@@ -45,6 +45,14 @@ class Limits:
     renew_before_seconds: float = 300.0
     """How long before a token expires it is renewed; a tenth of its lifetime if that is shorter."""
 
+    times_unpacked: int = 200
+    """The most bytes that a byte of gzip may stand for: lists have 5 to 50, and what has 1,000 is made to harm."""
+    unpacked_anyway: int = 16 << 20
+    """So many bytes may always come of a piece of gzip."""
+
+    def most_unpacked(self, packed: int) -> int:
+        return max(self.times_unpacked * packed, self.unpacked_anyway)
+
     @property
     def timeout(self) -> urllib3.Timeout:
         return urllib3.Timeout(connect=self.connect_timeout_seconds, read=self.read_timeout_seconds)
