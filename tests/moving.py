@@ -73,8 +73,10 @@ class MovingApi:
         self.asked: list[Listing | str] = []
         self.refused: set[str] = set()
         """`ids`, `single`, `again`: what is answered with 403."""
+        self.hidden: set[str] = set()
+        """Records that only a filter by ids gives."""
         self.filters_by: str = "any"
-        """How a filter by ids is understood: `repeated`, `commas`, `any`, or not at all (`ignored`)."""
+        """How a filter by ids is understood: `repeated`, `commas`, `any`, only the `first` or `last`, or not at all."""
 
     def pages(self, listing: Listing, *, gives_way: bool = False, **_: str) -> Iterator[Page]:  # noqa: ARG002
         found = self.lists[listing.path]
@@ -85,7 +87,7 @@ class MovingApi:
             found.move()
             if wanted is not None and "ids" in self.refused:
                 raise Refused(f"GET {listing.path}", status=403, message="Forbidden")
-            chosen = [one for one in found.records if wanted is None or one["id"] in wanted]
+            chosen = [one for one in found.records if one["id"] in (wanted or found.ids() - self.hidden)]
             if found.counts_rows:
                 first = cursor
             else:
@@ -114,6 +116,8 @@ class MovingApi:
             return None
         if self.filters_by == "repeated":
             return set(values)
+        if self.filters_by in ("first", "last"):
+            return {values[0 if self.filters_by == "first" else -1]}
         if self.filters_by == "commas":
             return set(values[-1].split(","))
         return {one for value in values for one in value.split(",")}

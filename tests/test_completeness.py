@@ -196,6 +196,18 @@ def lose_one(world: World) -> None:
     world.products.change_of = lambda products: products.delete(0) if len(world.api.asked) == 2 else None
 
 
+@pytest.mark.parametrize("rows", [2, 3, 4])
+@pytest.mark.parametrize("understood", ["first", "last"])
+def test_a_filter_that_takes_one_id_only_deletes_nothing_by_mistake(tmp_path: Path, understood: str, rows: int) -> None:
+    world = World(tmp_path, rows=rows, rate=0)
+    world.export()
+    world.api.filters_by, world.api.hidden = understood, {"old-0"}
+    second = world.export()
+    assert deleted(second) == {}
+    assert second.completeness
+    assert not second.completeness.is_proven
+
+
 @pytest.mark.parametrize("understood", ["repeated", "commas", "any", "ignored"])
 def test_a_filter_by_ids_is_believed_only_if_it_gives_what_was_asked_for(tmp_path: Path, understood: str) -> None:
     world = World(tmp_path, rows=500, rate=0)

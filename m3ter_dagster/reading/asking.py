@@ -168,12 +168,13 @@ class Asking:
     def filtered(self, listing: Listing, known_ids: Sequence[str], ids: Sequence[str]) -> list[Page] | None:
         """Those of the records that the list's filter finds; None if it cannot be believed.
 
-        That is tried with others that are known to be there: an answer that lacks them says nothing.
+        That is tried with two others that are known to be there, at both ends: an answer that lacks one says nothing.
         """
-        if not listing.id_filter or not known_ids:
+        distinct = list(dict.fromkeys(known_ids))
+        if not listing.id_filter or len(distinct) < 2:
             return None
         for _ in range(TRIES):
-            known = [random.choice(known_ids) for _ in range(2)]
+            known = random.sample(distinct, 2)
             filtered = listing.of_ids([known[0], *ids, known[1]], is_repeated=self._is_repeated)
             try:
                 pages = list(islice(self._pages.newest(filtered), 3))
