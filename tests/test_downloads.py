@@ -31,9 +31,12 @@ class Store(ScriptedApi):
         path = FILE if self.addresses == 1 else OTHER_FILE
         return f"{self.base_url}/organizations/{ORGANIZATION}{path}?signature=hunter2"
 
+    def wait(self, seconds: float) -> None:
+        self.waits += [seconds] if seconds else []
+
     def fetch(self, folder: Path, limits: Limits = Limits()) -> bytes:
         file = folder / "usage.csv"
-        download("the file", self.address, file, wait=self.waits.append, limits=limits)
+        download("the file", self.address, file, wait=self.wait, limits=limits)
         assert [one.name for one in folder.iterdir()] == ["usage.csv"]
         return file.read_bytes()
 

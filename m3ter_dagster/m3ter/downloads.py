@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
+import time
 import zlib
 from collections.abc import Callable
 from contextlib import closing
@@ -47,22 +48,32 @@ def download(
     """Fetch the file, decompressed if it is gzip. DownloadFailed, naming it as `what`, if no more bytes come."""
     part, url, tries, furthest = _Part(to.with_name(f"{to.name}.part")), ask_for_url(), 0, 0
     part.restart()  # what is left of an earlier download may be of another file
+    latest = time.monotonic() + limits.download_seconds
+
+    def go_on() -> None:
+        wait(0)
+        if time.monotonic() > latest:
+            raise Later(f"it took more than {limits.download_seconds:g} seconds")
+
     while True:
         try:
-            _continue(part, url, limits.timeout)
+            _continue(part, url, limits.timeout, go_on)
             _decompress(part.path, to, at_most=limits.most_unpacked(part.size))
             return
         except Later as later:
             tries = 1 if part.size > furthest else tries + 1
             furthest = max(furthest, part.size)
-            if tries == limits.download_tries:
+            if tries == limits.download_tries or time.monotonic() > latest:
                 raise DownloadFailed(what, tries=tries, reason=later.reason) from None
             wait(min(0.5 * 2**tries, limits.longest_pause_seconds))
             url = ask_for_url() if isinstance(later, _Expired) else url
 
 
-def _continue(part: _Part, url: str, timeout: urllib3.Timeout) -> None:
-    """Read to the end of the file, or raise Later and keep what is there. The store gets no header of m3ter's API."""
+def _continue(part: _Part, url: str, timeout: urllib3.Timeout, go_on: Callable[[], None]) -> None:
+    """Read to the end of the file, or raise Later and keep what is there. The store gets no header of m3ter's API.
+
+    `go_on` is called whenever something has come, and may raise.
+    """
     headers = {"accept-encoding": "identity"}
     if part.version is None:
         part.restart()  # nothing would show that the rest is of the same file
@@ -73,7 +84,7 @@ def _continue(part: _Part, url: str, timeout: urllib3.Timeout) -> None:
             open_pool(url, timeout=timeout) as pool,
             closing(pool.request("GET", url, headers=headers, preload_content=False, retries=False)) as answer,
         ):
-            _take(part, answer)
+            _take(part, answer, go_on)
     except urllib3.exceptions.HTTPError as error:
         raise Later(f"of {type(error).__name__} after {part.size:,} bytes") from None
     if part.total is not None and part.size != part.total:
@@ -82,7 +93,7 @@ def _continue(part: _Part, url: str, timeout: urllib3.Timeout) -> None:
         raise Later(f"the file has {wrong:,} bytes and was announced with another size")
 
 
-def _take(part: _Part, answer: urllib3.BaseHTTPResponse) -> None:
+def _take(part: _Part, answer: urllib3.BaseHTTPResponse, go_on: Callable[[], None]) -> None:
     match answer.status:
         case 206 if _continues(part, answer):
             pass
@@ -99,8 +110,10 @@ def _take(part: _Part, answer: urllib3.BaseHTTPResponse) -> None:
         case _:
             raise Later(f"of status {answer.status}")
     with part.path.open("ab") as file:
-        for chunk in answer.stream(CHUNK, decode_content=False):
+        # As it comes: to wait for a whole chunk of a drip would take for ever.
+        while chunk := answer.read1(CHUNK, decode_content=False):
             file.write(chunk)
+            go_on()
 
 
 def _continues(part: _Part, answer: urllib3.BaseHTTPResponse) -> bool:

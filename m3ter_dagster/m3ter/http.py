@@ -21,6 +21,7 @@ from m3ter_dagster.m3ter.errors import CredentialsRefused, Interrupted, Later, M
 from m3ter_dagster.m3ter.limits import Limits, Pace
 from m3ter_dagster.m3ter.outage import Outage
 from m3ter_dagster.m3ter.token import Credentials, Token, token_in
+from m3ter_dagster.m3ter.watch import Watch
 
 T = TypeVar("T")
 
@@ -48,11 +49,17 @@ class Http:
         self._pool = open_pool(self._base_url, timeout=limits.timeout, connections=limits.connections)
         self._pace = Pace(limits.requests_per_second)
         host = self._pool.connection_from_url(self._base_url)
-        host.ConnectionCls = paced(host.ConnectionCls, self._pace, self.wait)
+        self._watch = Watch(stop, seconds=limits.request_seconds, stop_seconds=limits.stop_seconds)
+        host.ConnectionCls = paced(host.ConnectionCls, self._pace, self.wait, sending=self._watch.sending)
         self._stop = stop
         self._outage = Outage(longest_pause=limits.longest_pause_seconds)
         self._last = threading.local()
         self._token = Token(credentials, self._ask_for_token, renew_before=limits.renew_before_seconds)
+
+    @property
+    def _spent(self) -> float:
+        """How long all requests of this thread took so far."""
+        return getattr(self._last, "spent", 0.0)
 
     @property
     def seconds(self) -> float:
@@ -120,15 +127,22 @@ class Http:
         if body is not None:
             headers["content-type"] = "application/json"
         self._pace.take_turn(self.wait, gives_way=gives_way)
-        started = time.monotonic()
-        try:
-            answer = self._pool.request(
-                method, self._base_url + path, headers=headers, body=body, redirect=False, preload_content=False
-            )
-            content = answer.read(decode_content=False)
-        except urllib3.exceptions.HTTPError as error:
-            raise Later(_reason(error)) from None
-        self._last.seconds = time.monotonic() - started
+        started, url = time.monotonic(), self._base_url + path
+        with self._watch.over() as watched:
+            try:
+                answer = self._pool.request(
+                    method, url, headers=headers, body=body, redirect=False, preload_content=False
+                )
+                content = answer.read(decode_content=False)
+            except urllib3.exceptions.HTTPError as error:
+                if not watched.is_over:
+                    raise Later(_reason(error)) from None
+            finally:
+                self._last.seconds = time.monotonic() - started
+                self._last.spent = self._spent + self._last.seconds
+        if watched.is_over:
+            self.wait(0)
+            raise Later(f"it took more than {self._limits.request_seconds:g} seconds")
         if answer.headers.get("content-encoding", "").lower() == "gzip":
             content = unpacked(content, at_most=self._limits.most_unpacked(len(content)))
         return Answer(answer.status, content, retry_after(answer))
@@ -152,10 +166,11 @@ class Http:
                 self._outage.answered()
             return answer
 
+        latest = self._spent + self._limits.page_seconds
         tries = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(Later),
             wait=self._pause,
-            stop=self._is_out_of_patience,
+            stop=lambda state: self._spent >= latest or self._is_out_of_patience(state),
             sleep=self.wait,
             before_sleep=self._hold_everyone,
         )
@@ -246,14 +261,16 @@ def _later(state: tenacity.RetryCallState) -> Later:
     return error
 
 
-def paced(kind: Any, pace: Pace, wait: Callable[[float], None]) -> Any:
+def paced(kind: Any, pace: Pace, wait: Callable[[float], None], *, sending: Callable[[Any], None] | None = None) -> Any:
     """The class of connection whose requests are counted when they are written, which may be long after their turn: a
-    new connection first has to be made."""
+    new connection first has to be made. `sending` is told the socket of each."""
 
     class Paced(kind):
         def endheaders(self, *arguments: Any, **options: Any) -> None:
             if self.is_closed:
                 self.connect()
+            if sending:
+                sending(self.sock)
             with pace.sending(wait):
                 super().endheaders(*arguments, **options)
 

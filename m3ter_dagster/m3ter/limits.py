@@ -25,6 +25,12 @@ class Limits:
     connect_timeout_seconds: float = 10.0
     read_timeout_seconds: float = 60.0
     """The seconds without a single byte after which a request has failed."""
+    request_seconds: float = 300.0
+    """How long one request may take, however steadily its bytes come."""
+    page_seconds: float = 900.0
+    """How long all tries of one request may take together, without the waits between them."""
+    stop_seconds: float = 1.0
+    """How long requests may still take once the run is being stopped."""
     patience_seconds: float = 60.0
     """How long the waits between tries of one request may take in total, while m3ter answers others."""
     outage_patience_seconds: float = 900.0
@@ -33,6 +39,8 @@ class Limits:
     """The total after a 429: m3ter's limit per address is counted over five minutes (guide "Config API Limits")."""
     longest_pause_seconds: float = 15.0
     """The longest pause between two tries, unless m3ter asks for a longer one."""
+    download_seconds: float = 6 * 3600.0
+    """How long a file may take, all tries together."""
     download_tries: int = 6
     """How many tries of a download in a row may bring no new byte."""
     job_pause_seconds: float = 1.0
