@@ -49,7 +49,7 @@ THE_FIRST_PAUSE = 0.75
 ROUNDING = 0.005
 UNLIMITED = Limits(requests_per_second=10_000)
 IMPATIENT = replace(UNLIMITED, patience_seconds=0.0, outage_patience_seconds=0.0, rate_limit_patience_seconds=0.0)
-ONE_PAUSE = replace(UNLIMITED, patience_seconds=THE_FIRST_PAUSE, outage_patience_seconds=THE_FIRST_PAUSE)
+ONE_PAUSE = replace(UNLIMITED, patience_seconds=THE_FIRST_PAUSE, outage_patience_seconds=THE_FIRST_PAUSE + 0.5)
 
 Serve = Callable[..., ScriptedApi]
 
