@@ -87,7 +87,7 @@ class MovingApi:
             found.move()
             if wanted is not None and "ids" in self.refused:
                 raise Refused(f"GET {listing.path}", status=403, message="Forbidden")
-            chosen = [one for one in found.records if one["id"] in (wanted or found.ids() - self.hidden)]
+            chosen = [one for one in found.records if (one["id"] in wanted if wanted else one["id"] not in self.hidden)]
             if found.counts_rows:
                 first = cursor
             else:
