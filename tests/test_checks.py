@@ -162,7 +162,8 @@ def test_more_than_half_of_the_rows_gone_is_a_warning_and_half_of_them_is_none(
 
 
 def test_a_reference_to_nothing_is_named_and_the_run_succeeds(use: Use, instance: dg.DagsterInstance) -> None:
-    use([("account", {"id": "a", "name": "A", **OLD}), contract(1, "a"), contract(2, NOBODY), contract(3, NOBODY)])
+    accounts = [("account", {"id": one, "name": "A", **OLD}) for one in ("a", "b")]
+    use([*accounts, contract(1, "a"), contract(2, NOBODY), contract(3, NOBODY)])
     run = export(instance, "account", "contract")
     found = found_in(instance, run)["contract.foreign_keys"]
     assert run.is_success
@@ -178,7 +179,8 @@ def test_a_reference_to_nothing_is_named_and_the_run_succeeds(use: Use, instance
 def test_a_reference_to_what_m3ter_has_and_its_list_has_not_is_told_apart(
     use: Use, instance: dg.DagsterInstance
 ) -> None:
-    api = use([("account", {"id": "b", "name": "B", **OLD}), contract(1, "a"), contract(2, NOBODY), contract(3, "b")])
+    accounts = [("account", {"id": one, "name": "A", **OLD}) for one in ("b", "c")]
+    api = use([*accounts, contract(1, "a"), contract(2, NOBODY), contract(3, "b")])
 
     def before_answer(path: str, query: str) -> None:
         if path == "/accounts" and "ids=a" in query:
