@@ -80,6 +80,7 @@ def assert_nothing_lost(reading: Reading, world: World) -> None:
 SEEDS = range(8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("counts_rows", [True, False], ids=["a cursor that counts", "a cursor that does not"])
 @pytest.mark.parametrize("rate", [0.2, 1.0])
 def test_no_row_that_stayed_is_missing_or_doubled(tmp_path: Path, rate: float, *, counts_rows: bool) -> None:

@@ -23,6 +23,8 @@ from m3ter_dagster.dagster_internals import delete_run, log_files
 from m3ter_dagster.history.jobs import read_export_jobs
 from m3ter_dagster.history.log import SCHEDULE_TAG, previous_export, whole_exports
 
+pytestmark = pytest.mark.slow
+
 MANY = 120
 
 
