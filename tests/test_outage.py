@@ -67,8 +67,9 @@ def test_the_pauses_between_two_questions_grow(clock: Clock, outage: Outage) -> 
     assert pauses == [0.5, 1, 2, 4, 8, 15, 15]
 
 
-def client_of(api: ScriptedApi, limits: Limits) -> M3terClient:
-    return M3terClient(api.base_url, ORGANIZATION, Credentials(KEY, SECRET), limits=limits, stop=threading.Event())
+def client_of(api: ScriptedApi, limits: Limits, stop: threading.Event | None = None) -> M3terClient:
+    credentials = Credentials(KEY, SECRET)
+    return M3terClient(api.base_url, ORGANIZATION, credentials, limits=limits, stop=stop or threading.Event())
 
 
 def read(client: M3terClient, path: str) -> bytes:
@@ -119,3 +120,22 @@ def test_the_longer_patience_ends(no_proxy: None) -> None:  # noqa: ARG001
         client = client_of(api, replace(LIMITS, patience_seconds=1_000.0, outage_patience_seconds=1.0))
         with pytest.raises(Unavailable, match="last because of status 503: down"):
             read(client, LISTS[0])
+
+
+def test_a_post_that_is_given_up_lets_others_ask_whether_m3ter_is_back(no_proxy: None) -> None:  # noqa: ARG001
+    asked: list[str] = []
+
+    def answer(request: Request) -> Answer:
+        asked.append(request.method)
+        return refusal(503, "down") if len(asked) <= 2 else page({"id": "a"})
+
+    stop = threading.Event()
+    with ScriptedApi({LISTS[0]: answer}) as api, ThreadPoolExecutor(1) as thread:
+        client = client_of(api, LIMITS, stop)
+        with pytest.raises(Unavailable, match="failed 2 times"):
+            client.post(LISTS[0], b"{}", bytes)
+        try:
+            thread.submit(read, client, LISTS[0]).result(20)
+        finally:
+            stop.set()
+    assert asked == ["POST", "POST", "GET"]

@@ -153,13 +153,13 @@ class Http:
             moment = self._outage.enter(self.wait) if waits_for_others else time.monotonic()
             try:
                 answer = once()
-            except Later as later:
-                if later.status in (408, 429):
+            except (Later, Unavailable) as failure:
+                if isinstance(failure, Later) and failure.status in (408, 429):
                     self._outage.answered()
                 else:
                     self._outage.failed(moment)
                 raise
-            except (Refused, RecursionError):
+            except Exception:  # whatever it was that m3ter answered
                 self._outage.answered()
                 raise
             if waits_for_others:
