@@ -70,7 +70,7 @@ def test_the_next_export_is_compared_with_the_first(tmp_path: Path, warehouse: D
     first = compared(tmp_path, warehouse, ["a", "b", "c"], previous=None)
     then = compared(tmp_path, warehouse, ["b", "d", "e", "c"], previous=export_of(first))
     assert then.difference == {"previous": "before", "added": 2, "removed": 1, "changed": 0, "deleted": 0}
-    assert list(tmp_path.iterdir()) == []
+    assert [one.name for one in tmp_path.iterdir()] == [first.keys[0].sha256], "others may need it too"
 
 
 def test_a_new_column_is_told_in_words(tmp_path: Path, warehouse: Destinations) -> None:
@@ -80,7 +80,6 @@ def test_a_new_column_is_told_in_words(tmp_path: Path, warehouse: Destinations) 
         "notCompared": "the columns changed since the previous export, so every row would count as changed "
         "(previous export: before)"
     }
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_hashes_that_are_gone_are_told_in_words(tmp_path: Path, warehouse: Destinations) -> None:
@@ -103,7 +102,7 @@ def test_changes_are_delivered_in_a_folder_of_their_own(tmp_path: Path, warehous
         (uri,) = (one.uri for one in again.changes.objects)
         assert uri.endswith("/type=account_changes/now_account_changes.csv")
     assert then[0].changes == then[1].changes, "a retry writes other bytes"
-    assert list(tmp_path.iterdir()) == []
+    assert [one.name for one in tmp_path.iterdir()] == [first.keys[0].sha256]
 
 
 def test_without_the_changes_of_all_rows_nothing_is_delivered(tmp_path: Path, warehouse: Destinations) -> None:

@@ -36,7 +36,7 @@ def cross_entity_checks() -> list[dg.AssetChecksDefinition]:
         export_of_asset = cache(partial(checked_export, context.instance, context.run))
         for key in sorted(context.selected_asset_check_keys):
             export_id = export_of_asset(key.asset_key.path[-1])
-            yield _result(key, _outcome(key, find_in(export_id), context.resources.organization, context), export_id)
+            yield _result(key, _outcome(key, find_in(export_id), context), export_id)
 
     return [across_entities]
 
@@ -59,12 +59,10 @@ def _judge(key: dg.AssetCheckKey, find: FindRows, organization: Organization) ->
     return foreign_keys_outcome(entities()[key.asset_key.path[-1]], find, organization.has)
 
 
-def _outcome(
-    key: dg.AssetCheckKey, find: FindRows, organization: Organization, context: dg.AssetCheckExecutionContext
-) -> Outcome:
+def _outcome(key: dg.AssetCheckKey, find: FindRows, context: dg.AssetCheckExecutionContext) -> Outcome:
     """The outcome of a check, whatever goes wrong: an export that cannot be checked is no worse for it."""
     try:
-        return _judge(key, find, organization)
+        return _judge(key, find, context.resources.organization)
     except Exception as error:
         outcome = error_outcome(error)
         context.log.warning(f"A check across entities could not be made. {outcome.text}")

@@ -51,20 +51,20 @@ def operational_asset(
         def waiting(progress: str) -> None:
             context.log.info(f"{entity.name}: {progress}")
 
-        delivered = getattr(context.resources, IO_MANAGER)
+        io_manager = getattr(context.resources, IO_MANAGER)
         try:
             reading = organization.read(
                 entity,
                 steps=steps_of_this_process(context),
                 waiting=waiting,
-                find_past=delivered.past,
+                find_past=io_manager.past,
             )
         except SchemaBreached as breached:
             yield from failed_checks(breached, is_reused=is_reused)
             raise dg.Failure(str(breached), metadata=breach_metadata(breached), allow_retries=False) from None
         except (EntityUnreadable, ConfigError) as error:
             raise dg.Failure(str(error), allow_retries=False) from None
-        yield from passed_checks(reading, rows_before=delivered.rows_before(entity))
+        yield from passed_checks(reading, rows_before=io_manager.rows_before(entity))
         if is_reused:
             yield reuse_check(reading)
         yield dg.Output(reading)

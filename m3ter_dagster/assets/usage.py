@@ -111,6 +111,7 @@ def _export(
             window,
             steps=steps_of_this_process(context),
             tell=lambda progress: context.log.info(f"{name}: {progress}"),
+            find_past=getattr(context.resources, IO_MANAGER).past,
         )
     except SchemaBreached as breached:
         yield from failed_usage_checks(name, breached)

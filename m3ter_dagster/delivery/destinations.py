@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from m3ter_dagster.delivery.fingerprints import fingerprint
@@ -91,6 +92,7 @@ class Destinations:
             code: store_of(one, max_attempts=min(2, max_attempts)) for code, one in self._destinations.items()
         }
         self._failing: set[str] = set()
+        self._fetching = Lock()
 
     def __repr__(self) -> str:
         return f"Destinations({', '.join(self._destinations)})"
@@ -155,6 +157,19 @@ class Destinations:
                     raise
             else:
                 return
+
+    def fetch_once(self, objects: Sequence[Mapping[str, Any]], folder: Path) -> Path:
+        """The file byte for byte as it was delivered, in a folder where it may be already: there it stays for others.
+
+        FetchFailed, UnknownDestination: no destination returns it.
+        """
+        kept = folder / str(objects[0]["sha256"])
+        with self._fetching:
+            if not kept.exists():
+                part = kept.with_suffix(".part")
+                self.fetch_any(objects, part, verified=True)
+                part.rename(kept)
+        return kept
 
     def remove(self, destination_code: str, uri: str) -> None:
         """Remove an object from the destination; NotRemoved says why it may still be there."""

@@ -65,17 +65,18 @@ def compare(
 ) -> Compared:
     """Deliver the keys of the `rows` (`frames.difference`), and say how they differ. Only delivery can fail.
 
-    With `parts`, the rows as they were delivered in this format, a file of their changes is delivered too.
+    With `parts`, the rows as they were delivered in this format, a file of their changes is delivered too. The previous
+    file of keys is looked for in `folder`, and stays there.
     """
     with TemporaryDirectory(dir=folder) as name:
-        current, before = (Path(name) / f"{entity.name}-{which}.parquet" for which in ("keys", "previous-keys"))
+        current = Path(name) / f"{entity.name}-keys.parquet"
         write_keys(rows, entity, current, cells=repr(format))
         type = f"{entity.name}_keys"
         keys = destinations.deliver(current, export, manifest.TYPE, to=to, kind=PARQUET, name=type)
-        found = _difference(current, before, previous, destinations)
+        found, before = _difference(current, previous, destinations, folder)
         if parts is None:
             return Compared(found, keys)
-        if previous and before.exists():
+        if previous and before:
             changes = changes_since(before, current, parts, entity, Path(name) / "changes")
             since, why = previous.export, changes.not_compared
         else:
@@ -91,18 +92,17 @@ def compare(
 
 
 def _difference(
-    current: Path, before: Path, previous: Previous | None, destinations: Destinations
-) -> Mapping[str, Any]:
-    """How the two differ. The previous file is in `before` afterwards if at least its ids can be compared."""
+    current: Path, previous: Previous | None, destinations: Destinations, folder: Path
+) -> tuple[Mapping[str, Any], Path | None]:
+    """How the two differ, and the previous file of keys if at least its ids can be compared."""
     if previous is None:
-        return {"notCompared": "there is no previous export of this entity by the same schedule"}
+        return {"notCompared": "there is no previous export of this entity by the same schedule"}, None
+    before: Path | None = None
     try:
-        destinations.fetch_any(previous.keys, before, verified=True)
-        return {"previous": previous.export, **asdict(difference(before, current))}
+        before = destinations.fetch_once(previous.keys, folder)
+        return {"previous": previous.export, **asdict(difference(before, current))}, before
     except NotComparable as reason:
-        if isinstance(reason, IdsUnknown):
-            before.unlink()
-        return {"notCompared": f"{reason} (previous export: {previous.export})"}
+        found = {"notCompared": f"{reason} (previous export: {previous.export})"}
+        return found, None if isinstance(reason, IdsUnknown) else before
     except (FetchFailed, UnknownDestination, pl.exceptions.PolarsError, OSError) as error:
-        before.unlink(missing_ok=True)
-        return {"notCompared": f"the previous export {previous.export} cannot be used: {error}"}
+        return {"notCompared": f"the previous export {previous.export} cannot be used: {error}"}, None

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import polars as pl
 
-ID, VERSION, PARENT, HASH = "id", "version", "parent", "key"
-RECORDS = {ID: pl.String, VERSION: pl.Int64, PARENT: pl.String, HASH: pl.UInt64}
-"""The columns of records, as others compare them: `HASH` is that of the id."""
-COMPARED_AT_ONCE = 500_000
-"""The number of records whose hashes are in memory at a time."""
+from m3ter_dagster.frames.uniqueness import buckets
+
+ID, VERSION, PARENT, KEY = "id", "version", "parent", "key"
+RECORDS = {ID: pl.String, VERSION: pl.Int64, PARENT: pl.String, KEY: pl.UInt64}
+"""The columns of records, as others compare them: `KEY` is a hash of the id."""
 
 
 def absent(records: pl.LazyFrame, from_: pl.LazyFrame) -> pl.DataFrame:
@@ -17,25 +17,29 @@ def absent(records: pl.LazyFrame, from_: pl.LazyFrame) -> pl.DataFrame:
     They are compared by hashes of their ids: of five million records, two have one hash in 1 of 1.5 million cases.
     """
     rows = max(one.select(pl.len()).collect().item() for one in (records, from_))
-    buckets = rows // COMPARED_AT_ONCE + 1
     found = [
-        records.filter(pl.col(HASH) % buckets == bucket)
-        .join(from_.select(HASH).filter(pl.col(HASH) % buckets == bucket), on=HASH, how="anti")
+        records.filter(is_in(pl.col(KEY)))
+        .join(from_.select(KEY).filter(is_in(pl.col(KEY))), on=KEY, how="anti")
         .collect(engine="streaming")
-        for bucket in range(buckets)
+        for is_in in buckets(rows)
     ]
     return pl.concat(found)
 
 
 def hashes(records: pl.LazyFrame) -> pl.Series:
     """The sorted hashes of all records, 8 bytes each."""
-    return records.select(HASH).collect(engine="streaming")[HASH].sort()
+    return records.select(KEY).collect(engine="streaming")[KEY].sort()
+
+
+def find(sorted_hashes: pl.Series, asked: pl.Series) -> tuple[pl.Series, pl.Series]:
+    """Where the asked hashes are among the sorted ones, of which there is at least one, and whether they are there."""
+    places = sorted_hashes.search_sorted(asked).clip(0, len(sorted_hashes) - 1)
+    return places, sorted_hashes.gather(places) == asked
 
 
 def hold(sorted_hashes: pl.Series, ids: pl.Series) -> pl.Series:
     """Which of the ids are among these hashes."""
     if not len(sorted_hashes):
         return pl.repeat(False, len(ids), dtype=pl.Boolean, eager=True)
-    asked = ids.hash()
-    places = sorted_hashes.search_sorted(asked)
-    return (places < len(sorted_hashes)) & (sorted_hashes.gather(places.clip(0, len(sorted_hashes) - 1)) == asked)
+    _, is_there = find(sorted_hashes, ids.hash())
+    return is_there

@@ -9,6 +9,7 @@ import polars as pl
 
 from m3ter_dagster.frames.references import SHOWN_ROWS, ExportedRows
 from m3ter_dagster.frames.times import TIMES, written_since
+from m3ter_dagster.frames.uniqueness import buckets
 
 AMOUNTS = ("billTotal", "currency", "lastCalculatedDate", "subtotal", "convertedSubtotal")
 """The columns of bills and line items that are compared, apart from keys and times."""
@@ -62,13 +63,11 @@ def wrong_bills(bills: pl.LazyFrame, line_items: pl.LazyFrame) -> pl.LazyFrame:
 
 def _differing(bills: pl.LazyFrame, line_items: pl.LazyFrame, at_once: int) -> pl.DataFrame:
     """The bills that differ; some bills at a time, so that memory does not grow with their number."""
-    buckets = line_items.select(pl.len()).collect().item() // at_once + 1
+    bill, owner = pl.col("id").hash(), pl.col("billId").hash()
+    rows = line_items.select(pl.len()).collect().item()
     found = [
-        _differing_of(
-            bills.filter(pl.col("id").hash() % buckets == bucket),
-            line_items.filter(pl.col("billId").hash() % buckets == bucket),
-        ).collect(engine="streaming")
-        for bucket in range(buckets)
+        _differing_of(bills.filter(is_in(bill)), line_items.filter(is_in(owner))).collect(engine="streaming")
+        for is_in in buckets(rows, hashes_at_once=at_once)
     ]
     return pl.concat(found)
 

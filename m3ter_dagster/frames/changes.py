@@ -8,6 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
+from m3ter_dagster.frames.absence import find
 from m3ter_dagster.frames.difference import (
     ID,
     KEY,
@@ -75,8 +76,8 @@ def _changed(rows: pl.LazyFrame, key: pl.Expr, found: pl.DataFrame) -> pl.LazyFr
     keys, changes, none = found[KEY], found[CHANGE], pl.Series([None], dtype=KIND)
 
     def change_of(asked: pl.Series) -> pl.Series:
-        places = keys.search_sorted(asked).clip(0, len(keys) - 1)
-        return changes.gather(places).zip_with(keys.gather(places) == asked, none)
+        places, is_there = find(keys, asked)
+        return changes.gather(places).zip_with(is_there, none)
 
     change = key.hash().map_batches(change_of, return_dtype=KIND, is_elementwise=True)
     return rows.with_columns(change.alias(CHANGE)).drop_nulls(CHANGE).with_columns(pl.col(CHANGE).cast(pl.String))

@@ -14,16 +14,15 @@ from pathlib import Path
 
 import polars as pl
 
-from m3ter_dagster.frames.absence import COMPARED_AT_ONCE
+from m3ter_dagster.frames.absence import ID, KEY
 from m3ter_dagster.frames.schema import frame_schema
+from m3ter_dagster.frames.uniqueness import HASHES_AT_ONCE, buckets
 from m3ter_dagster.model import changes
 from m3ter_dagster.model.entities import Entity
 
-ID, OWNER, ROW, DELETED, LAST = "id", "owner", "row", "deleted", "last"
-"""The columns of a file of keys: the id of the row and of the record that it is listed with, a hash of its cells, and
-for a row that m3ter has no more, when that was noticed, and its last cells as JSON."""
-KEY = "key"
-"""A hash of the id."""
+OWNER, ROW, DELETED, LAST = "owner", "row", "deleted", "last"
+"""The columns of a file of keys besides the row's `ID`: the id of the record that it is listed with, a hash of its
+cells, and for a row that m3ter has no more, when that was noticed, and its last cells as JSON."""
 KIND = pl.Enum(list(changes.KINDS))
 _THERE = "there"
 _POLARS, _COLUMNS, _CELLS = "polars", "columns", "cells"
@@ -139,7 +138,7 @@ def difference(previous: Path, current: Path) -> Difference:
 
 
 def kinds(
-    previous: Path, current: Path, *, is_comparable: bool = True, at_once: int = COMPARED_AT_ONCE
+    previous: Path, current: Path, *, is_comparable: bool = True, at_once: int = HASHES_AT_ONCE
 ) -> Iterator[pl.DataFrame]:
     """What became of each row: the hashes of ids, and the kinds of `model.changes`; equal rows have none.
 
@@ -168,9 +167,8 @@ def kinds(
         .then(pl.lit(changes.CHANGED))
     )
     rows = max(one.select(pl.len()).collect().item() for one in (now, before))
-    buckets = rows // at_once + 1
-    for bucket in range(buckets):
-        some, others = (one.filter(pl.col(KEY) % buckets == bucket) for one in (now, before))
+    for is_in in buckets(rows, hashes_at_once=at_once):
+        some, others = (one.filter(is_in(pl.col(KEY))) for one in (now, before))
         joined = some.join(others, on=KEY, how="full", suffix="_before", coalesce=True)
         found = joined.select(KEY, kind.cast(KIND).alias(changes.CHANGE)).drop_nulls(changes.CHANGE)
         yield found.collect(engine="streaming")

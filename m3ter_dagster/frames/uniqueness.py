@@ -1,8 +1,11 @@
-"""Finds values that occur in more than one row, in bounded memory however many rows there are. Pure."""
+"""Finds values that occur in more than one row, in bounded memory however many rows there are. Pure.
+
+Values are compared by their hashes, a bucket of these at a time.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -28,6 +31,13 @@ class Repeated:
 
     values: Sequence[RepeatedValue]
     total: int
+
+
+def buckets(rows: int, *, hashes_at_once: int = HASHES_AT_ONCE) -> Iterator[Callable[[pl.Expr], pl.Expr]]:
+    """Conditions on a hash, of which each row meets one: each is met by about so many of the rows."""
+    number = rows // hashes_at_once + 1
+    for bucket in range(number):
+        yield lambda hash, bucket=bucket: hash % number == bucket
 
 
 def repeated_values(
@@ -57,7 +67,6 @@ def repeated_values(
 def repeated_hashes(hashes: pl.LazyFrame, *, rows: int, hashes_at_once: int = HASHES_AT_ONCE) -> Iterator[pl.Series]:
     """The values that stand more than once in a frame of `rows` hashes, in one column."""
     (column,) = hashes.collect_schema()
-    buckets = rows // hashes_at_once + 1
-    for bucket in range(buckets):
-        some = hashes.filter(pl.col(column) % buckets == bucket).collect(engine="streaming")[column].sort()
+    for is_in in buckets(rows, hashes_at_once=hashes_at_once):
+        some = hashes.filter(is_in(pl.col(column))).collect(engine="streaming")[column].sort()
         yield some.filter(some == some.shift(1)).unique()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from threading import Lock
+from typing import Any
 
 import dagster as dg
 import msgspec
@@ -56,45 +56,40 @@ def past_of(
         previous={
             name: _previous(entities()[name], one, destinations, folder) for name, one in previous.items() if one
         },
-        reused=_reused(schedule, delivered, destinations) if schedule else {},
+        reused=_reused(schedule, delivered, destinations, folder) if schedule else {},
         keep_deleted=schedule.kept_deleted if schedule else None,
     )
 
 
 def _previous(entity: Entity, delivery: Delivery, destinations: Destinations, folder: Path) -> Previous:
-    keys, rows = (folder / f"{entity.name}-{delivery.export}.{suffix}" for suffix in ("keys", "rows"))
-    fetching = Lock()
-
-    def fetched(objects: tuple[StoredObject, ...], to: Path) -> Path:
-        with fetching:
-            try:
-                if not to.exists():
-                    _download(objects, destinations, to.with_suffix(".part"))
-                    to.with_suffix(".part").rename(to)
-            except (FetchFailed, UnknownDestination, OSError) as reason:
-                raise NoPast(str(reason)) from None
-        return to
+    def fetched(objects: tuple[StoredObject, ...]) -> Path:
+        try:
+            return destinations.fetch_once(_dicts(objects), folder)
+        except (FetchFailed, UnknownDestination, OSError) as reason:
+            raise NoPast(str(reason)) from None
 
     def fetch_keys() -> pl.LazyFrame:
         try:
-            return read_keys(fetched(delivery.keys, keys))
+            return read_keys(fetched(delivery.keys))
         except (NotComparable, pl.exceptions.PolarsError) as reason:
             raise NoPast(str(reason)) from None
 
     def fetch_rows() -> pl.LazyFrame:
-        if not has_columns(fetched(delivery.keys, keys), entity):
+        if not has_columns(fetched(delivery.keys), entity):
             raise NoPast("the columns changed since the previous export")
-        return format_of(delivery.objects[0].uri).read(fetched(delivery.objects, rows), entity)
+        return format_of(delivery.objects[0].uri).read(fetched(delivery.objects), entity)
 
     return Previous(entity, delivery.export, fetch_keys, fetch_rows)
 
 
 def _reused(
-    schedule: ExportSchedule, delivered: Mapping[str, Delivery], destinations: Destinations
+    schedule: ExportSchedule, delivered: Mapping[str, Delivery], destinations: Destinations, folder: Path
 ) -> Mapping[str, Earlier]:
     return {
         entity.name: Earlier(
-            fetch=partial(_fetch, entity, delivered, destinations) if _names(entity) <= delivered.keys() else None,
+            fetch=partial(_fetch, entity, delivered, destinations, folder)
+            if {entity.listing.parent or "", entity.name} <= delivered.keys()
+            else None,
             full_every=schedule.full_every,
             reused_in_a_row=delivered[entity.name].reading.reused_in_a_row if entity.name in delivered else 0,
         )
@@ -102,16 +97,13 @@ def _reused(
     }
 
 
-def _names(entity: Entity) -> set[str]:
-    return {entity.listing.parent or "", entity.name}
-
-
-def _fetch(entity: Entity, delivered: Mapping[str, Delivery], destinations: Destinations, folder: Path) -> EarlierRows:
+def _fetch(
+    entity: Entity, delivered: Mapping[str, Delivery], destinations: Destinations, shared: Path, folder: Path
+) -> EarlierRows:
     """The files, each byte for byte as it was delivered. CannotReuse says why not."""
     parents, rows = delivered[entity.listing.parent or ""], delivered[entity.name]
-    keys = folder / "keys.parquet"
     try:
-        _download(rows.keys, destinations, keys)
+        keys = destinations.fetch_once(_dicts(rows.keys), shared)
         check_comparable(keys, entity)
         return EarlierRows(
             export=rows.export,
@@ -127,12 +119,12 @@ def _fetch(entity: Entity, delivered: Mapping[str, Delivery], destinations: Dest
 def _kept(delivery: Delivery, destinations: Destinations, folder: Path, *more: pl.Expr) -> pl.LazyFrame:
     """The rows of a delivery, read once from its file."""
     file, kept = (folder / f"{delivery.asset}.{suffix}" for suffix in ("file", "parquet"))
-    _download(delivery.objects, destinations, file)
+    destinations.fetch_any(_dicts(delivery.objects), file, verified=True)
     frame = format_of(delivery.objects[0].uri).read(file, delivery.table).pipe(there)
     frame.with_columns(more).sink_parquet(kept, compression="lz4", statistics=False, row_group_size=BATCH_ROWS)
     file.unlink()
     return pl.scan_parquet(kept)
 
 
-def _download(objects: tuple[StoredObject, ...], destinations: Destinations, to: Path) -> None:
-    destinations.fetch_any([msgspec.structs.asdict(one) for one in objects], to, verified=True)
+def _dicts(objects: tuple[StoredObject, ...]) -> list[dict[str, Any]]:
+    return [msgspec.structs.asdict(one) for one in objects]

@@ -38,24 +38,12 @@ def changes_table(entity: Entity) -> Entity:
         "fields": [*fields, change],
     }
     schema.pop("foreignKeys", None)
-    column = Column(
-        name=CHANGE,
-        type="string",
-        description=_DESCRIPTION,
-        api_field=None,
-        parent_field=None,
-        constant=None,
-        required=True,
-        non_empty=True,
-        whole_without_fraction=False,
-        is_personal=False,
-    )
     return replace(
         entity,
         name=changes_type(entity.name),
         title=described["title"],
         description=described["description"],
-        columns=(*entity.columns, column),
+        columns=(*entity.columns, Column(CHANGE, "string", _DESCRIPTION, required=True, non_empty=True)),
         foreign_keys=(),
         table_schema=json.dumps({**schema, **described}, ensure_ascii=False),
     )

@@ -31,16 +31,16 @@ class Column:
     name: str
     type: str
     description: str
-    api_field: str | None
+    api_field: str | None = None
     """The API's field, or None where the API has none."""
-    parent_field: str | None
+    parent_field: str | None = None
     """For an element of an array: the field of the enclosing record that is taken instead."""
-    constant: bool | str | None
-    required: bool
-    non_empty: bool
-    whole_without_fraction: bool
+    constant: bool | str | None = None
+    required: bool = False
+    non_empty: bool = False
+    whole_without_fraction: bool = False
     """Documented as integer but a number in the API: 10.0 is written 10, and 2.5 stays 2.5."""
-    is_personal: bool
+    is_personal: bool = False
     """The column may say who somebody is, or what somebody typed: its values are in the files and nowhere else."""
 
     @property

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import random
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import islice
@@ -14,22 +13,18 @@ import msgspec
 import polars as pl
 
 from m3ter_dagster.frames.absence import ID, PARENT
-from m3ter_dagster.frames.raw_rows import raw_elements
 from m3ter_dagster.m3ter.client import Page
 from m3ter_dagster.m3ter.errors import CursorExpired, Refused
 from m3ter_dagster.model.entities import Listing, entities
 from m3ter_dagster.reading.collectors import records
+from m3ter_dagster.reading.id_filter import IDS_AT_ONCE, IdFilter, ids_of, only
 from m3ter_dagster.reading.pages import Pages
 
 EMBEDDED_AT_ONCE = 2_000
 """About how many records one answer has that has them embedded in their parents."""
-IDS_AT_ONCE = 98
-"""How many records are asked for in one request, with two more that are known to be there."""
 PARENTS_AT_ONCE = 200
 FEW_PARENTS = 2
 """So many are asked for their lists at once: asking for them first would take as many requests."""
-TRIES = 4
-"""How often a filter by ids is tried, each time with other records that are known to be there."""
 SIZES = (1.0, 0.97, 0.89, 0.83)
 """The size of the pages each time a list is read: what fell out between two pages is then in the middle of one."""
 
@@ -37,14 +32,13 @@ SIZES = (1.0, 0.97, 0.89, 0.83)
 class Asking:
     """Asks for records of one list. What is not found and not `unconfirmed` is gone.
 
-    Records are asked for by the list's filter by ids, which is believed only if the answer has what is known to be
-    there, and nothing else; where it is not, each is asked for by itself. A record that is listed with others of one
-    parent is looked for in that parent's list, unless the parent is gone or embeds its records, and not this one.
+    Records are asked for by the list's filter by ids; where that cannot be believed, each is asked for by itself. A
+    record that is listed with others of one parent is looked for in that parent's list, unless the parent is gone or
+    embeds its records, and not this one.
     """
 
     def __init__(self, listing: Listing, pages: Pages, recorded: Callable[[], pl.LazyFrame]) -> None:
         """`recorded` gives what has been read so far, as `absence.RECORDS`."""
-        self.requests = 0
         self._unconfirmed: dict[str, str] = {}
         self.whole_parents: set[str] = set()
         """Parents whose list came in one answer, so that what is not in it is not there."""
@@ -53,7 +47,13 @@ class Asking:
         self._recorded = recorded
         self._known: list[str] = []
         self._known_parents: list[str] = []
-        self._is_repeated = True
+        self._ids = IdFilter(pages)
+        self._requests = 0
+
+    @property
+    def requests(self) -> int:
+        """Those made so far."""
+        return self._requests + self._ids.requests
 
     def know(self, page: Page) -> None:
         """These records are there, as far as is known."""
@@ -103,7 +103,7 @@ class Asking:
             for size in SIZES:
                 long = dict[str, set[str]]()
                 for page in self._pages.side_by_side(sized(self._listing, size), some, gone=[]):
-                    self.requests += 1
+                    self._requests += 1
                     assert page.parent
                     wanted = some[page.parent]
                     yield from only(page, wanted)
@@ -122,7 +122,7 @@ class Asking:
         listing = replace(entities()[per_parent.entity].listing, parameters=())
         decoder = _embedding(per_parent.embedded)
         for some in self._embedded_at_once(list(by_parent)):
-            pages = self.filtered(listing, self._known_parents, list(some))
+            pages = self._ids.find(listing, self._known_parents, list(some))
             if pages is None:
                 return
             try:
@@ -152,40 +152,18 @@ class Asking:
     def _of_ids(self, ids: Sequence[str]) -> Iterator[Page]:
         for start in range(0, len(ids), IDS_AT_ONCE):
             batch = ids[start : start + IDS_AT_ONCE]
-            pages = self.filtered(self._listing, self._known, batch)
+            pages = self._ids.find(self._listing, self._known, batch)
             if pages is not None:
                 yield from pages
                 continue
             for number, one in enumerate(batch):
-                self.requests += 1
+                self._requests += 1
                 try:
                     if self._pages.exists(self._listing, one):
                         self._doubt([one], "m3ter has it, and its list does not give it by its id")
                 except Refused as refusal:
                     self._doubt([*batch[number:], *ids[start + IDS_AT_ONCE :]], str(refusal))
                     return
-
-    def filtered(self, listing: Listing, known_ids: Sequence[str], ids: Sequence[str]) -> list[Page] | None:
-        """Those of the records that the list's filter finds; None if it cannot be believed.
-
-        That is tried with two others that are known to be there, at both ends: an answer that lacks one says nothing.
-        """
-        distinct = list(dict.fromkeys(known_ids))
-        if not listing.id_filter or len(distinct) < 2:
-            return None
-        for _ in range(TRIES):
-            known = random.sample(distinct, 2)
-            filtered = listing.of_ids([known[0], *ids, known[1]], is_repeated=self._is_repeated)
-            try:
-                pages = list(islice(self._pages.newest(filtered), 3))
-            except (Refused, CursorExpired):
-                pages = []
-            self.requests += max(1, len(pages))
-            found = {one for page in pages for one in ids_of(page)}
-            if set(known) <= found <= {*known, *ids} and pages[-1].is_last:
-                return [part for page in pages for part in only(page, set(ids))]
-            self._is_repeated = not self._is_repeated
-        return None
 
 
 def sized(listing: Listing, size: float) -> Listing:
@@ -207,15 +185,3 @@ def _embedding(field: str) -> msgspec.json.Decoder[Any]:
     fields: list[Any] = [("id", object, None), ("embedded", list[_Embedded] | None, None)]
     record: Any = msgspec.defstruct("Parent", fields, rename={"embedded": field})
     return msgspec.json.Decoder(list.__class_getitem__(record))
-
-
-def ids_of(page: Page) -> list[str]:
-    return [record.id for record in records(page.rows) if isinstance(record.id, str)]
-
-
-def only(page: Page, wanted: Collection[str]) -> Iterator[Page]:
-    """The page with only those of its records whose ids are wanted, if there are any."""
-    pairs = zip(records(page.rows), raw_elements(page.rows), strict=True)
-    kept = [raw for record, raw in pairs if record.id in wanted]
-    if kept:
-        yield replace(page, rows=b"[" + b",".join(kept) + b"]")

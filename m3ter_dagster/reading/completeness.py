@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import polars as pl
 
-from m3ter_dagster.frames.absence import HASH, ID, PARENT, RECORDS, VERSION, absent, hashes, hold
+from m3ter_dagster.frames.absence import ID, KEY, PARENT, RECORDS, VERSION, absent, hashes, hold
 from m3ter_dagster.frames.schema import SchemaBreached
 from m3ter_dagster.m3ter.client import Page
 from m3ter_dagster.m3ter.errors import CursorExpired, Refused
 from m3ter_dagster.model.entities import Listing
-from m3ter_dagster.reading.asking import PARENTS_AT_ONCE, SIZES, Asking, ids_of, only, recorded_of, sized
+from m3ter_dagster.reading.asking import PARENTS_AT_ONCE, SIZES, Asking, recorded_of, sized
 from m3ter_dagster.reading.collectors import records
+from m3ter_dagster.reading.id_filter import ids_of, only
 from m3ter_dagster.reading.pages import Pages
 from m3ter_dagster.reading.reading import Completeness
 
@@ -61,6 +62,7 @@ class Completing:
         self._is_long = False
         self._long_parents: dict[str, None] = {}
         self._passes = 1
+        self._requests = 0
         self._recovered = 0
         self._has_asked = False
         self._gone: set[str] = set()
@@ -73,7 +75,7 @@ class Completing:
         return Completeness(
             passes=self._passes,
             recovered=self._recovered,
-            requests=self._asking.requests,
+            requests=self._requests + self._asking.requests,
             unconfirmed=self._asking.unconfirmed if self._has_asked else None,
             is_proven=not doubts,
             why="; ".join(doubts) or self._proof,
@@ -81,7 +83,7 @@ class Completing:
 
     @property
     def progress(self) -> str:
-        requests = self._asking.requests
+        requests = self.result.requests
         return f", {requests:,} more requests to prove that nothing is missing" if requests else ""
 
     def read(self, pages: Iterable[Page]) -> Iterator[Page]:
@@ -144,7 +146,7 @@ class Completing:
             again = _Again(hashes(before), old)
             listing = sized(self._listing, size)
             for page in self._pages.over_cursor(listing) if earlier is None else self._pages.newest(listing):
-                self._asking.requests += 1
+                self._requests += 1
                 for part in again.unknown(page):
                     self._asking.confirm(part)
                     yield part
@@ -185,7 +187,7 @@ class Completing:
             for size in SIZES[1:]:
                 seen = {parent: set[str]() for parent in some}
                 for page in self._pages.side_by_side(sized(self._listing, size), some, gone=[]):
-                    self._asking.requests += 1
+                    self._requests += 1
                     assert page.parent
                     there = set(ids_of(page))
                     yield from only(page, there - known[page.parent])
@@ -213,7 +215,7 @@ class _Again:
         self._known = known
         self._old = old
         self._has_known = False
-        self._seen: list[pl.Series] = [pl.Series(HASH, dtype=pl.UInt64)]
+        self._seen: list[pl.Series] = [pl.Series(KEY, dtype=pl.UInt64)]
         self._seen_last: list[pl.Series] = []
         self._versions = 0
 
@@ -233,13 +235,13 @@ class _Again:
 
     def _see(self, found: pl.DataFrame) -> None:
         self._versions += found.select(_versions()).item()
-        self._seen_last.append(found[HASH])
+        self._seen_last.append(found[KEY])
         if len(self._seen_last) == _JOINED:
             self._seen.append(pl.concat(self._seen_last))
             self._seen_last = []
 
     def seen(self) -> pl.LazyFrame:
-        return pl.LazyFrame({HASH: pl.concat([*self._seen, *self._seen_last])}, schema={HASH: pl.UInt64})
+        return pl.LazyFrame({KEY: pl.concat([*self._seen, *self._seen_last])}, schema={KEY: pl.UInt64})
 
     def proof(self, before: pl.LazyFrame) -> str:
         """What it proves if everything from before is still there."""
@@ -254,7 +256,7 @@ def recorded_in(rows: bytes) -> pl.DataFrame:
     versions = [record.version if isinstance(record.version, int) else None for record in found]
     columns = {ID: [record.id for record in found], VERSION: versions, PARENT: [None] * len(found)}
     frame = pl.DataFrame(columns, schema={name: RECORDS[name] for name in columns}, strict=False)
-    return frame.with_columns(pl.col(ID).hash().alias(HASH))
+    return frame.with_columns(pl.col(ID).hash().alias(KEY))
 
 
 class Recorded:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
-from m3ter_dagster.frames.absence import HASH, ID, PARENT, VERSION, absent
+from m3ter_dagster.frames.absence import ID, KEY, PARENT, VERSION, absent
 from m3ter_dagster.frames.difference import (
     DELETED,
     KEYS_SCHEMA,
@@ -74,7 +74,7 @@ class Past:
             found.append(_records(there))
         if len(found) < 2:
             return found[0] if found else None
-        return pl.concat(found).unique(HASH)
+        return pl.concat(found).unique(KEY)
 
     def completed(self, reading: Reading, found: Completeness, folder: Path) -> Reading:
         """The reading with what became of its completeness, and with the rows that are gone. Files go into `folder`."""
@@ -91,7 +91,7 @@ class Past:
 def _records(keys: pl.LazyFrame) -> pl.LazyFrame:
     """Keys as `absence.RECORDS`."""
     version = pl.lit(None, pl.Int64).alias(VERSION)
-    return keys.select(ID, version, pl.col(OWNER).alias(PARENT), pl.col(ID).hash().alias(HASH))
+    return keys.select(ID, version, pl.col(OWNER).alias(PARENT), pl.col(ID).hash().alias(KEY))
 
 
 def _deleted(

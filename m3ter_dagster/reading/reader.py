@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 from m3ter_dagster.m3ter.client import M3terClient, Page
 from m3ter_dagster.m3ter.errors import CursorExpired, M3terError
 from m3ter_dagster.model.entities import Entity, Listing, entities
-from m3ter_dagster.reading.asking import IDS_AT_ONCE, Asking, ids_of
 from m3ter_dagster.reading.collectors import Collector, RecordIds
 from m3ter_dagster.reading.completeness import Completing, Recorded
+from m3ter_dagster.reading.id_filter import IDS_AT_ONCE, IdFilter, ids_of
 from m3ter_dagster.reading.long_list import LongList, ReadAnew
 from m3ter_dagster.reading.pages import Pages, ReaderLimits
 from m3ter_dagster.reading.past import Past
@@ -131,7 +131,7 @@ class OrganizationReader:
         if not reading or listing.for_each:  # which lists not all that there is by their ids
             return None
         known = reading.frame.select(entity.primary_key).head(IDS_AT_ONCE).collect().to_series().to_list()
-        pages = Asking(listing, self._pages, reading.frame.clear).filtered(listing, known, ids)
+        pages = IdFilter(self._pages).find(listing, known, ids)
         return None if pages is None else [one for page in pages for one in ids_of(page)]
 
     def close(self) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import polars as pl
 
-from m3ter_dagster.frames.absence import HASH, ID, PARENT, VERSION
+from m3ter_dagster.frames.absence import ID, KEY, PARENT, VERSION
 from m3ter_dagster.frames.decoding import Decoder
-from m3ter_dagster.frames.difference import KEY, ROW, hashes, keys_of
+from m3ter_dagster.frames.difference import ROW, hashes, keys_of
 from m3ter_dagster.frames.schema import (
     RECORD,
     RECORD_ID,
@@ -74,31 +74,20 @@ class Spool:
 
     def records(self) -> pl.LazyFrame:
         """The records read so far, as `absence.RECORDS`; SchemaBreached if one of them breaks the schema."""
-        self._decode()
-        if self._batch:
-            self._write_batch()
-        if self._breached:
-            raise SchemaBreached(self.entity.name, self._breaches, self._breached.total())
-        owner = self.entity.owner_column
+        self._write_all()
+        owner, nobody = self.entity.owner_column, pl.lit(None, pl.String).alias(PARENT)
         if self.entity.elements:
-            names = {ID: RECORD_ID, VERSION: RECORD_VERSION}
-            found = self._decoder.enclosing_records().lazy().with_columns(pl.col(RECORD_ID).hash().alias(KEY))
+            id, version, parent = pl.col(RECORD_ID), pl.col(RECORD_VERSION), nobody
+            found = self._decoder.enclosing_records().lazy().with_columns(id.hash().alias(KEY))
         else:
-            names = {ID: self.entity.primary_key, VERSION: "version"}
-            found = pl.scan_parquet(self._folder / "*.parquet") if self._batches_written else self._empty_frame()
-        parent = pl.col(owner) if owner and not self.entity.elements else pl.lit(None, pl.String)
-        columns = {ID: pl.col(names[ID]), VERSION: pl.col(names[VERSION]), PARENT: parent, HASH: pl.col(KEY)}
-        return found.select(**columns)
+            id, version, parent = pl.col(self.entity.primary_key), pl.col("version"), pl.col(owner) if owner else nobody
+            found = self._frame()
+        return found.select(id.alias(ID), version.alias(VERSION), parent.alias(PARENT), KEY)
 
     def finish(self) -> Reading:
         """The whole entity; SchemaBreached if any row breaks the schema, and then nothing of it may be used."""
-        self._decode()
-        if self._batch:  # the last pages may have filled a batch to its limit, which is written by now
-            self._write_batch()
-        if self._breached:
-            raise SchemaBreached(self.entity.name, self._breaches, self._breached.total())
-        parts = [pl.scan_parquet(part) for part in sorted(self._folder.iterdir())]
-        frame = pl.scan_parquet(self._folder / "*.parquet") if parts else self._empty_frame()
+        self._write_all()
+        frame, parts = self._frame(), [pl.scan_parquet(part) for part in sorted(self._folder.iterdir())]
         stale = self._stale_records(frame)
         if len(stale):
             frame, *parts = (one.filter(~pl.col(RECORD).is_in(stale.implode())) for one in (frame, *parts))
@@ -155,7 +144,17 @@ class Spool:
             if self._breached[breach.column] <= KEPT_BREACHES:
                 self._breaches.append(breach)
 
-    def _empty_frame(self) -> pl.LazyFrame:
+    def _write_all(self) -> None:
+        self._decode()
+        if self._batch:  # the last pages may have filled a batch to its limit, which is written by now
+            self._write_batch()
+        if self._breached:
+            raise SchemaBreached(self.entity.name, self._breaches, self._breached.total())
+
+    def _frame(self) -> pl.LazyFrame:
+        """All that is written."""
+        if self._batches_written:
+            return pl.scan_parquet(self._folder / "*.parquet")
         return pl.LazyFrame(schema={**spool_schema(self.entity), KEY: pl.UInt64, ROW: pl.UInt64})
 
     def _stale_records(self, frame: pl.LazyFrame) -> pl.Series:

@@ -152,8 +152,7 @@ class ExportIOManager(dg.ConfigurableIOManager):
         file = self._folder.path / f"{table.name}.{self._format.suffix}"
         type, name = (TYPE, self._usage_file(table.name)) if isinstance(read, UsageReading) else (table.name, None)
         try:
-            parts = read.delivered if isinstance(read, Reading) else read.parts
-            rows = self._format.write(parts, table, file)
+            rows = self._format.write(read.delivered, table, file)
             return rows, self._destinations.deliver(
                 file, export, type, to=self.destinations, kind=self._format, name=name
             )
@@ -166,7 +165,7 @@ class ExportIOManager(dg.ConfigurableIOManager):
         return compare(
             read.all_keys,
             read.entity,
-            previous=Previous(whole.export, msgspec.to_builtins(part.keys)) if whole and part else None,
+            previous=Previous(whole.export, msgspec.to_builtins(part.keys)) if whole and part and part.keys else None,
             destinations=self._destinations,
             export=export,
             to=self.destinations,

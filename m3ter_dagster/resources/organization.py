@@ -77,16 +77,26 @@ class Organization(dg.ConfigurableResource):
             return None
 
     def measure(
-        self, asset: str, selection: UsageSelection, window: Window, *, steps: Set[str], tell: Callable[[str], None]
+        self,
+        asset: str,
+        selection: UsageSelection,
+        window: Window,
+        *,
+        steps: Set[str],
+        tell: Callable[[str], None],
+        find_past: Callable[[], Past] = Past,
     ) -> UsageReading:
-        """The measurements of a window. ConfigError, M3terError and SchemaBreached say why there are none."""
-        return self._open(steps).usage.read(asset, selection, window, tell=tell)
+        """The measurements of a window. ConfigError, M3terError and SchemaBreached say why there are none.
+
+        The first call finds the exports before this one, for the entities of the same run.
+        """
+        return self._open(steps, find_past).usage.read(asset, selection, window, tell=tell)
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
         if self._session:
             self._session.close()
 
-    def _open(self, steps: Set[str], find_past: Callable[[], Past] = Past) -> _Session:
+    def _open(self, steps: Set[str], find_past: Callable[[], Past]) -> _Session:
         """The session, opened when the first entity is requested: before that, another resource may refuse the run."""
         if self._session is None:
             stop = threading.Event()

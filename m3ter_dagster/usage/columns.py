@@ -97,12 +97,8 @@ def _column(name: str, type: str, *, required: bool = False) -> Column:
         name=name,
         type=type,
         description=FIXED_COLUMNS.get(name, ""),
-        api_field=None,
-        parent_field=None,
-        constant=None,
         required=required,
         non_empty=required,
-        whole_without_fraction=False,
         is_personal=name == UID or (type == "string" and name not in FIXED_COLUMNS),
     )
 

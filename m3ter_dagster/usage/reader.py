@@ -54,7 +54,8 @@ class UsageReading:
         return self.usage.frame
 
     @property
-    def parts(self) -> Sequence[pl.LazyFrame]:
+    def delivered(self) -> Sequence[pl.LazyFrame]:
+        """The rows of the export, one part after the other."""
         return self.usage.parts
 
     @property

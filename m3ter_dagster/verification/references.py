@@ -8,9 +8,10 @@ from pathlib import Path
 
 import polars as pl
 
+from m3ter_dagster.frames.schema import DELETED_COLUMN
 from m3ter_dagster.verification.data_package import DataPackage, ForeignKey, Resource
 from m3ter_dagster.verification.findings import SHOWN, Finding, VerifiedReference, named, rows_text
-from m3ter_dagster.verification.rows import CHANGED, DELETED
+from m3ter_dagster.verification.rows import CHANGED
 
 TO_THE_SECOND = len("2025-01-27T10:00:00")
 
@@ -64,8 +65,8 @@ def _broken(child: Path, key: ForeignKey, parent: Path) -> pl.LazyFrame:
     """The rows of the child whose key no row of the parent has; empty keys and deleted rows do not count."""
     used = pl.col(key.column).is_not_null() & (pl.col(key.column) != "")
     rows = pl.scan_parquet(child).filter(used)
-    if DELETED in rows.collect_schema():
-        rows = rows.filter(pl.col(DELETED).ne_missing("true"))
+    if DELETED_COLUMN in rows.collect_schema():
+        rows = rows.filter(pl.col(DELETED_COLUMN).ne_missing("true"))
     asked = rows.select(pl.col(key.column).hash().alias("hash")).unique()
     known = pl.scan_parquet(parent).select(pl.col(key.reference.column).hash().alias("hash"))
     unknown = asked.join(known, on="hash", how="anti").collect(engine="streaming")["hash"]

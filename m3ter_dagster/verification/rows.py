@@ -10,6 +10,7 @@ import polars as pl
 import pyarrow as pa
 from pyarrow import parquet
 
+from m3ter_dagster.frames.schema import DELETED_COLUMN
 from m3ter_dagster.frames.uniqueness import repeated_values
 from m3ter_dagster.verification.batches import NotCsv, batches, header_of
 from m3ter_dagster.verification.cells import Rule, rules
@@ -17,8 +18,6 @@ from m3ter_dagster.verification.data_package import Resource
 from m3ter_dagster.verification.findings import SHOWN, Finding, counted, named, rows_text
 
 LONGEST_VALUE = 80
-DELETED = "deleted"
-"""The column that says whether m3ter has the row no more."""
 CHANGED = ("dtLastModified", "dtCreated")
 """Columns that show whether a row changed while the export ran."""
 
@@ -77,7 +76,7 @@ def _read(file: Path, resource: Resource, keys: Path) -> tuple[int, list[Finding
     """The number of rows, and the cells that break their rules."""
     schema = resource.schema
     rows, found = 0, [(rule, Breaches()) for rule in rules(schema)]
-    wanted = {schema.primary_key, *(key.column for key in schema.foreign_keys), *CHANGED, DELETED}
+    wanted = {schema.primary_key, *(key.column for key in schema.foreign_keys), *CHANGED, DELETED_COLUMN}
     kept = [name for name in schema.names if name in wanted]
     with parquet.ParquetWriter(keys, pa.schema([(name, pa.string()) for name in kept]), compression="zstd") as writer:
         for batch in batches(file, schema.names):
