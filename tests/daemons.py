@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import pytest
 from dagster._core.definitions.run_request import InstigatorType
 from processes import PROJECT, end, plain_environment, poll, start
 
@@ -76,6 +77,8 @@ class Recording:
     """The windows and rows of the exports of measurements."""
     usage: SampleUsage
     """The measurements that there are."""
+    at: Mapping[str, datetime]
+    """What was done when, by the names that `Stage.mark` was given."""
 
     def of(self, schedule: str, *, first: bool = False) -> list[Run]:
         return [run for run in self.runs if run.schedule == schedule and run.is_first is first]
@@ -95,6 +98,11 @@ class Stage:
         self._environment = {**sandbox.environment, "M3TER_REQUESTS_PER_SECOND": "1", "DAGSTER_HOME": str(home)}
         self._log = home / "daemon.log"
         self._daemon: subprocess.Popen[bytes] | None = None
+        self._marked: dict[str, datetime] = {}
+
+    def mark(self, what: str) -> datetime:
+        self._marked[what] = now()
+        return self._marked[what]
 
     def start(self) -> None:
         """The daemon and, below it, its code location and its runs."""
@@ -151,6 +159,7 @@ class Stage:
             objects=frozenset(f"{bucket}/{key}" for bucket in s3.buckets for key in s3.objects(bucket)),
             measured=self._measured(),
             usage=self._sandbox.usage.usage,
+            at=self._marked,
         )
 
     def _measured(self) -> dict[str, tuple[list[str], int]]:
@@ -171,8 +180,21 @@ class Stage:
             raise AssertionError(f"{late}\n{log[-5000:]}") from None
 
 
+def story_of(schedules: Sequence[Schedule], play: Callable[[Stage], None]) -> Any:
+    """A fixture: everything that happens in a module, once."""
+
+    @pytest.fixture(scope="module")
+    def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recording]:
+        with _stage(tmp_path_factory.mktemp("home"), schedules) as stage:
+            play(stage)
+            stage.stop()
+            yield stage.recording()
+
+    return story
+
+
 @contextmanager
-def stage(home: Path, schedules: Sequence[Schedule]) -> Iterator[Stage]:
+def _stage(home: Path, schedules: Sequence[Schedule]) -> Iterator[Stage]:
     """A sandbox whose exports.yaml has these schedules, and an instance whose daemon is not running yet."""
     shutil.copy(PROJECT / "dagster.yaml", home)
     with Sandbox(accounts=2, folder=home) as sandbox, dg.DagsterInstance.from_config(str(home)) as instance:

@@ -157,6 +157,19 @@ def test_a_file_that_must_be_as_delivered_is_fetched_from_where_it_is(moto_store
         to.fetch_any([altered], tmp_path / "fetched.csv", verified=True)
 
 
+def test_a_file_that_several_need_is_fetched_once(moto_store, moto_bucket, bill_file, tmp_path):
+    to = destinations(destination(moto_store, moto_bucket))
+    objects = [asdict(one) for one in to.deliver(bill_file, EXPORT, "bill", to=["warehouse"], kind=CSV)]
+    altered = [{**objects[0], "sha256": "0" * 64}]
+    for _ in range(2):
+        with pytest.raises(FetchFailed, match="Altered"):
+            to.fetch_once(altered, tmp_path)
+    kept = to.fetch_once(objects, tmp_path)
+    to.remove("warehouse", objects[0]["uri"])
+    assert to.fetch_once(objects, tmp_path) == kept
+    assert kept.read_bytes() == ROWS
+
+
 # What a refusal says
 
 

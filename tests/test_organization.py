@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,14 @@ import dagster as dg
 import foreign_project
 import pytest
 
+from m3ter_dagster.assets.usage_config import RawConfig, selection_of, window_in
 from m3ter_dagster.config import load_exports, load_settings
 from m3ter_dagster.config.usage import RAW
 from m3ter_dagster.definitions import build_definitions
 from m3ter_dagster.history.log import MANIFEST, deliveries_of
+from m3ter_dagster.model.entities import entities
+from m3ter_dagster.reading.past import Past
+from m3ter_dagster.resources.organization import Organization
 from m3ter_sandbox import Sandbox
 
 MARCH_31 = {"startDate": "2024-03-31", "endDate": "2024-04-01"}
@@ -77,6 +82,24 @@ def test_entities_and_measurements_share_each_list_and_the_token(
     counts = asked(sandbox)
     assert {name: counts[name] for name in once} == dict.fromkeys(once, 1)
     assert counts["accountplans"] == (ACCOUNTS if "account_plan" in names else 0)
+
+
+@pytest.mark.usefixtures("environment")
+def test_a_run_that_measures_first_knows_the_exports_before_it_as_well() -> None:
+    found: list[Past] = []
+
+    def find_past() -> Past:
+        found.append(Past())
+        return found[-1]
+
+    config = RawConfig(**MARCH_31)
+    organization, window = Organization(settings=load_settings()), window_in(config, datetime.now(UTC))
+    steps, selection = {RAW, "meter"}, selection_of(config)
+    for _ in range(2):
+        organization.measure(RAW, selection, window, steps=steps, tell=lambda _: None, find_past=find_past)
+    assert organization.read(entities()["meter"], steps=steps, waiting=lambda _: None).completeness
+    assert len(found) == 1
+    organization.teardown_after_execution(dg.build_init_resource_context())
 
 
 @pytest.mark.usefixtures("environment")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from concurrent.futures import Future
 from functools import cache
 from typing import Any, Protocol
 
@@ -20,6 +21,27 @@ class Collector(Protocol):
 
     def add(self, page: bytes) -> None:
         """Takes a JSON array of records, byte for byte as m3ter sent it: nothing of it has been validated."""
+
+
+class Collecting:
+    """A collector whose failure does not fail the list."""
+
+    def __init__(self, collector: Collector) -> None:
+        self._collector = collector
+        self._failure: Exception | None = None
+
+    def add(self, page: bytes) -> None:
+        try:
+            if not self._failure:
+                self._collector.add(page)
+        except Exception as failure:
+            self._failure = failure
+
+    def settle(self, future: Future[Any]) -> None:
+        if self._failure:
+            future.set_exception(self._failure)
+        else:
+            future.set_result(self._collector)
 
 
 class RecordIds:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from m3ter_dagster.m3ter.client import M3terClient, Page
 from m3ter_dagster.m3ter.errors import CursorExpired, M3terError
 from m3ter_dagster.model.entities import Entity, Listing, entities
-from m3ter_dagster.reading.collectors import Collector, RecordIds
+from m3ter_dagster.reading.collectors import Collecting, Collector, RecordIds
 from m3ter_dagster.reading.completeness import Completing, Recorded
 from m3ter_dagster.reading.id_filter import IDS_AT_ONCE, IdFilter, ids_of
 from m3ter_dagster.reading.long_list import LongList, ReadAnew
@@ -188,11 +188,11 @@ class OrganizationReader:
         ids: Future[RecordIds] | None,
         long: LongList | None,
         reusing: Reusing | None,
-    ) -> tuple[list[Spool], dict[type[Collector], _Collecting], Completing | None]:
+    ) -> tuple[list[Spool], dict[type[Collector], Collecting], Completing | None]:
         restarts = 0
         while True:
             spools = [self._spool(entity) for entity in wanted.readings]
-            collectors = {kind: _Collecting(kind()) for kind in wanted.collected}
+            collectors = {kind: Collecting(kind()) for kind in wanted.collected}
             try:
                 for rows in reusing.spared_rows(long) if long and reusing else ():
                     for spool in spools:
@@ -282,27 +282,6 @@ class _Wanted:
 
     readings: dict[Entity, Future[Reading]] = field(default_factory=dict)
     collected: dict[type[Collector], Future[Any]] = field(default_factory=dict)
-
-
-class _Collecting:
-    """A collector whose failure does not fail the list."""
-
-    def __init__(self, collector: Collector) -> None:
-        self._collector = collector
-        self._failure: Exception | None = None
-
-    def add(self, page: bytes) -> None:
-        try:
-            if not self._failure:
-                self._collector.add(page)
-        except Exception as failure:
-            self._failure = failure
-
-    def settle(self, future: Future[Any]) -> None:
-        if self._failure:
-            future.set_exception(self._failure)
-        else:
-            future.set_result(self._collector)
 
 
 def _recorded(spools: Sequence[Spool]) -> Spool | Recorded:
