@@ -167,6 +167,11 @@ def materialized_partitions(instance: dg.DagsterInstance, asset: dg.AssetKey) ->
     return instance.get_materialized_partitions(asset)
 
 
+def add_tags(instance: dg.DagsterInstance, run: dg.DagsterRun, tags: Mapping[str, str]) -> None:
+    """Tags a run that has begun; the public ways are there before only."""
+    instance.add_run_tags(run.run_id, tags)
+
+
 def report_abandoned(instance: dg.DagsterInstance, run: dg.DagsterRun, reason: str) -> None:
     """Ends a run whose process is dead; the public ways all ask that process."""
     instance.report_run_failed(run, reason)

@@ -15,6 +15,7 @@ from m3ter_dagster.assets.operational import operational_assets
 from m3ter_dagster.assets.usage import usage_asset_checks, usage_assets
 from m3ter_dagster.config import Exports, ExportSchedule, Settings, load_exports, load_settings
 from m3ter_dagster.history.log import EXPORT_JOB
+from m3ter_dagster.missing_manifests import missing_manifests
 from m3ter_dagster.resources import export_resources
 from m3ter_dagster.schedules import export_jobs, export_schedules, first_exports
 from m3ter_dagster.stuck_exports import stuck_exports
@@ -53,6 +54,7 @@ def build_definitions(exports: Exports, settings: Settings) -> dg.Definitions:
         sensors=[
             *([first_exports(exports.schedules, jobs)] if exports.schedules else []),
             stuck_exports(exports.schedules, steps),
+            missing_manifests(),
             *alarm_sensors(exports),
         ],
         executor=dg.in_process_executor if settings.executor == "in_process" else dg.multiprocess_executor,

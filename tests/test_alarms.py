@@ -1,5 +1,5 @@
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +15,7 @@ from toggles import switch
 from m3ter_dagster.alarms import alarm_sensors, freshness_policies, messages
 from m3ter_dagster.config import AnySchedule, Destination, Exports, ExportSchedule, Notifications, grace
 from m3ter_dagster.config.usage import UsageSchedule
+from m3ter_dagster.history.log import MANIFEST
 from m3ter_dagster.history.record import Delivery, Reading, StoredObject, as_metadata
 
 JUNE_1 = datetime(2024, 6, 1, 10, tzinfo=UTC)
@@ -92,9 +93,11 @@ def delivery_of(asset: str) -> Delivery:
     return Delivery(asset, "export-1", "org-1", rows=1000, objects=(there,), reading=read, seconds_to_deliver=0.0)
 
 
-def run(instance: dg.DagsterInstance, *failing: str, **tags: str) -> dg.ExecuteInProcessResult:
-    named = {key.replace("_", "/"): value for key, value in tags.items()}
-    assets = [entity_asset(name, fails=name in failing) for name in ("account", "bill")]
+def run(
+    instance: dg.DagsterInstance, *failing: str, names: Sequence[str] = ("account", "bill", MANIFEST), **tags: str
+) -> dg.ExecuteInProcessResult:
+    named = {key.replace("_", "/", 1): value for key, value in tags.items()}
+    assets = [entity_asset(name, fails=name in failing) for name in names]
     return dg.materialize(assets, instance=instance, tags=named, raise_on_error=False)
 
 
@@ -240,6 +243,19 @@ def test_a_delivered_export_is_told_if_wanted(instance: dg.DagsterInstance, rece
         "m3ter export delivered: schedule 'finance', due 2024-06-06 10:00 UTC\n"
         f"export id {result.run_id}\n"
         "2 files, 2000 rows: account, bill"
+    ]
+
+
+def test_an_export_is_told_once_its_manifest_is_made(instance: dg.DagsterInstance, receiver: Receiver) -> None:
+    sensor = sensors_of(exports_of(receiver, on_success=True), receiver)["delivered_exports"]
+    cursor = evaluate(sensor, instance, None).cursor
+    export = run(instance, names=["account"]).run_id
+    cursor = evaluate(sensor, instance, cursor).cursor
+    assert receiver.texts == []
+    run(instance, names=[MANIFEST], dagster_root_run_id=export)
+    evaluate(sensor, instance, cursor)
+    assert [text.splitlines()[1:] for text in receiver.texts] == [
+        [f"export id {export}", "1 files, 1000 rows: account"]
     ]
 
 

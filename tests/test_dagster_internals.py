@@ -240,6 +240,15 @@ def test_what_a_run_logged_last_is_known_though_it_is_no_event_of_a_step(instanc
 
 
 @dagster_still("keeps what each step of a run is about")
+def test_tags_are_added_to_a_run_that_has_begun(instance: dg.DagsterInstance) -> None:
+    run = dg.materialize([asset("account")], instance=instance, tags={"old": "kept", "changed": "old"}).dagster_run
+    with dagster_still("adds tags to a run"):
+        internals.add_tags(instance, run, {"changed": "new", "added": "too"})
+    found = instance.get_run_by_id(run.run_id)
+    assert found
+    assert {"old": "kept", "changed": "new", "added": "too"}.items() <= found.tags.items()
+
+
 def test_the_steps_that_are_under_way_are_those_that_began_and_did_not_end(instance: dg.DagsterInstance) -> None:
     assert internals.steps_under_way(instance, run(instance, fails="bill").run_id) == set()
     dead = instance.add_run(dg.DagsterRun(job_name="export"))
@@ -348,6 +357,7 @@ def test_no_other_file_calls_a_method_of_the_instance_that_is_not_public() -> No
     used = {file: private & attributes(module) for file, module in modules()}
     assert {file: names for file, names in used.items() if names} == {
         INTERNALS: {
+            "add_run_tags",
             "all_instigator_state",
             "compute_log_manager",
             "dispose",  # of engines, and of the storage that our class extends

@@ -12,9 +12,11 @@ import pytest
 from receiver import Receiver
 
 from m3ter_dagster.alarms import alarm_sensors
+from m3ter_dagster.assets.manifest import export_manifest
 from m3ter_dagster.assets.operational import operational_assets
 from m3ter_dagster.config import Destination, Exports, Notifications, load_exports, load_settings
 from m3ter_dagster.frames.schema import shown, shown_json
+from m3ter_dagster.history.log import MANIFEST
 from m3ter_dagster.model.entities import entities
 from m3ter_dagster.resources import export_resources
 from m3ter_dagster.usage.columns import aggregated_table, raw_table, table_in
@@ -101,8 +103,8 @@ def export(s3: SandboxS3, home: dg.DagsterInstance, tmp_path: Path, monkeypatch:
             for name, value in {**s3.environment, **api.environment, "M3TER_EXPORTS": str(exports)}.items():
                 monkeypatch.setenv(name, value)
             return dg.materialize(
-                operational_assets(),
-                selection=["account"],
+                [*operational_assets(), export_manifest()],
+                selection=["account", MANIFEST],
                 instance=home,
                 resources=export_resources(load_exports(), load_settings(), destinations=["warehouse"]),
                 raise_on_error=False,

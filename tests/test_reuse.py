@@ -22,7 +22,7 @@ from m3ter_dagster.delivery.destinations import Destinations
 from m3ter_dagster.frames.difference import hashes
 from m3ter_dagster.frames.schema import frame_schema
 from m3ter_dagster.history.earlier import past_of
-from m3ter_dagster.history.log import EXPORT_JOB, MANIFEST, SCHEDULE_TAG, deliveries_of, previous_export
+from m3ter_dagster.history.log import EXPORT_JOB, MANIFEST, SCHEDULE_TAG, deliveries_of, previous_of_each
 from m3ter_dagster.history.record import Delivery
 from m3ter_dagster.model.entities import Entity, find_entity
 from m3ter_dagster.model.exports import Export
@@ -248,7 +248,7 @@ def test_an_export_was_read_from_when_the_first_of_its_lists_was(organization: O
 
     def earlier(export: str) -> Earlier:
         instance, org_id = organization.instance, first.org_id
-        own = previous_export(instance, org_id=org_id, schedule=schedule.code, export_id=export)
+        own = previous_of_each(instance, {ITEMS}, org_id=org_id, schedule=schedule.code, export_id=export)
         return past_of(instance, Export(export, org_id, THEN), own, schedule, to, tmp_path).reused[ITEMS]
 
     found = earlier("now")

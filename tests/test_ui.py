@@ -13,6 +13,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 from playwright.sync_api import Browser, expect
+from processes import poll
 from ui_page import CHROMIUM, LONGEST_RUN, UI, chromium, ui_page
 from ui_server import dagster_dev
 
@@ -53,9 +54,18 @@ def ui(browser: Browser, address: str) -> Iterator[UI]:
         yield ui
 
 
-def objects(sandbox: Sandbox) -> set[tuple[str, str]]:
-    """All objects so far: the bucket and the key's last part."""
-    return {(bucket, key.rsplit("/", 1)[1]) for bucket in BUCKETS for key in sandbox.s3.objects(bucket)}
+def files(sandbox: Sandbox, export_id: str) -> set[tuple[str, str]]:
+    """The objects of an export but for its keys, once its manifest is there: each bucket with the key's last part."""
+
+    def found() -> set[tuple[str, str]]:
+        names = {(bucket, key.rsplit("/", 1)[1]) for bucket in BUCKETS for key in sandbox.s3.objects(bucket)}
+        return {one for one in names if one[1].startswith(export_id) and not one[1].endswith("_keys.parquet")}
+
+    def manifests() -> list[str]:
+        return [bucket for bucket, name in found() if name == f"{export_id}_manifest.json"]
+
+    poll(lambda: {bucket for bucket, _ in found()} == {*manifests()}, "the manifest", LONGEST_RUN / 1000)
+    return found()
 
 
 @contextmanager
@@ -87,8 +97,10 @@ def test_the_page_of_an_asset_shows_its_columns_before_the_first_run(ui: UI) -> 
         assert column.type in kind
 
 
-def test_materialize_exports_the_selected_entities_and_nothing_else(ui: UI, sandbox: Sandbox) -> None:
-    chosen, before = ["account", "bill_line_item", "meter"], objects(sandbox)
+def test_materialize_exports_the_selected_entities_and_nothing_else_but_their_manifest(
+    ui: UI, sandbox: Sandbox
+) -> None:
+    chosen = ["account", "bill_line_item", "meter"]
     ui.open(f"{OPERATIONAL_EXPORTS}/list")
     ui.select(*chosen)
     expect(ui.materialize()).to_contain_text("(3)")
@@ -96,11 +108,12 @@ def test_materialize_exports_the_selected_entities_and_nothing_else(ui: UI, sand
     ui.view_launched_run()
     run_id, materialized = ui.ended_run()
     assert materialized == chosen
-    assert objects(sandbox) - before == {(bucket, f"{run_id}_{name}.csv") for bucket in BUCKETS for name in chosen}
+    names = {f"{run_id}_{name}.csv" for name in chosen} | {f"{run_id}_manifest.json"}
+    assert files(sandbox, run_id) == {(bucket, name) for bucket in BUCKETS for name in names}
+    assert [verified(sandbox, bucket, f"{run_id}_manifest.json") for bucket in BUCKETS] == [0, 0]
 
 
 def test_shift_click_asks_for_the_destinations(ui: UI, sandbox: Sandbox) -> None:
-    before = objects(sandbox)
     ui.open("/assets/product")
     ui.materialize().click(modifiers=["Shift"])
     editor = ui.page.locator(".CodeMirror").first
@@ -114,11 +127,10 @@ def test_shift_click_asks_for_the_destinations(ui: UI, sandbox: Sandbox) -> None
     ui.page.locator(".dagster-dialog").get_by_role("button", name="Materialize").click()
     run_id, materialized = ui.ended_run()
     assert materialized == ["product"]
-    assert objects(sandbox) - before == {(ARCHIVE, f"{run_id}_product.csv")}
+    assert files(sandbox, run_id) == {(ARCHIVE, f"{run_id}_product.csv"), (ARCHIVE, f"{run_id}_manifest.json")}
 
 
 def test_re_execute_from_failure_completes_what_materialize_all_began(ui: UI, sandbox: Sandbox) -> None:
-    before = objects(sandbox)
     ui.open(f"{OPERATIONAL_EXPORTS}/lineage")
     with archive_that_denies(sandbox, "bill"):
         ui.materialize().click()
@@ -131,8 +143,7 @@ def test_re_execute_from_failure_completes_what_materialize_all_began(ui: UI, sa
     assert delivered == ["bill", "export_manifest"]
     assert {one.path.rsplit("/", 1)[1] for one in sandbox.api.requests if one.method == "GET"} == {"bills"}
     names = {f"{export_id}_{name}.csv" for name in entities()} | {f"{export_id}_manifest.json"}
-    new = {(bucket, name) for bucket, name in objects(sandbox) - before if not name.endswith("_keys.parquet")}
-    assert new == {(bucket, name) for bucket in BUCKETS for name in names}
+    assert files(sandbox, export_id) == {(bucket, name) for bucket in BUCKETS for name in names}
     assert [verified(sandbox, bucket, f"{export_id}_manifest.json") for bucket in BUCKETS] == [0, 0]
 
 

@@ -11,7 +11,7 @@ from m3ter_dagster.alarms.webhook import Notify
 from m3ter_dagster.config.names import DELIVERED_EXPORTS, FAILED_EXPORTS, UNSAFE_REUSE
 from m3ter_dagster.dagster_internals import Reaction, failed_tick
 from m3ter_dagster.history.failures import failed_check
-from m3ter_dagster.history.log import deliveries_of, root_id
+from m3ter_dagster.history.log import deliveries_of, root_id, unlisted
 from m3ter_dagster.history.progress import REUSE
 
 
@@ -31,7 +31,8 @@ def failed_exports(notify: Notify, dagster_url: str | None) -> dg.SensorDefiniti
 
 def delivered_exports(notify: Notify, dagster_url: str | None) -> dg.SensorDefinition:
     def text(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str | None:
-        deliveries = deliveries_of(instance, root_id(run))
+        # The run that makes the manifest, if this one does not, is told of instead.
+        deliveries = {} if unlisted(instance, run) else deliveries_of(instance, root_id(run))
         return messages.delivered(run, deliveries, dagster_url) if deliveries else None
 
     return _on_success(DELIVERED_EXPORTS, "each export that was delivered.", text, notify)

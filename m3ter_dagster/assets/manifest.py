@@ -7,7 +7,7 @@ from importlib.metadata import version
 import dagster as dg
 
 from m3ter_dagster.assets import operational, usage
-from m3ter_dagster.config.usage import AGGREGATED, RAW, RAW_BY_DAY
+from m3ter_dagster.config.usage import RAW_BY_DAY
 from m3ter_dagster.history.log import (
     MANIFEST,
     SCHEDULE_TAG,
@@ -15,11 +15,11 @@ from m3ter_dagster.history.log import (
     chosen_entities,
     deliveries_of,
     export_of,
+    listed,
     previous_export,
     runs_of,
 )
 from m3ter_dagster.history.record import exported_entity
-from m3ter_dagster.model.entities import entities
 from m3ter_dagster.model.manifest import Manifest
 from m3ter_dagster.resources import IO_MANAGER
 from m3ter_dagster.resources.organization import Organization
@@ -46,20 +46,18 @@ class NothingToList(dg.Failure):
 
 def export_manifest(owners: Sequence[str] = ()) -> dg.AssetsDefinition:
     when = "It exists only when every entity of the export was delivered."
-    return _manifest(MANIFEST, operational.GROUP, owners, tuple(entities()), when)
+    return _manifest(MANIFEST, operational.GROUP, owners, when)
 
 
 def usage_manifest(owners: Sequence[str] = ()) -> dg.AssetsDefinition:
     when = "It exists only when all measurements of the export were delivered. It lists no file of "
-    return _manifest(USAGE_MANIFEST, usage.GROUP, owners, (RAW, AGGREGATED), f"{when}{RAW_BY_DAY}.")
+    return _manifest(USAGE_MANIFEST, usage.GROUP, owners, f"{when}{RAW_BY_DAY}.")
 
 
-def _manifest(
-    name: str, group: str, owners: Sequence[str], parts: Sequence[str], description: str
-) -> dg.AssetsDefinition:
+def _manifest(name: str, group: str, owners: Sequence[str], description: str) -> dg.AssetsDefinition:
     @dg.asset(
         name=name,
-        deps=parts,
+        deps=listed(name),
         group_name=group,
         kinds={"json", "s3"},
         owners=owners,
@@ -68,18 +66,16 @@ def _manifest(
         + description,
     )
     def manifest(context: dg.AssetExecutionContext, organization: Organization) -> Manifest:
-        return whole_export(context.run, context.instance, organization.id, name, parts)
+        return whole_export(context.run, context.instance, organization.id, name)
 
     return manifest
 
 
-def whole_export(
-    run: dg.DagsterRun, instance: dg.DagsterInstance, org_id: str, manifest: str, parts: Sequence[str]
-) -> Manifest:
-    """The manifest of the export that `run` completes. NotWhole if one of the parts is missing in any destination."""
+def whole_export(run: dg.DagsterRun, instance: dg.DagsterInstance, org_id: str, manifest: str) -> Manifest:
+    """The manifest of the export that `run` completes. NotWhole if something is missing in any destination."""
     export = export_of(run, instance, org_id)
     root = runs_of(instance, export.id)[0]
-    expected = [name for name in chosen_entities(instance, root.dagster_run) if name in parts]
+    expected = [name for name in chosen_entities(instance, root.dagster_run) if name in listed(manifest)]
     if not expected:
         raise NothingToList(manifest)
     delivered = deliveries_of(instance, export.id, run)

@@ -16,8 +16,11 @@ OPERATIONAL, USAGE = "OPERATIONAL", "USAGE"
 
 FIRST_EXPORTS = "first_exports"
 FAILED_EXPORTS, DELIVERED_EXPORTS, LATE_EXPORTS = "failed_exports", "delivered_exports", "late_exports"
-UNSAFE_REUSE, STUCK_EXPORTS = "unsafe_reuse", "stuck_exports"
-SENSORS = (FIRST_EXPORTS, FAILED_EXPORTS, DELIVERED_EXPORTS, LATE_EXPORTS, UNSAFE_REUSE, STUCK_EXPORTS)
+UNSAFE_REUSE, STUCK_EXPORTS, MISSING_MANIFESTS = "unsafe_reuse", "stuck_exports", "missing_manifests"
+SENSORS = (
+    *(FIRST_EXPORTS, STUCK_EXPORTS, MISSING_MANIFESTS),
+    *(FAILED_EXPORTS, DELIVERED_EXPORTS, LATE_EXPORTS, UNSAFE_REUSE),
+)
 """The names of our own sensors: in Dagster they must differ from those of schedules."""
 
 RESERVED = {

@@ -34,29 +34,33 @@ from m3ter_dagster.reading.unchanged import BATCH_ROWS, CannotReuse, Earlier, Ea
 def past_of(
     instance: dg.DagsterInstance,
     export: Export,
-    own: WholeExport | None,
+    own: Mapping[str, WholeExport],
     schedule: ExportSchedule | None,
     destinations: Destinations,
     folder: Path,
 ) -> Past:
-    """What the exports before `export` had: the schedule's `own` last one, and others what that has not exported.
+    """What the exports before `export` had: per entity the schedule's `own` last one, else the last of any.
 
-    Without a schedule, `own` is the last that a person started. The files that are needed are put into `folder`.
+    Without a schedule, `own` are the last that people started. The files that are needed are put into `folder`.
     """
     last: dict[str, str] = {}
     for whole in whole_exports(instance, org_id=export.org_id, export_id=export.id):
         last = {name: whole.export for name, part in whole.entities.items() if part.keys} | last
         if entities().keys() <= last.keys():
             break
-    last |= dict.fromkeys(own.entities.keys() & last.keys(), own.export) if own else {}
-    deliveries = {one: deliveries_of(instance, one) for one in {*last.values(), *([own.export] if own else [])}}
-    delivered = deliveries[own.export] if own else {}
+    last |= {name: whole.export for name, whole in own.items()}
+    deliveries = {one: deliveries_of(instance, one) for one in {*last.values()}}
     previous = {name: deliveries[one].get(name) for name, one in last.items() if name in entities()}
     return Past(
         previous={
             name: _previous(entities()[name], one, destinations, folder) for name, one in previous.items() if one
         },
-        reused=_reused(schedule, delivered, destinations, folder) if schedule else {},
+        reused={
+            entity.name: _earlier(entity, schedule, deliveries.get(last.get(entity.name, ""), {}), destinations, folder)
+            for entity in schedule.reused
+        }
+        if schedule
+        else {},
         keep_deleted=schedule.kept_deleted if schedule else None,
     )
 
@@ -82,19 +86,21 @@ def _previous(entity: Entity, delivery: Delivery, destinations: Destinations, fo
     return Previous(entity, delivery.export, fetch_keys, fetch_rows)
 
 
-def _reused(
-    schedule: ExportSchedule, delivered: Mapping[str, Delivery], destinations: Destinations, folder: Path
-) -> Mapping[str, Earlier]:
-    return {
-        entity.name: Earlier(
-            fetch=partial(_fetch, entity, delivered, destinations, folder)
-            if {entity.listing.parent or "", entity.name} <= delivered.keys()
-            else None,
-            full_every=schedule.full_every,
-            reused_in_a_row=delivered[entity.name].reading.reused_in_a_row if entity.name in delivered else 0,
-        )
-        for entity in schedule.reused
-    }
+def _earlier(
+    entity: Entity,
+    schedule: ExportSchedule,
+    delivered: Mapping[str, Delivery],
+    destinations: Destinations,
+    folder: Path,
+) -> Earlier:
+    """What can be reused of an export that `delivered` these."""
+    return Earlier(
+        fetch=partial(_fetch, entity, delivered, destinations, folder)
+        if {entity.listing.parent or "", entity.name} <= delivered.keys()
+        else None,
+        full_every=schedule.full_every,
+        reused_in_a_row=delivered[entity.name].reading.reused_in_a_row if entity.name in delivered else 0,
+    )
 
 
 def _fetch(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from math import inf
 
 import dagster as dg
 
-from m3ter_dagster.config.usage import USAGE_ASSETS
+from m3ter_dagster.config.usage import AGGREGATED, RAW, USAGE_ASSETS
 from m3ter_dagster.dagster_internals import events_of_run, planned_steps
 from m3ter_dagster.history.record import Delivery, WholeExport, delivery_in, whole_export_in
 from m3ter_dagster.model.entities import entities
@@ -34,6 +34,11 @@ _RUNS_AT_ONCE = 50
 def exported() -> tuple[str, ...]:
     """The assets that are files of exports, by name."""
     return (*entities(), *USAGE_ASSETS)
+
+
+def listed(manifest: str) -> tuple[str, ...]:
+    """The assets that a manifest lists. Measurements by day belong to no export."""
+    return tuple(entities()) if manifest == MANIFEST else (RAW, AGGREGATED)
 
 
 def export_of(run: dg.DagsterRun, instance: dg.DagsterInstance, org_id: str) -> Export:
@@ -110,10 +115,43 @@ def last_deliveries(instance: dg.DagsterInstance, asset: str, limit: int) -> Ite
             yield delivery
 
 
+def unlisted(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[str]:
+    """The manifests that list what this run was asked to export, and that it does not make itself."""
+    steps = planned_steps(instance, run)
+    return [one for one in (MANIFEST, USAGE_MANIFEST) if one not in steps and not steps.isdisjoint(listed(one))]
+
+
+def is_whole(instance: dg.DagsterInstance, export_id: str, manifest: str) -> bool:
+    """Whether all that the manifest of an export is to list was delivered."""
+    root = instance.get_run_by_id(export_id)
+    expected = {name for name in chosen_entities(instance, root) if name in listed(manifest)} if root else set()
+    return bool(expected) and expected <= deliveries_of(instance, export_id).keys()
+
+
 def previous_export(
     instance: dg.DagsterInstance, *, org_id: str, schedule: str | None, export_id: str, manifest: str = MANIFEST
 ) -> WholeExport | None:
     """The last whole export of the Organization by the same schedule (None: of those that people started)."""
+    before = previous_exports(instance, org_id=org_id, schedule=schedule, export_id=export_id, manifest=manifest)
+    return next(before, None)
+
+
+def previous_of_each(
+    instance: dg.DagsterInstance, names: Collection[str], *, org_id: str, schedule: str | None, export_id: str
+) -> dict[str, WholeExport]:
+    """Per entity the last whole export by the same schedule that has it: people export now these, now those."""
+    found: dict[str, WholeExport] = {}
+    for whole in previous_exports(instance, org_id=org_id, schedule=schedule, export_id=export_id):
+        found = {name: whole for name in whole.entities if name in names} | found
+        if len(found) == len(names):
+            break
+    return found
+
+
+def previous_exports(
+    instance: dg.DagsterInstance, *, org_id: str, schedule: str | None, export_id: str, manifest: str = MANIFEST
+) -> Iterator[WholeExport]:
+    """The whole exports of the Organization by the same schedule, newest first, read as far as they are asked for."""
     until: float | None = None
     if schedule:
         # Dagster finds runs by a tag at once, however many manifests of other schedules came after theirs.
@@ -121,7 +159,7 @@ def previous_export(
         ends = [record.end_time or inf for record in records if root_id(record.dagster_run) != export_id]
         until = last if (last := max(ends, default=inf)) < inf else None
     found = whole_exports(instance, org_id=org_id, export_id=export_id, manifest=manifest, until=until)
-    return next((one for one in found if one.schedule == schedule), None)
+    yield from (one for one in found if one.schedule == schedule)
 
 
 def whole_exports(

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, NoReturn
@@ -13,7 +14,7 @@ from pydantic import Field, PrivateAttr
 
 from m3ter_dagster.config import Exports, ExportSchedule, Settings
 from m3ter_dagster.config.usage import AGGREGATED, RAW, RAW_BY_DAY
-from m3ter_dagster.dagster_internals import planned_steps
+from m3ter_dagster.dagster_internals import add_tags, planned_steps
 from m3ter_dagster.delivery.destinations import JSON, Delivered, DeliveryFailed, Destinations, UnknownDestination
 from m3ter_dagster.delivery.differences import Compared, Previous, compare
 from m3ter_dagster.frames.format import Format, RowsLost
@@ -23,16 +24,16 @@ from m3ter_dagster.history.delivered_frames import DeliveredFrames, last_deliver
 from m3ter_dagster.history.earlier import past_of
 from m3ter_dagster.history.heartbeat import Heartbeat
 from m3ter_dagster.history.log import (
-    MANIFEST,
+    DESTINATIONS_TAG,
     SCHEDULE_TAG,
     USAGE_MANIFEST,
+    chosen_entities,
     export_of,
-    previous_export,
+    previous_of_each,
     root_id,
-    runs_of,
 )
 from m3ter_dagster.model import manifest
-from m3ter_dagster.model.entities import Entity
+from m3ter_dagster.model.entities import Entity, entities
 from m3ter_dagster.model.exports import Export
 from m3ter_dagster.model.manifest import Manifest
 from m3ter_dagster.reading.past import Past
@@ -71,6 +72,8 @@ class ExportIOManager(dg.ConfigurableIOManager):
         assert context.instance
         self._run, self._instance = context.run, context.instance
         self._heartbeat = Heartbeat(context.instance, context.run)
+        if DESTINATIONS_TAG not in self._run.tags:  # those of schedules and of the terminal have it
+            add_tags(self._instance, self._run, {DESTINATIONS_TAG: ",".join(self.destinations)})
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
         self._heartbeat.stop()
@@ -99,16 +102,20 @@ class ExportIOManager(dg.ConfigurableIOManager):
         return DeliveredFrames(self._instance, export_id, destinations=self._destinations, folder=folder)
 
     @cached_property
-    def previous(self) -> record.WholeExport | None:
-        """The last whole export by the run's schedule: looked for once, so that all entities have the same."""
-        schedule = self._run.tags.get(SCHEDULE_TAG)
-        org_id = self.settings.connection().org_id
-        return previous_export(self._instance, org_id=org_id, schedule=schedule, export_id=root_id(self._run))
+    def previous(self) -> Mapping[str, record.WholeExport]:
+        """Per entity the last whole export of it by the run's schedule, looked for once."""
+        return previous_of_each(
+            self._instance,
+            chosen_entities(self._instance, self._root),
+            org_id=self.settings.connection().org_id,
+            schedule=self._run.tags.get(SCHEDULE_TAG),
+            export_id=self._root.run_id,
+        )
 
     def rows_before(self, entity: Entity) -> int | None:
         """The number of rows in the previous whole export by the same schedule, if there is one."""
-        part = self.previous.entities.get(entity.name) if self.previous else None
-        return part.rows if part else None
+        whole = self.previous.get(entity.name)
+        return whole.entities[entity.name].rows if whole else None
 
     def past(self) -> Past:
         """What the exports before this one had, and what the run's schedule wants to be done with that."""
@@ -130,7 +137,7 @@ class ExportIOManager(dg.ConfigurableIOManager):
         started = time.monotonic()
         rows, objects = self._write_and_deliver(read, export)
         seconds = time.monotonic() - started
-        compared = self._compare(read) if isinstance(read, Reading) and self._has_manifest() else Compared({}, ())
+        compared = self._compare(read) if isinstance(read, Reading) else Compared({}, ())
         delivery = record.Delivery(
             asset=table.name,
             export=export.id,
@@ -160,12 +167,12 @@ class ExportIOManager(dg.ConfigurableIOManager):
             file.unlink(missing_ok=True)
 
     def _compare(self, read: Reading) -> Compared:
-        export, schedule, whole = self._export(), self._schedule(), self.previous
-        part = whole.entities.get(read.entity.name) if whole else None
+        export, schedule, whole = self._export(), self._schedule(), self.previous.get(read.entity.name)
+        keys = whole.entities[read.entity.name].keys if whole else ()
         return compare(
             read.all_keys,
             read.entity,
-            previous=Previous(whole.export, msgspec.to_builtins(part.keys)) if whole and part and part.keys else None,
+            previous=Previous(whole.export, msgspec.to_builtins(keys)) if whole and keys else None,
             destinations=self._destinations,
             export=export,
             to=self.destinations,
@@ -176,7 +183,7 @@ class ExportIOManager(dg.ConfigurableIOManager):
 
     def _deliver_manifest(self, whole: Manifest, asset: str) -> record.WholeExport:
         objects: list[Delivered] = []
-        name = USAGE_MANIFEST if asset == USAGE_MANIFEST and self._goes_with(MANIFEST) else manifest.TYPE
+        name = USAGE_MANIFEST if asset == USAGE_MANIFEST and self._goes_with(*entities()) else manifest.TYPE
         for code in whole.destinations:
             file = self._folder.path / "manifest.json"
             file.write_text(json.dumps(whole.data_package(code), indent=2, ensure_ascii=False), encoding="utf-8")
@@ -198,14 +205,14 @@ class ExportIOManager(dg.ConfigurableIOManager):
         """Raw and aggregated measurements of one export must not have one key."""
         return f"{TYPE}_aggregated" if asset == AGGREGATED and self._goes_with(RAW) else TYPE
 
-    def _goes_with(self, asset: str) -> bool:
-        """Whether the export has this asset, too."""
-        root = runs_of(self._instance, root_id(self._run))[0].dagster_run
-        return asset in planned_steps(self._instance, root)
+    def _goes_with(self, *assets: str) -> bool:
+        """Whether the export has one of these assets, too."""
+        return not planned_steps(self._instance, self._root).isdisjoint(assets)
 
-    def _has_manifest(self) -> bool:
-        """Whether the run makes a manifest: exports without one are neither compared nor compared with."""
-        return MANIFEST in planned_steps(self._instance, self._run)
+    @cached_property
+    def _root(self) -> dg.DagsterRun:
+        """The first run of the export."""
+        return self._instance.get_run_by_id(root_id(self._run)) or self._run
 
     def _export(self) -> Export:
         return export_of(self._run, self._instance, self.settings.connection().org_id)
