@@ -10,7 +10,7 @@ PIN := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header -
 	--no-emit-find-links
 AUDIT := $(BIN)/pip-audit --strict --disable-pip --no-deps --progress-spinner off --requirement
 
-.PHONY: help demo test test-fast mutants bench profile check fix ui lock audit browser clean
+.PHONY: help demo test test-fast mutants bench profile check fix ui lock docs audit browser clean
 
 help: ## This list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -61,6 +61,10 @@ lock: $(INSTALLED) ## Pin the newest allowed versions of everything: what export
 	$(PIN) --constraints requirements-dev.lock pyproject.toml --output-file requirements.lock
 	$(PIN) --upgrade bench/requirements.in --output-file bench/requirements.lock
 
+docs: $(INSTALLED) ## The documentation as a site, in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo site/index.html
+
 audit: $(INSTALLED) ## Known vulnerabilities of what requirements-dev.lock pins (asks the package index)
 	$(AUDIT) requirements-dev.lock
 
@@ -68,7 +72,7 @@ browser: ## Debian's chromium, only for the tests in a browser (needs root)
 	command -v chromium >/dev/null || { apt-get update && apt-get install --yes --no-install-recommends chromium; }
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) $(BENCH) .dagster demo-output bench-result.md bench-growth.md mutants .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(BENCH) .dagster demo-output site bench-result.md bench-growth.md mutants .pytest_cache .ruff_cache .hypothesis
 
 $(INSTALLED): requirements-dev.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -15,9 +15,12 @@ import boto3
 import botocore
 import polars as pl
 import pytest
+from mkdocs.commands.build import build
+from mkdocs.config import load_config
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from m3ter_dagster.config import exports_json_schema
 from m3ter_dagster.frames.csv import Csv
 from m3ter_dagster.frames.schema import frame_schema
 from m3ter_dagster.model.entities import Entity, entities
@@ -167,9 +170,34 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]), ids=lambda page: page.name)
+@pytest.mark.parametrize("page", sorted(ROOT.glob("*.md")), ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     for path, anchor in LINK.findall(page.read_text(encoding="utf-8")):
         target = (page.parent / path) if path else page
         assert target.exists(), f"{page.name} links to {path}"
         assert not anchor or anchor in anchors(target), f"{page.name} links to {path}#{anchor}"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The documentation as a site. The build is strict: a link or an anchor that leads nowhere ends it."""
+    folder = tmp_path_factory.mktemp("site")
+    with (ROOT / "mkdocs.yml").open("rb") as file:
+        build(load_config(file, site_dir=str(folder), strict=True))
+    return folder
+
+
+@pytest.mark.parametrize("entity", entities().values(), ids=str)
+def test_each_entity_has_a_page_of_its_columns(site: Path, entity: Entity) -> None:
+    page = (site / "entities" / f"{entity.name}.html").read_text(encoding="utf-8")
+    (table,) = re.findall(r"<tbody>(.*?)</tbody>", page, re.DOTALL)
+    assert re.findall(r"<td><code>(\w+)</code></td>", table) == [column.name for column in entity.columns]
+
+
+def test_the_page_of_the_exports_file_has_each_field(site: Path) -> None:
+    page = (site / "exports-yaml.html").read_text(encoding="utf-8")
+    schema = exports_json_schema()
+    names = ("Destination", "ExportSchedule", "UsageSchedule", "Notifications")
+    models = [schema, *(schema["$defs"][name] for name in names)]
+    assert page.count("<table>") == len(models)
+    assert re.findall(r"<td><code>(\w+)</code></td>", page) == [name for one in models for name in one["properties"]]
