@@ -193,6 +193,11 @@ def is_of_location(context: dg.SensorEvaluationContext, run: dg.DagsterRun) -> b
     return origin is None or origin.location_name == location_of(run)
 
 
+def attempts_before(context: dg.OutputContext) -> int:
+    """How often Dagster has tried the step before; publicly only the context of an asset knows."""
+    return context.step_context.previous_attempt_count
+
+
 def log_engine_event(instance: dg.DagsterInstance, run: dg.DagsterRun, text: str) -> None:
     """Logs a line in a run that is of no step; the log of a step's context is the step's alone."""
     instance.report_engine_event(text, run)

@@ -116,5 +116,5 @@ def _dead_words(run: dg.DagsterRun, steps: Sequence[str]) -> str:
     minutes = int(SILENCE.total_seconds() // 60)
     return (
         f"The process of this run has died: no event for {minutes} minutes while {', '.join(steps)} was under way. "
-        f"Re-execute it from failure, or run m3ter-dagster export --resume {run.run_id}, to complete the export."
+        f"Unless Dagster retries it, m3ter-dagster export --resume {run.run_id} completes the export."
     )

@@ -178,6 +178,26 @@ def test_a_run_that_failed_outside_its_steps(instance: dg.DagsterInstance, recei
     ]
 
 
+@pytest.mark.parametrize(
+    ("tags", "title"),
+    [
+        ({"dagster/will_retry": "true"}, None),
+        ({"dagster/will_retry": "false"}, "m3ter export failed: started by hand"),
+        ({"dagster/retry_number": "3", "dagster/will_retry": "false"}, "m3ter export failed again, retry 3: started "),
+    ],
+)
+def test_a_failed_run_that_is_retried_is_told_after_the_last_retry(
+    instance: dg.DagsterInstance, receiver: Receiver, tags: dict[str, str], title: str | None
+) -> None:
+    sensor = sensors_of(exports_of(receiver), receiver)["failed_exports"]
+    cursor = evaluate(sensor, instance, None).cursor
+    failed = instance.create_run_for_job(dg.job(name="export")(lambda: None), tags=tags)
+    instance.report_run_failed(failed)
+    tick = evaluate(sensor, instance, cursor)
+    assert [text.startswith(title or "") for text in receiver.texts] == ([True] if title else [])
+    assert title or tick.skip_message == f"run {failed.run_id} failed and is retried."
+
+
 def test_what_failed_before_is_history_and_what_fails_later_is_told_once(
     instance: dg.DagsterInstance, receiver: Receiver
 ) -> None:

@@ -226,6 +226,48 @@ def test_a_queued_run_is_known_to_be_of_the_sensor_s_location(instance: dg.Dagst
         assert internals.is_of_location(context, queued) is is_mine
 
 
+@dagster_still("lets a run have tags from inside, and decides about its retry by them when it fails")
+@pytest.mark.parametrize(
+    ("tags", "is_retried"),
+    [
+        ({}, "false"),
+        ({"dagster/max_retries": "1"}, "true"),
+        ({"dagster/max_retries": "1", "dagster/retry_on_asset_or_op_failure": "false"}, "false"),
+    ],
+)
+def test_a_run_says_by_tags_whether_it_is_retried(tmp_path: Path, tags: dict[str, str], is_retried: str) -> None:
+    with dg.instance_for_test(temp_dir=str(tmp_path), overrides={"run_retries": {"enabled": True}}) as instance:
+
+        @dg.asset
+        def failing(context: dg.AssetExecutionContext) -> None:
+            internals.add_tags(context.instance, context.run, tags)
+            raise ValueError
+
+        failed = dg.materialize([failing], instance=instance, raise_on_error=False)
+        (found,) = instance.get_runs(dg.RunsFilter(run_ids=[failed.run_id]))
+    assert found.tags["dagster/will_retry"] == is_retried
+    assert found.tags.items() >= tags.items()
+
+
+@dagster_still("tells an IO manager how often its step was tried before")
+def test_an_io_manager_knows_how_often_it_was_tried(instance: dg.DagsterInstance) -> None:
+    attempts: list[int] = []
+
+    class Refusing(dg.IOManager):
+        def handle_output(self, context: dg.OutputContext, obj: object) -> None:  # noqa: ARG002
+            attempts.append(internals.attempts_before(context))
+            raise dg.RetryRequested(max_retries=2)
+
+        def load_input(self, context: dg.InputContext) -> None: ...
+
+    @dg.asset(io_manager_key="refusing")
+    def refused() -> int:
+        return 1
+
+    dg.materialize([refused], instance=instance, resources={"refusing": Refusing()}, raise_on_error=False)
+    assert attempts == [0, 1, 2]
+
+
 @dagster_still("logs a line in a run from outside its steps, and gives the last event of a run")
 def test_what_a_run_logged_last_is_known_though_it_is_no_event_of_a_step(instance: dg.DagsterInstance) -> None:
     run_id = run(instance).run_id

@@ -125,7 +125,7 @@ def test_a_run_without_an_event_for_fifteen_minutes_is_dead_and_its_schedule_goe
     assert status(instance, dead) == dg.DagsterRunStatus.FAILURE
     assert last_words(instance, dead) == (
         "The process of this run has died: no event for 15 minutes while account, bill was under way. "
-        f"Re-execute it from failure, or run m3ter-dagster export --resume {dead.run_id}, to complete the export."
+        f"Unless Dagster retries it, m3ter-dagster export --resume {dead.run_id} completes the export."
     )
     assert launched_next(instance) == [waiting.run_id]
 

@@ -10,13 +10,16 @@ import dagster as dg
 from m3ter_dagster.history.failures import notification_text
 from m3ter_dagster.history.log import DUE_TAG, SCHEDULE_TAG, root_id
 from m3ter_dagster.history.record import Delivery
+from m3ter_dagster.history.retries import RETRY_NUMBER_TAG
 
 LONGEST_REASON = 300
 
 
 def failed(run: dg.DagsterRun, events: Sequence[dg.DagsterEvent], dagster_url: str | None) -> str:
     """The text about a failed run. `events` are the failures of its steps, or that of the run where no step failed."""
-    return "\n".join([f"m3ter export failed: {_export(run)}", *_places(run, dagster_url), *map(_reason, events)])
+    retries = run.tags.get(RETRY_NUMBER_TAG)
+    title = f"m3ter export failed{f' again, retry {retries}' if retries else ''}: {_export(run)}"
+    return "\n".join([title, *_places(run, dagster_url), *map(_reason, events)])
 
 
 def delivered(run: dg.DagsterRun, deliveries: Mapping[str, Delivery], dagster_url: str | None) -> str:

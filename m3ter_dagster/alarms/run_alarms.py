@@ -13,15 +13,18 @@ from m3ter_dagster.dagster_internals import Reaction, failed_tick
 from m3ter_dagster.history.failures import failed_check
 from m3ter_dagster.history.log import deliveries_of, root_id, unlisted
 from m3ter_dagster.history.progress import REUSE
+from m3ter_dagster.history.retries import will_be_retried
 
 
 def failed_exports(notify: Notify, dagster_url: str | None) -> dg.SensorDefinition:
     @dg.run_failure_sensor(
         name=FAILED_EXPORTS,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Notifies the webhook of each run that failed: which entities, and why.",
+        description="Notifies the webhook of each run that failed and is not retried: which entities, and why.",
     )
-    def sensor(context: dg.RunFailureSensorContext) -> Reaction | None:
+    def sensor(context: dg.RunFailureSensorContext) -> Reaction | dg.SkipReason | None:
+        if will_be_retried(context.dagster_run):
+            return dg.SkipReason(f"run {context.dagster_run.run_id} failed and is retried.")
         events = context.get_step_failure_events() or [context.failure_event]
         text = messages.failed(context.dagster_run, events, dagster_url)
         return _reaction(context.dagster_run, notify(context.log, text))

@@ -11,6 +11,7 @@ from m3ter_dagster.assets.lineage import column_schema, source_key
 from m3ter_dagster.config import ConfigError
 from m3ter_dagster.dagster_internals import steps_of_this_process
 from m3ter_dagster.frames.schema import SchemaBreached
+from m3ter_dagster.history.retries import retry_after_failure
 from m3ter_dagster.model.entities import Entity, entities
 from m3ter_dagster.reading.reading import EntityUnreadable
 from m3ter_dagster.resources import IO_MANAGER
@@ -63,6 +64,8 @@ def operational_asset(
             yield from failed_checks(breached, is_reused=is_reused)
             raise dg.Failure(str(breached), metadata=breach_metadata(breached), allow_retries=False) from None
         except (EntityUnreadable, ConfigError) as error:
+            if isinstance(error, EntityUnreadable) and error.passes:
+                retry_after_failure(context.instance, context.run)
             raise dg.Failure(str(error), allow_retries=False) from None
         yield from passed_checks(reading, rows_before=io_manager.rows_before(entity))
         if is_reused:

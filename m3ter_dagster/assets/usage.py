@@ -16,14 +16,8 @@ from m3ter_dagster.config.usage import AGGREGATED, RAW, RAW_BY_DAY
 from m3ter_dagster.dagster_internals import steps_of_this_process
 from m3ter_dagster.frames.schema import SchemaBreached
 from m3ter_dagster.history.log import export_of
-from m3ter_dagster.m3ter.errors import (
-    CredentialsRefused,
-    M3terError,
-    Refused,
-    UnknownMeters,
-    UsageExportInvalid,
-    UsageExportRefused,
-)
+from m3ter_dagster.history.retries import retry_after_failure
+from m3ter_dagster.m3ter.errors import M3terError
 from m3ter_dagster.model.time_periods import Window
 from m3ter_dagster.resources import IO_MANAGER
 from m3ter_dagster.resources.organization import Organization
@@ -33,7 +27,6 @@ FIRST_DAY = "2020-01-01"
 """The first partition; for most Organizations m3ter has no measurements from before."""
 Context = dg.AssetExecutionContext
 DAYS = dg.DailyPartitionsDefinition(start_date=FIRST_DAY, timezone="UTC")
-PERMANENT = (CredentialsRefused, Refused, UnknownMeters, UsageExportInvalid, UsageExportRefused)
 
 
 def usage_assets(
@@ -117,7 +110,9 @@ def _export(
         yield from failed_usage_checks(name, breached)
         raise dg.Failure(str(breached), metadata=breach_metadata(breached), allow_retries=False) from None
     except (ConfigError, M3terError) as error:
-        is_permanent = isinstance(error, (ConfigError, *PERMANENT))
-        raise dg.Failure(f"{name} could not be read: {error}", allow_retries=not is_permanent) from None
+        passes = isinstance(error, M3terError) and error.passes
+        if passes:
+            retry_after_failure(context.instance, context.run)
+        raise dg.Failure(f"{name} could not be read: {error}", allow_retries=passes) from None
     yield from usage_checks(name, reading)
     yield dg.Output(reading, metadata={"dagster/column_schema": column_schema(reading.table)})

@@ -43,6 +43,9 @@ def quoted(answer: bytes) -> str:
 class M3terError(Exception):
     """Reading from m3ter failed."""
 
+    passes = False
+    """Whether the same may succeed later although nobody corrects anything."""
+
 
 class Later(M3terError):
     """The request is worth repeating, after `retry_after` seconds if the answer says so."""
@@ -55,6 +58,8 @@ class Later(M3terError):
 
 
 class Unavailable(M3terError):
+    passes = True
+
     def __init__(self, request: str, *, tries: int, reason: str) -> None:
         super().__init__(
             f"{request} failed {tries} times, last because {reason}. "
@@ -117,6 +122,8 @@ class UsageExportInvalid(M3terError):
 
 
 class ExportJobFailed(M3terError):
+    passes = True
+
     def __init__(self, job_id: str, what: str) -> None:
         super().__init__(
             f"m3ter's export job {job_id} {what}. m3ter says no more about it (Data exports > Export jobs in the "
@@ -129,6 +136,7 @@ class ExportFileEmpty(M3terError):
 
     def __init__(self, job_ids: Sequence[str], *, downloads: int, refusal: Refused | None = None) -> None:
         jobs = f"job{'s' if len(job_ids) > 1 else ''} {' and '.join(job_ids)}"
+        self.passes = refusal is None
         found = f"m3ter's export {jobs} succeeded with an empty file, without even a header (downloads: {downloads})"
         if refusal:
             super().__init__(
@@ -145,6 +153,8 @@ class ExportFileEmpty(M3terError):
 
 class DownloadFailed(M3terError):
     """A file could not be fetched. Addresses of files are secrets, so none is shown."""
+
+    passes = True
 
     def __init__(self, what: str, *, tries: int, reason: str) -> None:
         super().__init__(

@@ -291,7 +291,9 @@ def _recorded(spools: Sequence[Spool]) -> Spool | Recorded:
 
 def _unreadable(entity: str, error: Exception) -> Exception:
     """An error as the entity's: worded if a person can act on it; a fault of this project stays as it is."""
-    return EntityUnreadable(entity, error) if isinstance(error, M3terError | OSError) else error
+    if not isinstance(error, M3terError | OSError):
+        return error
+    return EntityUnreadable(entity, error, passes=isinstance(error, M3terError) and error.passes)
 
 
 def _ids_for(listing: Listing) -> tuple[Listing, type[Collector]]:

@@ -14,7 +14,8 @@ from m3ter_dagster.model.entities import Entity
 class EntityUnreadable(Exception):
     """The list of an entity could not be read to its end."""
 
-    def __init__(self, entity: str, cause: Exception) -> None:
+    def __init__(self, entity: str, cause: Exception, *, passes: bool) -> None:
+        self.passes = passes
         super().__init__(f"{entity} is not exported because its list could not be read: {cause}")
 
 

@@ -14,7 +14,7 @@ from pydantic import Field, PrivateAttr
 
 from m3ter_dagster.config import Exports, ExportSchedule, Settings
 from m3ter_dagster.config.usage import AGGREGATED, RAW, RAW_BY_DAY
-from m3ter_dagster.dagster_internals import add_tags, planned_steps
+from m3ter_dagster.dagster_internals import add_tags, attempts_before, planned_steps
 from m3ter_dagster.delivery.destinations import JSON, Delivered, DeliveryFailed, Destinations, UnknownDestination
 from m3ter_dagster.delivery.differences import Compared, Previous, compare
 from m3ter_dagster.frames.format import Format, RowsLost
@@ -32,6 +32,7 @@ from m3ter_dagster.history.log import (
     previous_of_each,
     root_id,
 )
+from m3ter_dagster.history.retries import retry_after_death, retry_after_failure
 from m3ter_dagster.model import manifest
 from m3ter_dagster.model.entities import Entity, entities
 from m3ter_dagster.model.exports import Export
@@ -43,7 +44,7 @@ from m3ter_dagster.temporary_folder import TemporaryFolder
 from m3ter_dagster.usage.columns import TYPE
 from m3ter_dagster.usage.reader import UsageReading
 
-RETRY_AFTER_SECONDS = 5
+MOST_STEP_RETRIES, RETRY_AFTER_SECONDS = 1, 5
 
 
 class ExportIOManager(dg.ConfigurableIOManager):
@@ -74,6 +75,7 @@ class ExportIOManager(dg.ConfigurableIOManager):
         self._heartbeat = Heartbeat(context.instance, context.run)
         if DESTINATIONS_TAG not in self._run.tags:  # those of schedules and of the terminal have it
             add_tags(self._instance, self._run, {DESTINATIONS_TAG: ",".join(self.destinations)})
+        retry_after_death(context.instance, context.run)
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
         self._heartbeat.stop()
@@ -87,7 +89,11 @@ class ExportIOManager(dg.ConfigurableIOManager):
             else:
                 metadata = self._deliver(obj)
         except DeliveryFailed as failed:
-            _give_up(str(failed)) if failed.is_permanent else _try_again(str(failed))
+            if failed.is_permanent:
+                raise dg.Failure(str(failed), allow_retries=False) from None
+            if attempts_before(context) == MOST_STEP_RETRIES:
+                retry_after_failure(self._instance, self._run)
+            _try_again(str(failed))
         except (RowsLost, OSError) as error:
             _try_again(f"{context.asset_key.to_user_string()} could not be written: {error}")
         else:
@@ -222,10 +228,6 @@ def _stored(objects: Any) -> tuple[record.StoredObject, ...]:
     return msgspec.convert(objects, tuple[record.StoredObject, ...], from_attributes=True)
 
 
-def _give_up(words: str) -> NoReturn:
-    raise dg.Failure(words, allow_retries=False)
-
-
 def _try_again(words: str) -> NoReturn:
-    """Retry the step once. An asset's retry policy would too, but Dagster applies that even after a signal to end."""
-    raise dg.RetryRequested(max_retries=1, seconds_to_wait=RETRY_AFTER_SECONDS) from dg.Failure(words)
+    """Retry the step. An asset's retry policy would too, but Dagster applies that even after a signal to end."""
+    raise dg.RetryRequested(max_retries=MOST_STEP_RETRIES, seconds_to_wait=RETRY_AFTER_SECONDS) from dg.Failure(words)

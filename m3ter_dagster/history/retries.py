@@ -1,0 +1,39 @@
+"""Which runs Dagster retries from failure: those that end by what passes, never by what a person must correct."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from m3ter_dagster.dagster_internals import add_tags, location_of
+from m3ter_dagster.history.log import ROOT_TAG, root_id, runs_of
+
+MOST_RETRIES = 3
+MAX_RETRIES_TAG, AFTER_STEPS_TAG = "dagster/max_retries", "dagster/retry_on_asset_or_op_failure"
+RETRY_NUMBER_TAG, WILL_RETRY_TAG = "dagster/retry_number", "dagster/will_retry"
+
+
+def retry_after_death(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
+    """From now on the run is retried if its process dies, and not because a step fails.
+
+    A retry inherits the tags of its run. Each run therefore allows only the next one: a retry has to allow its own.
+    Runs of a terminal are not retried: a person is there, and Dagster's daemon cannot launch them. Nor are those that
+    belong to an export only by a tag, since Dagster takes them for roots: the retry would be an export of its own.
+    """
+    is_taken_for_a_root = ROOT_TAG in run.tags and not run.root_run_id
+    if not location_of(run) or is_taken_for_a_root:
+        return
+    number = len(runs_of(instance, root_id(run)))
+    # Under an executor with a process per step each comes here, perhaps after a step that failed.
+    if number <= MOST_RETRIES and run.tags.get(MAX_RETRIES_TAG) != str(number):
+        add_tags(instance, run, {MAX_RETRIES_TAG: str(number), AFTER_STEPS_TAG: "false"})
+
+
+def retry_after_failure(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
+    """The run is retried although a step fails, because the cause of that passes."""
+    if location_of(run):
+        add_tags(instance, run, {AFTER_STEPS_TAG: "true"})
+
+
+def will_be_retried(run: dg.DagsterRun) -> bool:
+    """Whether Dagster, which decides it when a run fails, launches a retry."""
+    return run.tags.get(WILL_RETRY_TAG) == "true"
