@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime
 from functools import lru_cache
 
@@ -13,7 +14,14 @@ from m3ter_dagster.assets.lineage import source_assets
 from m3ter_dagster.assets.manifest import export_manifest, usage_manifest
 from m3ter_dagster.assets.operational import operational_assets
 from m3ter_dagster.assets.usage import usage_asset_checks, usage_assets
-from m3ter_dagster.config import Exports, ExportSchedule, Settings, load_exports, load_settings
+from m3ter_dagster.config import (
+    Exports,
+    ExportSchedule,
+    Settings,
+    Unloadable,
+    load_exports_or_last_good,
+    load_settings,
+)
 from m3ter_dagster.history.log import EXPORT_JOB
 from m3ter_dagster.missing_manifests import missing_manifests
 from m3ter_dagster.resources import export_resources
@@ -24,38 +32,43 @@ from m3ter_dagster.stuck_exports import stuck_exports
 @dg.definitions
 def definitions() -> dg.Definitions:
     """The exports of exports.yaml and the environment, which are read here and nowhere further down."""
-    return _built(load_exports(), load_settings())
+    exports, unloadable = load_exports_or_last_good()
+    if unloadable:
+        logging.getLogger(__name__).warning("%s", unloadable)
+    return _built(exports, load_settings(), unloadable)
 
 
 @lru_cache(maxsize=1)
-def _built(exports: Exports, settings: Settings) -> dg.Definitions:
+def _built(exports: Exports, settings: Settings, unloadable: Unloadable | None) -> dg.Definitions:
     """Dagster loads the definitions four times for one run."""
-    return build_definitions(exports, settings)
+    return build_definitions(exports, settings, unloadable)
 
 
-def build_definitions(exports: Exports, settings: Settings) -> dg.Definitions:
+def build_definitions(exports: Exports, settings: Settings, unloadable: Unloadable | None = None) -> dg.Definitions:
     """Assets, checks, jobs, schedules, sensors and resources of these exports, for this project or another's.
 
-    Settings without credentials are enough to load them; what reads m3ter then says which variables are missing.
+    Settings without credentials are enough to load them; what reads m3ter then says which variables are missing. Where
+    exports.yaml is `unloadable` and these exports are those of before, jobs, schedules, manifests and an alarm say so.
     """
     freshness = freshness_policies(exports)
-    jobs = export_jobs(exports.schedules)
+    banner = f"{unloadable}\n\n" if unloadable else ""
+    jobs = export_jobs(exports.schedules, banner=banner)
     reused = {entity for one in exports.schedules if isinstance(one, ExportSchedule) for entity in one.reused}
-    whole = [*operational_assets(exports.owners, freshness, reused), export_manifest(exports.owners)]
-    measurements = [*usage_assets(exports.owners, freshness), usage_manifest(exports.owners)]
+    whole = [*operational_assets(exports.owners, freshness, reused), export_manifest(exports.owners, unloadable)]
+    measurements = [*usage_assets(exports.owners, freshness), usage_manifest(exports.owners, unloadable)]
     checks = [*cross_entity_checks(), *usage_asset_checks()]
     steps = {one.op.name for one in (*whole, *measurements, *checks)}
-    everything = dg.define_asset_job(EXPORT_JOB, selection=whole, description="Export every entity now.")
+    everything = dg.define_asset_job(EXPORT_JOB, selection=whole, description=f"{banner}Export every entity now.")
     return dg.Definitions(
         assets=[*source_assets(), *whole, *measurements],
         asset_checks=checks,
         jobs=[everything, *jobs.values()],
-        schedules=export_schedules(exports.schedules, jobs, now=datetime.now(UTC)),
+        schedules=export_schedules(exports.schedules, jobs, now=datetime.now(UTC), banner=banner),
         sensors=[
             *([first_exports(exports.schedules, jobs)] if exports.schedules else []),
             stuck_exports(exports.schedules, steps),
             missing_manifests(),
-            *alarm_sensors(exports),
+            *alarm_sensors(exports, unloadable),
         ],
         executor=dg.in_process_executor if settings.executor == "in_process" else dg.multiprocess_executor,
         resources=export_resources(exports, settings),

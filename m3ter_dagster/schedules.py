@@ -26,7 +26,7 @@ Jobs = Mapping[str, AssetJob]
 Clock = Callable[[], datetime]
 
 
-def export_jobs(schedules: Sequence[AnySchedule]) -> Jobs:
+def export_jobs(schedules: Sequence[AnySchedule], *, banner: str = "") -> Jobs:
     """A job per schedule. Launched by hand, it delivers to the schedule's destinations as well."""
     return {
         schedule.code: dg.define_asset_job(
@@ -34,7 +34,7 @@ def export_jobs(schedules: Sequence[AnySchedule]) -> Jobs:
             selection=export_selection(schedule),
             config=_run_config(schedule),
             tags=_tags(schedule),
-            description=_description(schedule),
+            description=banner + _description(schedule),
         )
         for schedule in schedules
     }
@@ -46,12 +46,14 @@ def export_selection(schedule: AnySchedule) -> dg.AssetSelection:
     return dg.AssetSelection.assets(*schedule.asset_names, manifest)
 
 
-def export_schedules(schedules: Sequence[AnySchedule], jobs: Jobs, *, now: datetime) -> list[dg.ScheduleDefinition]:
+def export_schedules(
+    schedules: Sequence[AnySchedule], jobs: Jobs, *, now: datetime, banner: str = ""
+) -> list[dg.ScheduleDefinition]:
     """A Dagster schedule per Export Schedule.
 
     Cron lines know no year: they are right until eleven months after `now`, so the location must be reloaded by then.
     """
-    return [_schedule(schedule, jobs[schedule.code], now) for schedule in schedules]
+    return [_schedule(schedule, jobs[schedule.code], now, banner) for schedule in schedules]
 
 
 def first_exports(schedules: Sequence[AnySchedule], jobs: Jobs, *, clock: Clock | None = None) -> dg.SensorDefinition:
@@ -87,7 +89,7 @@ def first_run_key(schedule: AnySchedule) -> str:
     return f"{schedule.code}:{schedule.cadence.anchor.isoformat()}"
 
 
-def _schedule(schedule: AnySchedule, job: AssetJob, now: datetime) -> dg.ScheduleDefinition:
+def _schedule(schedule: AnySchedule, job: AssetJob, now: datetime, banner: str) -> dg.ScheduleDefinition:
     # From the first of last month: a due time missed since then is made up for, and restarts seldom change the lines.
     last_month = now.astimezone(UTC).replace(day=1) - timedelta(days=1)
     lines = schedule.cadence.cron_lines(last_month.replace(day=1, hour=0, minute=0, second=0, microsecond=0))
@@ -104,7 +106,7 @@ def _schedule(schedule: AnySchedule, job: AssetJob, now: datetime) -> dg.Schedul
         execution_fn=evaluate,
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description=_description(schedule),
+        description=banner + _description(schedule),
     )
 
 

@@ -19,7 +19,14 @@ from m3ter_sandbox import Sandbox
 PRODUCT = Path(m3ter_dagster.__file__).parent
 VARIABLES = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}
 """Of the module os."""
-LOADERS = {"load_exports", "load_settings", "load_m3ter_settings", "exports_path", "dagster_home"}
+LOADERS = {
+    "load_exports",
+    "load_exports_or_last_good",
+    "load_settings",
+    "load_m3ter_settings",
+    "exports_path",
+    "dagster_home",
+}
 NOTING = """
 import os, sys, traceback
 
@@ -28,7 +35,8 @@ exports, port = os.environ["M3TER_EXPORTS"], int(sys.argv.pop(1))
 def note(event, args):
     if event == "open" and str(args[0]) == exports:
         names = [frame.name for frame in traceback.extract_stack()]
-        print("exports.yaml", names[names.index("load_exports") - 1], file=sys.stderr)
+        (loader,) = [place for place, name in enumerate(names) if name.startswith("load_exports")]
+        print("exports.yaml", names[loader - 1], file=sys.stderr)
     elif event == "socket.connect" and args[1][1:2] == (port,):
         print("m3ter", file=sys.stderr)
 

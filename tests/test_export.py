@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from processes import plain_environment
 from m3ter_dagster.assets.manifest import export_manifest
 from m3ter_dagster.assets.operational import operational_assets
 from m3ter_dagster.cli import main
-from m3ter_dagster.config import load_exports, load_settings
+from m3ter_dagster.config import Unloadable, load_exports, load_settings
 from m3ter_dagster.config.usage import USAGE_ASSETS
 from m3ter_dagster.definitions import definitions
 from m3ter_dagster.frames.schema import frame_schema
@@ -37,6 +38,7 @@ from m3ter_dagster.model.entities import entities
 from m3ter_dagster.resources import IO_MANAGER, export_resources
 from m3ter_sandbox import SampleOrganization, Sandbox, SandboxApi, SandboxS3
 
+NOON = datetime(2024, 6, 6, 12, tzinfo=UTC)
 ORGANIZATION = SampleOrganization(6)
 WAREHOUSE, ARCHIVE = "sandbox-warehouse", "sandbox-archive"
 BOTH = ["warehouse", "archive"]
@@ -220,6 +222,20 @@ def test_the_next_export_is_compared_with_the_last_whole_one(house: House, insta
         "meter": {"previous": first.run_id, "added": 2, "removed": 1, "changed": 1, "deleted": 0},
         "product": {"notCompared": "there is no previous export of this entity by the same schedule"},
     }
+
+
+@pytest.mark.parametrize(
+    "unloadable", [None, Unloadable(("no YAML.",), since=NOON, last_good=NOON)], ids=["as it is", "broken"]
+)
+def test_an_export_by_the_last_good_configuration_has_a_red_check(
+    house: House, instance: dg.DagsterInstance, unloadable: Unloadable | None
+) -> None:
+    house.use([])
+    result = materialize(instance, "meter", MANIFEST, more=[export_manifest(unloadable=unloadable)])
+    assert result.success
+    (check,) = [one for one in result.get_asset_check_evaluations() if one.check_name == "configuration"]
+    assert (check.asset_key.to_user_string(), check.passed) == (MANIFEST, unloadable is None)
+    assert check.description == str(unloadable or "It can be loaded.")
 
 
 def test_a_breached_entity_has_no_object_and_a_red_check_and_the_others_are_delivered(

@@ -7,12 +7,14 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
+from m3ter_dagster.config import Unloadable
 from m3ter_dagster.history.failures import notification_text
 from m3ter_dagster.history.log import DUE_TAG, SCHEDULE_TAG, root_id
 from m3ter_dagster.history.record import Delivery
 from m3ter_dagster.history.retries import RETRY_NUMBER_TAG
 
 LONGEST_REASON = 300
+LOADABLE_AGAIN = "m3ter exports.yaml can be loaded again, and is used."
 
 
 def failed(run: dg.DagsterRun, events: Sequence[dg.DagsterEvent], dagster_url: str | None) -> str:
@@ -44,6 +46,11 @@ def late(code: str, due: datetime, last_run: dg.DagsterRun | None, dagster_url: 
 def recovered(code: str, due: datetime, run: dg.DagsterRun, dagster_url: str | None) -> str:
     title = f"m3ter export recovered: schedule '{code}', late since {_moment(due)}, has delivered"
     return "\n".join([title, *_places(run, dagster_url)])
+
+
+def unloadable(configuration: Unloadable) -> str:
+    """The text about an exports.yaml that cannot be loaded, with all its mistakes."""
+    return "\n".join([f"m3ter {configuration}", *configuration.mistakes])
 
 
 def _export(run: dg.DagsterRun) -> str:

@@ -1,12 +1,14 @@
 """The last asset of an export: the list of what was delivered, written only when everything was."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
+from typing import Any
 
 import dagster as dg
 
 from m3ter_dagster.assets import operational, usage
+from m3ter_dagster.config import Unloadable
 from m3ter_dagster.config.usage import RAW_BY_DAY
 from m3ter_dagster.history.log import (
     MANIFEST,
@@ -24,6 +26,7 @@ from m3ter_dagster.model.manifest import Manifest
 from m3ter_dagster.resources import IO_MANAGER
 from m3ter_dagster.resources.organization import Organization
 
+CONFIGURATION = "configuration"
 _PACKAGES = ("m3ter-dagster", "dagster", "polars")
 
 
@@ -44,17 +47,21 @@ class NothingToList(dg.Failure):
         )
 
 
-def export_manifest(owners: Sequence[str] = ()) -> dg.AssetsDefinition:
+def export_manifest(owners: Sequence[str] = (), unloadable: Unloadable | None = None) -> dg.AssetsDefinition:
     when = "It exists only when every entity of the export was delivered."
-    return _manifest(MANIFEST, operational.GROUP, owners, when)
+    return _manifest(MANIFEST, operational.GROUP, owners, when, unloadable)
 
 
-def usage_manifest(owners: Sequence[str] = ()) -> dg.AssetsDefinition:
+def usage_manifest(owners: Sequence[str] = (), unloadable: Unloadable | None = None) -> dg.AssetsDefinition:
     when = "It exists only when all measurements of the export were delivered. It lists no file of "
-    return _manifest(USAGE_MANIFEST, usage.GROUP, owners, f"{when}{RAW_BY_DAY}.")
+    return _manifest(USAGE_MANIFEST, usage.GROUP, owners, f"{when}{RAW_BY_DAY}.", unloadable)
 
 
-def _manifest(name: str, group: str, owners: Sequence[str], description: str) -> dg.AssetsDefinition:
+def _manifest(
+    name: str, group: str, owners: Sequence[str], description: str, unloadable: Unloadable | None
+) -> dg.AssetsDefinition:
+    banner = f"{unloadable}\n\n" if unloadable else ""
+
     @dg.asset(
         name=name,
         deps=listed(name),
@@ -62,11 +69,16 @@ def _manifest(name: str, group: str, owners: Sequence[str], description: str) ->
         kinds={"json", "s3"},
         owners=owners,
         io_manager_key=IO_MANAGER,
-        description="The Data Package of an export: every object with its size, rows, checksum and schema. "
+        description=f"{banner}The Data Package of an export: every object with its size, rows, checksum and schema. "
         + description,
+        check_specs=[dg.AssetCheckSpec(CONFIGURATION, asset=name, description="Whether exports.yaml can be loaded.")],
     )
-    def manifest(context: dg.AssetExecutionContext, organization: Organization) -> Manifest:
-        return whole_export(context.run, context.instance, organization.id, name)
+    def manifest(context: dg.AssetExecutionContext, organization: Organization) -> Iterator[Any]:
+        whole = whole_export(context.run, context.instance, organization.id, name)
+        yield dg.AssetCheckResult(
+            check_name=CONFIGURATION, passed=unloadable is None, description=str(unloadable or "It can be loaded.")
+        )
+        yield dg.Output(whole)
 
     return manifest
 

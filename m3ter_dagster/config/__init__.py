@@ -8,11 +8,13 @@ from m3ter_dagster.config.environment import (
     executor,
     exports_path,
     load_exports,
+    load_exports_or_last_good,
     load_m3ter_settings,
     load_settings,
 )
 from m3ter_dagster.config.exports_file import ConfigError, parse_exports
 from m3ter_dagster.config.json_schema import exports_json_schema
+from m3ter_dagster.config.last_good import Unloadable
 from m3ter_dagster.config.models import AnySchedule, Destination, Exports
 from m3ter_dagster.config.notifications import Notifications, grace
 from m3ter_dagster.config.schedules import ExportSchedule
@@ -28,6 +30,7 @@ __all__ = [
     "M3terSettings",
     "Notifications",
     "Settings",
+    "Unloadable",
     "UsageSchedule",
     "UsageSelection",
     "dagster_home",
@@ -36,6 +39,7 @@ __all__ = [
     "exports_path",
     "grace",
     "load_exports",
+    "load_exports_or_last_good",
     "load_m3ter_settings",
     "load_settings",
     "parse_exports",

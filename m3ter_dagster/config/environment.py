@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 
 from m3ter_dagster.config.exports_file import ConfigError, parse_exports
 from m3ter_dagster.config.fields import Url, is_this_machine, rule
+from m3ter_dagster.config.last_good import Kept, Unloadable
 from m3ter_dagster.config.models import Exports
 from m3ter_dagster.config.wording import refusals, sentence
 
@@ -186,8 +187,37 @@ def exports_path(environ: Mapping[str, str] = os.environ, *, folder: Path | None
 def load_exports(environ: Mapping[str, str] = os.environ, *, folder: Path | None = None) -> Exports:
     """The checked exports.yaml; needs no credentials."""
     path = exports_path(environ, folder=folder)
+    return parse_exports(_text(path), file=_shown(path), environ=environ)
+
+
+def load_exports_or_last_good(
+    environ: Mapping[str, str] = os.environ, *, folder: Path | None = None
+) -> tuple[Exports, Unloadable | None]:
+    """The checked exports.yaml; as long as it is wrong, the last one that was right, and what is wrong now.
+
+    Without a DAGSTER_HOME, or one that has such a file, ConfigError says what is wrong.
+    """
+    path, home = exports_path(environ, folder=folder), _value(environ, "DAGSTER_HOME")
+    kept = Kept.of(path, Path(home)) if home else None
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = _text(path)
+        exports = parse_exports(text, file=_shown(path), environ=environ)
+    except ConfigError as error:
+        last_good = kept.text() if kept else None
+        if not kept or last_good is None:
+            raise
+        try:
+            return parse_exports(last_good, environ=environ), kept.instead_of(error.mistakes)
+        except ConfigError:
+            raise error from None
+    if kept:
+        kept.keep(text)
+    return exports, None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise ConfigError(_no_file(path)) from None
     except UnicodeDecodeError as error:
@@ -195,7 +225,6 @@ def load_exports(environ: Mapping[str, str] = os.environ, *, folder: Path | None
         raise ConfigError(f"{_shown(path)}:{line}: not UTF-8 text; save the file as UTF-8.") from None
     except OSError as error:
         raise ConfigError(f"{_shown(path)}: cannot be read: {error.strerror}.") from None
-    return parse_exports(text, file=_shown(path), environ=environ)
 
 
 def _no_file(path: Path) -> str:

@@ -16,10 +16,11 @@ OPERATIONAL, USAGE = "OPERATIONAL", "USAGE"
 
 FIRST_EXPORTS = "first_exports"
 FAILED_EXPORTS, DELIVERED_EXPORTS, LATE_EXPORTS = "failed_exports", "delivered_exports", "late_exports"
-UNSAFE_REUSE, STUCK_EXPORTS, MISSING_MANIFESTS = "unsafe_reuse", "stuck_exports", "missing_manifests"
+UNSAFE_REUSE, BROKEN_CONFIGURATION = "unsafe_reuse", "broken_configuration"
+STUCK_EXPORTS, MISSING_MANIFESTS = "stuck_exports", "missing_manifests"
 SENSORS = (
     *(FIRST_EXPORTS, STUCK_EXPORTS, MISSING_MANIFESTS),
-    *(FAILED_EXPORTS, DELIVERED_EXPORTS, LATE_EXPORTS, UNSAFE_REUSE),
+    *(FAILED_EXPORTS, DELIVERED_EXPORTS, LATE_EXPORTS, UNSAFE_REUSE, BROKEN_CONFIGURATION),
 )
 """The names of our own sensors: in Dagster they must differ from those of schedules."""
 
