@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import re
+import tempfile
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import pairwise
 from pathlib import Path
@@ -867,6 +869,11 @@ def test_settings_carry_the_connection_or_why_there_is_none() -> None:
     assert (without.executor, without.least_free) == ("in_process", 200_000_000)
     with pytest.raises(ConfigError, match="M3TER_API_KEY is not set"):
         without.connection()
+
+
+def test_the_pace_is_kept_in_the_home_of_dagster_or_in_a_folder_of_the_user(tmp_path: Path) -> None:
+    assert load_settings({"DAGSTER_HOME": str(tmp_path)}).pace_folder == tmp_path / "m3ter-pace"
+    assert load_settings({}).pace_folder == Path(tempfile.gettempdir()) / f"m3ter-pace-{os.getuid()}"
 
 
 @pytest.mark.parametrize("environ", [CREDENTIALS, {}])

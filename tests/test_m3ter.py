@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,13 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from email.utils import formatdate
-from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
-from api_rows import UNHURRIED
-from hypothesis import given
-from hypothesis import strategies as st
 from raw_http import RawHandler, RawServer
 from scripted_api import KEY, ORGANIZATION, SECRET, Answer, Request, Script, ScriptedApi, page, refusal, token_answer
 
@@ -34,8 +30,8 @@ from m3ter_dagster.m3ter.errors import (
     Refused,
     Unavailable,
 )
-from m3ter_dagster.m3ter.http import Http, paced
-from m3ter_dagster.m3ter.limits import Limits, Pace
+from m3ter_dagster.m3ter.http import Http
+from m3ter_dagster.m3ter.limits import Limits
 from m3ter_dagster.m3ter.token import Credentials
 from m3ter_dagster.model.entities import Listing, entities
 
@@ -601,145 +597,6 @@ def test_credentials_show_their_key() -> None:
 # Pace
 
 
-class FakeTime:
-    """A clock that moves when somebody waits, by as much as is asked for and by the next of `late`."""
-
-    def __init__(self, *late: float) -> None:
-        self.now = 0.0
-        self._late = iter(late)
-
-    def __call__(self) -> float:
-        return self.now
-
-    def wait(self, seconds: float) -> None:
-        if seconds:
-            self.now += seconds + next(self._late, 0.0)
-
-
-def take_turns(pace: Pace, number: int, wait: Callable[[float], None], clock: Callable[[], float]) -> list[float]:
-    """The times of that many turns, taken as fast as the pace lets one."""
-    times: list[float] = []
-    for _ in range(number):
-        pace.take_turn(wait)
-        times.append(clock())
-    return times
-
-
-def wait(seconds: float) -> None:
-    threading.Event().wait(seconds)
-
-
-def test_the_first_turn_comes_at_once() -> None:
-    waits: list[float] = []
-    Pace(0.01).take_turn(waits.append)
-    assert waits == [0]
-
-
-@pytest.mark.parametrize("idle", [0.0, 60.0])
-def test_turns_are_spaced_by_the_rate_and_a_little_more(idle: float) -> None:
-    time = FakeTime()
-    pace = Pace(40, clock=time)
-    pace.take_turn(time.wait)
-    time.now += idle
-    times = take_turns(pace, 41, time.wait, time)
-    assert [later - earlier for earlier, later in pairwise(times)] == pytest.approx([1.05 / 40] * 40)
-
-
-def test_those_after_a_late_one_make_up_for_it() -> None:
-    time = FakeTime(*[0.02] * 400)
-    times = take_turns(Pace(40, clock=time), 401, time.wait, time)
-    assert times[-1] - times[0] == pytest.approx(400 * 1.05 / 40, abs=0.1)
-
-
-SECONDS = st.sampled_from([0.0, 0.001, 0.01, 0.03, 0.2, 1.0, 3.0])
-
-
-@UNHURRIED
-@given(
-    per_second=st.sampled_from([0.4, 1, 2.5, 7, 10]),
-    late=st.lists(SECONDS, max_size=40),
-    requests=st.lists(st.tuples(SECONDS, SECONDS, SECONDS), min_size=12, max_size=40),
-)
-def test_no_more_than_the_limit_are_sent_in_any_second_however_late_one_is(
-    per_second: float, late: list[float], requests: list[tuple[float, float, float]]
-) -> None:
-    time = FakeTime(*late)
-    pace = Pace(per_second, clock=time)
-    begun, written = [], []
-    for pause, connecting, writing in requests:
-        time.now += pause
-        pace.take_turn(time.wait)
-        time.now += connecting
-        with pace.sending(time.wait):
-            begun.append(time.now)
-            time.now += writing
-            written.append(time.now)
-    most = math.ceil(per_second)
-    assert all(later - earlier > most / per_second for earlier, later in zip(written, begun[most:], strict=False))
-
-
-def test_many_threads_that_send_late_send_no_more_than_the_limit() -> None:
-    """All took their turns in time, then made their connections, and are ready in the same moment."""
-    time = FakeTime()
-    pace = Pace(10, clock=time)
-    sent: list[float] = []
-
-    class Connection:
-        is_closed = True
-
-        def connect(self) -> None:
-            time.now = max(time.now, 5.0)
-
-        def endheaders(self) -> None:
-            sent.append(time.now)
-
-    connections = [paced(Connection, pace, time.wait)() for _ in range(30)]
-    for _ in connections:
-        pace.take_turn(time.wait)
-    for connection in connections:
-        connection.endheaders()
-    assert sent[0] == 5.0
-    assert [sum(start <= one <= start + 1 for one in sent) for start in (sent[0], sent[10], sent[20])] == [10] * 3
-
-
-def test_who_gives_way_comes_after_all_who_do_not() -> None:
-    time = FakeTime()
-    pace = Pace(10, clock=time)
-    pace.take_turn(time.wait)
-    turns: list[str] = []
-    cursors = ["first page", "second page", "third page"]
-
-    def wait(seconds: float) -> None:
-        if seconds and cursors:
-            name = cursors.pop(0)
-            pace.take_turn(time.wait)
-            turns.append(name)
-        else:
-            time.wait(seconds)
-
-    pace.take_turn(wait, gives_way=True)
-    assert [*turns, time.now] == ["first page", "second page", "third page", pytest.approx(4 * 0.105)]
-
-
-def test_nor_does_it_take_the_turn_of_one_who_is_late() -> None:
-    time = FakeTime()
-    pace = Pace(10, clock=time)
-    pace.take_turn(time.wait)
-
-    def give_up(seconds: float) -> None:
-        if seconds:
-            raise Interrupted
-
-    def wake_up_late(seconds: float) -> None:
-        if seconds:
-            time.now += 1
-            with pytest.raises(Interrupted):
-                pace.take_turn(give_up, gives_way=True)
-
-    pace.take_turn(wake_up_late)
-    assert time.now == 1
-
-
 def test_a_page_of_a_cursor_is_not_kept_waiting_by_a_fan_out(serve: Serve) -> None:
     api = serve({"/meters": endless, "/products": [page(ROW)]})
     client = client_of(api, Limits(requests_per_second=100))
@@ -750,35 +607,6 @@ def test_a_page_of_a_cursor_is_not_kept_waiting_by_a_fan_out(serve: Serve) -> No
             next(meters)
         assert len(api.asked("/products")) < 30
         assert [len(one.result()) for one in fan_out] == [1] * 60
-
-
-def test_many_threads_share_one_row_of_turns() -> None:
-    pace = Pace(100)
-    with ThreadPoolExecutor(8) as threads:
-        times = sorted(
-            one for turns in threads.map(lambda _: take_turns(pace, 5, wait, time.monotonic), range(8)) for one in turns
-        )
-    assert times[-1] - times[0] >= 39 / 100 - ROUNDING
-
-
-def test_a_hold_moves_every_turn_and_is_not_shortened_by_another() -> None:
-    pace = Pace(1000)
-    started = time.monotonic()
-    pace.hold(0.3)
-    pace.hold(0.1)
-    assert take_turns(pace, 1, wait, time.monotonic)[0] - started >= 0.3 - ROUNDING
-
-
-def test_one_who_gives_up_waiting_leaves_the_row_to_the_others() -> None:
-    def give_up(seconds: float) -> None:
-        if seconds:
-            raise Interrupted
-
-    pace = Pace(100)
-    pace.take_turn(wait)
-    with pytest.raises(Interrupted):
-        pace.take_turn(give_up)
-    assert len(take_turns(pace, 2, wait, time.monotonic)) == 2
 
 
 def test_requests_are_sent_at_the_pace(serve: Serve) -> None:
@@ -798,6 +626,18 @@ def test_a_page_says_how_long_m3ter_took_without_the_wait_for_a_turn(serve: Serv
     _, second = client.pages(METERS)
     turns = api.requests[-1].at - api.requests[-2].at
     assert 0 < second.seconds < 0.8 * turns
+
+
+def test_clients_that_have_a_folder_in_common_share_one_pace(serve: Serve, tmp_path: Path) -> None:
+    api = serve({"/meters": [page(ROW)]})
+    settings = M3terSettings(
+        api_key=KEY, api_secret=SECRET, org_id=ORGANIZATION, base_url=api.base_url, requests_per_second=5
+    )
+    for folder in (tmp_path, tmp_path, tmp_path / "another"):
+        assert ids(open_client(settings, stop=threading.Event(), pace_folder=folder)) == ["a"]
+    turns = [one.at for one in api.token_requests]
+    assert turns[1] - turns[0] > 1.9 / 5
+    assert turns[2] - turns[1] < 1.9 / 5
 
 
 # Limits

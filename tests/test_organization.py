@@ -109,6 +109,12 @@ def test_what_is_not_chosen_is_not_read(sandbox: Sandbox, instance: dg.DagsterIn
 
 
 @pytest.mark.usefixtures("environment")
+def test_a_run_keeps_its_pace_in_the_home_of_dagster(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    assert export(instance, "product").success
+    assert len(list((tmp_path / "home" / "m3ter-pace").iterdir())) == 1
+
+
+@pytest.mark.usefixtures("environment")
 def test_after_the_run_nothing_is_left_in_the_temporary_folder(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     assert export(instance, "meter", RAW, usage_raw=MARCH_31).success
     assert [path.name for path in tmp_path.iterdir()] == ["home"]

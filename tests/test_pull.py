@@ -27,8 +27,15 @@ DESTINATIONS, SCHEDULES = sample_destinations(SEED), sample_schedules(SEED)
 ROLE = "arn:aws:iam::123456789012:role/m3ter-export"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("DAGSTER_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
+
+
 @pytest.fixture(scope="module")
-def pulled() -> Iterator[Result]:
+def pulled(home: None) -> Iterator[Result]:  # noqa: ARG001
     with SandboxApi([], further_routes=[data_export_routes(DESTINATIONS, SCHEDULES)]) as api:
         yield pull(api)
 

@@ -8,7 +8,7 @@ import threading
 import click
 
 from m3ter_dagster.cli.terminal import configured
-from m3ter_dagster.config import exports_json_schema, exports_path, load_exports, load_m3ter_settings
+from m3ter_dagster.config import exports_json_schema, exports_path, load_exports, load_m3ter_settings, pace_folder
 from m3ter_dagster.model.entities import entities
 
 
@@ -42,7 +42,7 @@ def pull() -> None:
 
     settings = configured(load_m3ter_settings)
     try:
-        found = read_data_exports(open_client(settings, stop=threading.Event()))
+        found = read_data_exports(open_client(settings, stop=threading.Event(), pace_folder=pace_folder()))
     except M3terError as error:
         click.echo(str(error), err=True)
         raise SystemExit(1) from None

@@ -11,6 +11,7 @@ from m3ter_dagster.config.environment import (
     load_exports_or_last_good,
     load_m3ter_settings,
     load_settings,
+    pace_folder,
 )
 from m3ter_dagster.config.exports_file import ConfigError, parse_exports
 from m3ter_dagster.config.json_schema import exports_json_schema
@@ -42,5 +43,6 @@ __all__ = [
     "load_exports_or_last_good",
     "load_m3ter_settings",
     "load_settings",
+    "pace_folder",
     "parse_exports",
 ]

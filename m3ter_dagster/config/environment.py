@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,6 +114,8 @@ class Settings:
     executor: Executor = "in_process"
     least_free: int = int(LEAST_FREE_MB) * 1_000_000
     """Bytes that must be free for temporary files before anything is read."""
+    pace_folder: Path | None = None
+    """Where the processes of this machine keep the pace that they share; None: each has its own."""
 
     def connection(self) -> M3terSettings:
         """How to reach m3ter; without credentials, ConfigError says what is missing."""
@@ -126,7 +129,7 @@ def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         organization: M3terSettings | ConfigError = load_m3ter_settings(environ)
     except ConfigError as error:
         organization = error
-    return Settings(organization, executor(environ), least_free(environ))
+    return Settings(organization, executor(environ), least_free(environ), pace_folder(environ))
 
 
 def load_m3ter_settings(environ: Mapping[str, str] = os.environ) -> M3terSettings:
@@ -172,6 +175,12 @@ def dagster_home(environ: MutableMapping[str, str] = os.environ) -> Path:
     home = Path(_value(environ, "DAGSTER_HOME") or ".dagster").absolute()
     environ["DAGSTER_HOME"] = str(home)
     return home
+
+
+def pace_folder(environ: Mapping[str, str] = os.environ) -> Path:
+    """In DAGSTER_HOME, which all exports of a deployment have in common, else one of the user for temporary files."""
+    home = _value(environ, "DAGSTER_HOME")
+    return Path(home).absolute() / "m3ter-pace" if home else Path(tempfile.gettempdir()) / f"m3ter-pace-{os.getuid()}"
 
 
 def exports_path(environ: Mapping[str, str] = os.environ, *, folder: Path | None = None) -> Path:

@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NoReturn, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -16,6 +17,7 @@ from m3ter_dagster.frames import raw_json
 from m3ter_dagster.m3ter.errors import CursorExpired, CursorStuck, Later, Refused, quoted
 from m3ter_dagster.m3ter.http import Http
 from m3ter_dagster.m3ter.limits import Limits
+from m3ter_dagster.m3ter.pace import SharedTimes, times_file
 from m3ter_dagster.m3ter.token import Credentials
 from m3ter_dagster.model.entities import Listing
 
@@ -46,11 +48,12 @@ class M3terClient:
         *,
         stop: threading.Event,
         limits: Limits = Limits(),
+        times: SharedTimes | None = None,
     ) -> None:
         self.org_id = org_id
         self.limits = limits
         self._organization = f"/organizations/{quote(org_id, safe='')}"
-        self._http = Http(base_url, credentials, stop=stop, limits=limits)
+        self._http = Http(base_url, credentials, stop=stop, limits=limits, times=times)
         self._page_sizes: dict[str, int] = {}
 
     def get(self, path: str, check: Callable[[bytes], T], *, gives_way: bool = False) -> T:
@@ -110,8 +113,11 @@ class M3terClient:
         return f"{listing.path}?{urlencode(query)}"
 
 
-def open_client(settings: M3terSettings, *, stop: threading.Event) -> M3terClient:
-    """The client of the Organization that the environment names. `stop` ends every wait."""
+def open_client(settings: M3terSettings, *, stop: threading.Event, pace_folder: Path | None = None) -> M3terClient:
+    """The client of the Organization that the environment names. `stop` ends every wait.
+
+    With a folder, all processes that have it share one pace per Organization.
+    """
     limits = Limits(
         requests_per_second=settings.requests_per_second,
         connect_timeout_seconds=settings.connect_timeout_seconds,
@@ -122,7 +128,9 @@ def open_client(settings: M3terSettings, *, stop: threading.Event) -> M3terClien
         job_pause_seconds=settings.job_pause_seconds,
     )
     credentials = Credentials(settings.api_key.get_secret_value(), settings.api_secret.get_secret_value())
-    return M3terClient(settings.base_url, settings.org_id, credentials, stop=stop, limits=limits)
+    file = times_file(pace_folder, base_url=settings.base_url, org_id=settings.org_id) if pace_folder else None
+    times = SharedTimes(file)
+    return M3terClient(settings.base_url, settings.org_id, credentials, stop=stop, limits=limits, times=times)
 
 
 class _ListAnswer(msgspec.Struct):

@@ -18,8 +18,9 @@ import urllib3
 from urllib3.exceptions import InvalidHeader
 
 from m3ter_dagster.m3ter.errors import CredentialsRefused, Interrupted, Later, M3terError, Refused, Unavailable, quoted
-from m3ter_dagster.m3ter.limits import Limits, Pace
+from m3ter_dagster.m3ter.limits import Limits
 from m3ter_dagster.m3ter.outage import Outage
+from m3ter_dagster.m3ter.pace import Pace, SharedTimes
 from m3ter_dagster.m3ter.token import Credentials, Token, token_in
 from m3ter_dagster.m3ter.watch import Watch
 
@@ -42,12 +43,18 @@ class Http:
     """Requests with a bearer token. Thread-safe; `stop` ends every wait."""
 
     def __init__(
-        self, base_url: str, credentials: Credentials, *, stop: threading.Event, limits: Limits = Limits()
+        self,
+        base_url: str,
+        credentials: Credentials,
+        *,
+        stop: threading.Event,
+        limits: Limits = Limits(),
+        times: SharedTimes | None = None,
     ) -> None:
         self._base_url = base_url.rstrip("/")
         self._limits = limits
         self._pool = open_pool(self._base_url, timeout=limits.timeout, connections=limits.connections)
-        self._pace = Pace(limits.requests_per_second)
+        self._pace = Pace(limits.requests_per_second, times=times)
         host = self._pool.connection_from_url(self._base_url)
         self._watch = Watch(stop, seconds=limits.request_seconds, stop_seconds=limits.stop_seconds)
         host.ConnectionCls = paced(host.ConnectionCls, self._pace, self.wait, sending=self._watch.sending)

@@ -1,17 +1,8 @@
-"""How fast, how broadly and how patiently m3ter is asked."""
+"""How fast, how broadly and how patiently m3ter is asked: the numbers."""
 
 from __future__ import annotations
 
-import bisect
-import itertools
-import math
-import threading
-import time
-from collections import deque
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import urllib3
 
@@ -64,81 +55,3 @@ class Limits:
     @property
     def timeout(self) -> urllib3.Timeout:
         return urllib3.Timeout(connect=self.connect_timeout_seconds, read=self.read_timeout_seconds)
-
-
-_MARGIN = 1.05
-"""A limit is kept with a twentieth to spare: on its way to m3ter a request may be held up longer than the next one."""
-
-
-class _Place(NamedTuple):
-    """A place in the row, in the order of the turns."""
-
-    gives_way: bool
-    number: int
-    since: float
-
-
-class Pace:
-    """Spaces requests evenly over all threads, and lets at most `per_second` of them be sent in any second.
-
-    Whoever gives way takes a turn only when nobody else waits for one. That costs no time, however long it lasts: all
-    turns are used, and what is to be asked for once per record can be asked for side by side later, whereas each page
-    of a cursor waits for the one before. Nor can it last for ever, since cursors end.
-    """
-
-    def __init__(self, per_second: float, *, clock: Callable[[], float] = time.monotonic) -> None:
-        most = math.ceil(per_second)
-        self._interval = _MARGIN / per_second
-        self._clock = clock
-        self._next = 0.0
-        self._held_until = 0.0
-        self._row: list[_Place] = []
-        self._numbers = itertools.count()
-        self._lock = threading.Lock()
-        self._sent: deque[float] = deque(maxlen=most)
-        self._sending = threading.Lock()
-
-    def take_turn(self, wait: Callable[[float], None], *, gives_way: bool = False) -> None:
-        """Returns when the caller may send."""
-        wait(0)
-        place = _Place(gives_way, next(self._numbers), self._clock())
-        with self._lock:
-            bisect.insort(self._row, place)
-        try:
-            while (left := self._seconds_left(place)) > 0:
-                wait(left)
-        except BaseException:
-            with self._lock:
-                self._row.remove(place)
-            raise
-
-    @contextmanager
-    def sending(self, wait: Callable[[float], None]) -> Generator[None]:
-        """Held while a request is written. Waits if others that took their turns before were sent late."""
-        with self._sending:
-            while len(self._sent) == self._sent.maxlen and (left := self._may_follow() - self._clock()) > 0:
-                wait(left)
-            try:
-                yield
-            finally:
-                self._sent.append(self._clock())
-
-    def hold(self, seconds: float) -> None:
-        """Let nobody send for this many seconds."""
-        with self._lock:
-            self._held_until = max(self._held_until, self._clock() + seconds)
-
-    def _seconds_left(self, place: _Place) -> float:
-        """How long to wait before asking again; the turn is taken when there is nothing left."""
-        with self._lock:
-            now, ahead = self._clock(), self._row.index(place)
-            due = max(self._next, self._held_until, place.since)
-            if ahead or due > now:
-                return max(due - now, 0) + ahead * self._interval
-            self._row.remove(place)
-            self._next = due + self._interval  # so that those after one who woke up late make up for it
-            return 0
-
-    def _may_follow(self) -> float:
-        """When the oldest of the requests that are remembered is out of the second (of the period, for a fraction)."""
-        return self._sent[0] + len(self._sent) * self._interval

@@ -100,7 +100,7 @@ class Organization(dg.ConfigurableResource):
         """The session, opened when the first entity is requested: before that, another resource may refuse the run."""
         if self._session is None:
             stop = threading.Event()
-            client = open_client(self.settings.connection(), stop=stop)
+            client = open_client(self.settings.connection(), stop=stop, pace_folder=self.settings.pace_folder)
             past = find_past()
             past = replace(past, reused={name: one for name, one in past.reused.items() if name in steps})
             folder = TemporaryFolder()
