@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,7 +11,9 @@ import msgspec
 import pytest
 
 from m3ter_dagster.history.captions import delivery_captions, manifest_captions
-from m3ter_dagster.history.record import Changes, Delivery, Part, Reading, StoredObject, WholeExport
+from m3ter_dagster.history.record import Changes, Completeness, Delivery, Reading, StoredObject, exported_entity
+from m3ter_dagster.model.exports import Export
+from m3ter_dagster.model.manifest import Manifest
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 OBJECTS = (
@@ -23,6 +26,9 @@ ROWS = [
 ]
 READING = Reading(started=NOON, finished=NOON + timedelta(seconds=1.23456), requests=6)
 METERS = Delivery("meter", "e", "org-1", rows=3, objects=OBJECTS, reading=READING, seconds_to_deliver=0.00049)
+COMPLETENESS = Completeness(
+    complete="PROVEN", why="", passes=1, read=3, recovered=0, written_meanwhile=0, deleted=2, deleted_rows=0
+)
 ALWAYS = {
     "dagster/row_count": 3,
     "dagster/uri": "s3://acme/e_meter.csv",
@@ -115,10 +121,22 @@ def test_measurements_show_their_window_and_m3ter_s_job() -> None:
         }
 
 
-def test_a_manifest_shows_the_whole_export() -> None:
-    entities = {"meter": Part(3), "bill": Part(4)}
-    whole = WholeExport("export_manifest", "e", "org-1", "nightly", objects=OBJECTS, entities=entities)
-    expected = {"dagster/uri": "s3://acme/e_meter.csv", "entities": 2, "rows": 7, "objects": ROWS}
-    assert shown(manifest_captions(whole)) == {**expected, "compared with export": "none"}
-    compared = msgspec.structs.replace(whole, previous="d")
-    assert shown(manifest_captions(compared)) == {**expected, "compared with export": "d"}
+def test_a_manifest_is_the_report_of_its_export() -> None:
+    bills = msgspec.structs.replace(METERS, asset="bill", rows=4, difference={"notCompared": "it is the first"})
+    proven = msgspec.structs.replace(READING, completeness=COMPLETENESS)
+    meters = msgspec.structs.replace(METERS, difference={"previous": "d", "added": 1, "removed": 0}, reading=proven)
+    listed = [exported_entity(bills), exported_entity(meters)]
+    manifest = Manifest(Export("e", "org-1", NOON), "nightly", ["warehouse"], NOON, NOON, "d", {}, listed)
+    compared = {"added": 1, "changed": "", "removed": 0, "deleted": 2}
+    nothing = dict.fromkeys(compared, "")
+    assert shown(manifest_captions(manifest, OBJECTS)) == {
+        "rows": 4 + METERS.rows,
+        "report": [
+            {"entity": "bill", "rows": 4, "bytes": OBJECTS[0].bytes, **nothing, "complete": ""},
+            {"entity": "meter", "rows": METERS.rows, "bytes": OBJECTS[0].bytes, **compared, "complete": "PROVEN"},
+        ],
+        "compared with export": "d",
+        "dagster/uri": "s3://acme/e_meter.csv",
+        "objects": ROWS,
+    }
+    assert shown(manifest_captions(replace(manifest, previous=None), OBJECTS))["compared with export"] == "none"

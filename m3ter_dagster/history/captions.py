@@ -9,10 +9,12 @@ import dagster as dg
 import msgspec
 import polars as pl
 
-from m3ter_dagster.history.record import Changes, Completeness, Delivery, StoredObject, WholeExport
+from m3ter_dagster.history.record import Changes, Completeness, Delivery, StoredObject
 from m3ter_dagster.model.entities import Table
+from m3ter_dagster.model.manifest import ExportedEntity, Manifest
 from m3ter_dagster.model.time_periods import Window
 
+_REPORT = ("entity", "rows", "bytes", "added", "changed", "removed", "deleted", "complete")
 PREVIEW_ROWS = 5
 PREVIEW_COLUMNS = 8
 PREVIEW_CHARACTERS = 60
@@ -45,14 +47,21 @@ def delivery_captions(delivery: Delivery) -> dict[str, Any]:
     }
 
 
-def manifest_captions(whole: WholeExport) -> dict[str, Any]:
+def manifest_captions(manifest: Manifest, objects: Sequence[StoredObject]) -> dict[str, Any]:
+    """The report of an export, and where its manifest is."""
     return {
-        "dagster/uri": whole.objects[0].uri,
-        "entities": len(whole.entities),
-        "rows": sum(part.rows for part in whole.entities.values()),
-        "compared with export": whole.previous or "none",
-        "objects": _objects(whole.objects),
+        "rows": sum(one.rows for one in manifest.entities),
+        "report": table(_REPORT, map(_reported, manifest.entities)),
+        "compared with export": manifest.previous or "none",
+        "dagster/uri": objects[0].uri,
+        "objects": _objects(objects),
     }
+
+
+def _reported(one: ExportedEntity) -> dict[str, Any]:
+    size = next(iter(one.objects.values()))["bytes"]
+    found = {"entity": one.entity.name, "rows": one.rows, "bytes": size, **one.difference, **one.completeness}
+    return {name: found.get(name, "") for name in _REPORT}
 
 
 def preview(frame: pl.LazyFrame, of: Table) -> dg.TableMetadataValue:

@@ -85,7 +85,7 @@ class ExportIOManager(dg.ConfigurableIOManager):
         try:
             if isinstance(obj, Manifest):
                 whole = self._deliver_manifest(obj, context.asset_key.path[-1])
-                metadata = {**captions.manifest_captions(whole), **record.as_metadata(whole)}
+                metadata = {**captions.manifest_captions(obj, whole.objects), **record.as_metadata(whole)}
             else:
                 metadata = self._deliver(obj)
         except DeliveryFailed as failed:
