@@ -10,7 +10,7 @@ PIN := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header -
 	--no-emit-find-links
 AUDIT := $(BIN)/pip-audit --strict --disable-pip --no-deps --progress-spinner off --requirement
 
-.PHONY: help demo test test-fast mutants bench profile check fix ui lock docs audit browser clean
+.PHONY: help demo test test-fast mutants bench profile check fix ui lock docs sbom audit browser clean
 
 help: ## This list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -65,6 +65,9 @@ docs: $(INSTALLED) ## The documentation as a site, in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo site/index.html
 
+sbom: $(INSTALLED) ## What an installation consists of, as CycloneDX, in sbom.json
+	PYTHONWARNINGS=ignore $(BIN)/cyclonedx-py requirements --pyproject pyproject.toml requirements.lock --output-file sbom.json
+
 audit: $(INSTALLED) ## Known vulnerabilities of what requirements-dev.lock pins (asks the package index)
 	$(AUDIT) requirements-dev.lock
 
@@ -72,7 +75,7 @@ browser: ## Debian's chromium, only for the tests in a browser (needs root)
 	command -v chromium >/dev/null || { apt-get update && apt-get install --yes --no-install-recommends chromium; }
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) $(BENCH) .dagster demo-output site bench-result.md bench-growth.md mutants .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(BENCH) .dagster demo-output site sbom.json bench-result.md bench-growth.md mutants .pytest_cache .ruff_cache .hypothesis
 
 $(INSTALLED): requirements-dev.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
