@@ -24,6 +24,7 @@ from m3ter_dagster.config import (
 )
 from m3ter_dagster.history.log import EXPORT_JOB
 from m3ter_dagster.missing_manifests import missing_manifests
+from m3ter_dagster.prune_history import prune_history
 from m3ter_dagster.resources import export_resources
 from m3ter_dagster.schedules import export_jobs, export_schedules, first_exports
 from m3ter_dagster.stuck_exports import stuck_exports
@@ -63,7 +64,10 @@ def build_definitions(exports: Exports, settings: Settings, unloadable: Unloadab
         assets=[*source_assets(), *whole, *measurements],
         asset_checks=checks,
         jobs=[everything, *jobs.values()],
-        schedules=export_schedules(exports.schedules, jobs, now=datetime.now(UTC), banner=banner),
+        schedules=[
+            *export_schedules(exports.schedules, jobs, now=datetime.now(UTC), banner=banner),
+            *([prune_history(exports.keep_history, exports.destinations)] if exports.keep_history else []),
+        ],
         sensors=[
             *([first_exports(exports.schedules, jobs)] if exports.schedules else []),
             stuck_exports(exports.schedules, steps),

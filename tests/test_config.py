@@ -37,7 +37,7 @@ from m3ter_dagster.config import (
     load_settings,
     parse_exports,
 )
-from m3ter_dagster.config.names import RESERVED, SENSORS
+from m3ter_dagster.config.names import OWN, RESERVED
 from m3ter_dagster.config.wording import refusals
 from m3ter_dagster.model.entities import entities
 from m3ter_dagster.model.time_periods import TIME_PERIODS
@@ -169,6 +169,12 @@ def test_the_whole_file() -> None:
     )
 
 
+def test_history_is_kept_for_ever_unless_an_age_is_written() -> None:
+    assert parse(GOOD).keep_history is None
+    assert parse(GOOD + "keepHistory: 90d\n").keep_history == timedelta(days=90)
+    assert parse(GOOD + "keepHistory: ${KEEP}\n", KEEP="12w").keep_history == timedelta(weeks=12)
+
+
 def test_switches_are_off_until_they_are_thrown() -> None:
     assert (parse(GOOD).previews, parse(GOOD).escape_formulas) == (False, False)
     exports = parse(GOOD + "previews: true\nescapeFormulas: true\n")
@@ -241,7 +247,7 @@ def test_minutes_are_for_tests_only() -> None:
 
 
 def test_names_that_dagster_reserves() -> None:
-    assert DISALLOWED_NAMES | set(SENSORS) == RESERVED
+    assert DISALLOWED_NAMES | set(OWN) == RESERVED
 
 
 def test_a_variable_anywhere_in_a_text() -> None:
@@ -384,6 +390,9 @@ WRONG = [
     ("00Z\n", "00Z\nnotifications: [a]\n", 13, "the file has a list as notifications; write keys and values"),
     ("00Z\n", "00Z\nnotifications: {}\n", 13, "has no 'webhookUrl'; write it, such as webhookUrl: ${M3TER_WEBHO"),
     ("00Z\n", NOTIFIED + "  onsuccess: true\n", 15, "known are dagsterUrl, graceHours, onSuccess, webhookUrl."),
+    ("00Z\n", "00Z\nkeepHistory: 90\n", 13, "the file has the keepHistory '90'; write days or weeks, such as 90d or"),
+    ("00Z\n", "00Z\nkeepHistory: 99999d\n", 13, "has the keepHistory '99999d'; write days or weeks, such as 90d or"),
+    ("00Z\n", "00Z\nkeepHistory: [90d]\n", 13, "the file has a list as keepHistory; write days or weeks"),
     ("00Z\n", "00Z\npreviews: 1\n", 13, "the file has the previews '1'; write true or false."),
     ("00Z\n", NOTIFIED + "  onSuccess: yes\n", 15, "notifications has the onSuccess 'yes'; write true or false."),
     ("00Z\n", NOTIFIED + "  graceHours: 0\n", 15, "has the graceHours '0'; write a number of hours above 0 and at"),
@@ -934,6 +943,7 @@ def test_the_committed_schema_is_current() -> None:
         GOOD_USAGE,
         GOOD.replace("[BILLS]", "ALL\n    reuse: unchangedBills\n    fullEvery: 2"),
         GOOD_USAGE.replace("[meter-1]", "ALL"),
+        GOOD + "keepHistory: 90d\n",
         WHOLE.replace("007", "agent"),
         GOOD.replace("period: 1", "period: ${PERIOD}").replace("acme-exports", "acme-${STAGE}"),
     ],
@@ -951,6 +961,7 @@ def test_right_files_are_right_in_an_editor(text: str) -> None:
         ("acme-exports", "a..b"),
         ("acme-exports", "x" * 64),
         ("00Z\n", "00Z\npreviews: 1\n"),
+        ("00Z\n", "00Z\nkeepHistory: 90 days\n"),
         ("[BILLS]", "[BILS]"),
         ("[warehouse]", "[]"),
         ("DAY", "MINUTE"),

@@ -14,8 +14,11 @@ from many_exports import set_began
 from stores import Store
 from test_record import METERS, WHOLE, changed
 
+from m3ter_dagster.alarms import messages
 from m3ter_dagster.cli import main
+from m3ter_dagster.config import load_exports, load_settings
 from m3ter_dagster.dagster_internals import log_files
+from m3ter_dagster.definitions import build_definitions
 from m3ter_dagster.history.jobs import read_export_jobs
 from m3ter_dagster.history.log import MANIFEST, SCHEDULE_TAG, previous_export
 from m3ter_dagster.history.record import Part, StoredObject, as_metadata
@@ -76,6 +79,15 @@ class House:
     def prune(self, *arguments: str) -> Result:
         return CliRunner().invoke(main, ["prune", *arguments])
 
+    def prune_by_job(self) -> dg.ExecuteInProcessResult:
+        """A run of the job that Dagster launches each day, called "job"."""
+        definitions = build_definitions(load_exports(), load_settings({}))
+        done = definitions.resolve_job_def("prune_history").execute_in_process(
+            instance=self.instance, raise_on_error=False
+        )
+        self.names[done.run_id] = "job"
+        return done
+
     @property
     def runs(self) -> list[str]:
         return sorted(self.names[one.dagster_run.run_id] for one in self.instance.get_run_records())
@@ -98,7 +110,7 @@ def house(
     exports = tmp_path / "exports.yaml"
     exports.write_text(
         "destinations: [{code: warehouse, prefix: m3ter, region: us-east-1, "
-        f"bucketName: {moto_bucket}, endpointUrl: {moto_store.endpoint}}}]\n"
+        f"bucketName: {moto_bucket}, endpointUrl: {moto_store.endpoint}}}]\nkeepHistory: 90d\n"
     )
     monkeypatch.setenv("M3TER_EXPORTS", str(exports))
     return House(instance, moto_store, moto_bucket)
@@ -238,3 +250,56 @@ def test_an_age_that_is_none_is_refused(keep: str) -> None:
     done = CliRunner().invoke(main, ["prune", f"--keep={keep}"])
     assert done.exit_code == 2
     assert "is no age; write days or weeks, such as 90d or 12w, up to 36500d." in done.output
+
+
+def test_the_daily_job_removes_the_same_and_its_own_old_runs(house: House) -> None:
+    set_began(house.instance, house.prune_by_job().run_id, datetime.now(UTC) - timedelta(days=OLD))
+    house.export("last yearly", OLD + 1, schedule="yearly")
+    house.export("old", OLD)
+    house.export("young", YOUNG)
+    done = house.prune_by_job()
+    assert done.success
+    assert house.runs == ["job", "last yearly", "young"]
+    assert house.instance.get_run_by_id(done.run_id)
+    assert [file for file in house.files if "keys" in file] == [
+        "last yearly_meter_keys.parquet",
+        "young_meter_keys.parquet",
+    ]
+    (output,) = done.filter_events(lambda event: event.is_successful_output)
+    found = output.step_output_data.metadata
+    assert {name: value.value for name, value in found.items()} == {
+        "exports": 1,
+        "runs": 2,
+        "keys_files": 1,
+        "needed": 1,
+    }
+
+
+def test_the_daily_job_fails_where_keys_files_may_not_be_removed(house: House, aws_key: Any) -> None:
+    assert house.store.keeper
+    house.export("old", OLD)
+    house.export("last", YOUNG)
+    aws_key(house.store.keeper)
+    done = house.prune_by_job()
+    assert house.runs == ["job", "last", "old"]
+    failures = done.get_step_failure_events()
+    title, page, reason = messages.failed(done.dagster_run, failures, "https://dagster.acme.com").splitlines()
+    assert (title, page) == ("m3ter: old exports were not removed", f"https://dagster.acme.com/runs/{done.run_id}")
+    assert reason.startswith("remove_old_exports: 1 old exports stay: ")
+    assert f"allow s3:DeleteObject on arn:aws:s3:::{house.bucket}/m3ter/*" in reason
+
+
+def test_the_job_is_launched_once_a_day(house: House) -> None:
+    schedule = build_definitions(load_exports(), load_settings({})).resolve_schedule_def("prune_history")
+    assert (schedule.cron_schedule, schedule.execution_timezone) == ("30 3 * * *", "UTC")
+    assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING
+    with dg.build_schedule_context(house.instance, datetime(2024, 6, 1, 3, 30, tzinfo=UTC)) as context:
+        (request,) = schedule.evaluate_tick(context).run_requests or ()
+    assert request.run_config == {}
+
+
+@pytest.mark.usefixtures("house")
+def test_without_keep_history_there_is_no_job() -> None:
+    exports = load_exports().model_copy(update={"keep_history": None})
+    definitions = build_definitions(exports, load_settings({}))
+    assert "prune_history" not in [job.name for job in definitions.resolve_all_job_defs()]

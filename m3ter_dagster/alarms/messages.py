@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from m3ter_dagster.config import Unloadable
+from m3ter_dagster.config.names import PRUNE_HISTORY
 from m3ter_dagster.history.failures import notification_text
 from m3ter_dagster.history.log import DUE_TAG, SCHEDULE_TAG, root_id
 from m3ter_dagster.history.record import Delivery
@@ -19,6 +20,8 @@ LOADABLE_AGAIN = "m3ter exports.yaml can be loaded again, and is used."
 
 def failed(run: dg.DagsterRun, events: Sequence[dg.DagsterEvent], dagster_url: str | None) -> str:
     """The text about a failed run. `events` are the failures of its steps, or that of the run where no step failed."""
+    if run.job_name == PRUNE_HISTORY:
+        return "\n".join(["m3ter: old exports were not removed", *_page(run, dagster_url), *map(_reason, events)])
     retries = run.tags.get(RETRY_NUMBER_TAG)
     title = f"m3ter export failed{f' again, retry {retries}' if retries else ''}: {_export(run)}"
     return "\n".join([title, *_places(run, dagster_url), *map(_reason, events)])
@@ -63,6 +66,10 @@ def _export(run: dg.DagsterRun) -> str:
 def _places(run: dg.DagsterRun, dagster_url: str | None) -> Iterator[str]:
     """Where to find the export in the buckets, and the run in Dagster."""
     yield f"export id {root_id(run)}"
+    yield from _page(run, dagster_url)
+
+
+def _page(run: dg.DagsterRun, dagster_url: str | None) -> Iterator[str]:
     if dagster_url:
         yield f"{dagster_url}/runs/{run.run_id}"
 

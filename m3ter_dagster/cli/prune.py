@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -13,12 +12,11 @@ import click
 from m3ter_dagster.cli.export import open_instance
 from m3ter_dagster.cli.terminal import configured, moment_text, print_table
 from m3ter_dagster.config import load_exports
+from m3ter_dagster.config.fields import AGES, age
 
 if TYPE_CHECKING:
     from m3ter_dagster.history.pruning import Old, OldExport, Removed
 
-DAYS = {"d": 1, "w": 7}
-MOST_DAYS = 36_500
 BY_HAND = "(by hand)"
 
 
@@ -30,11 +28,10 @@ class Age(click.ParamType):
     def convert(self, value: str | timedelta, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
         if isinstance(value, timedelta):
             return value
-        found = re.fullmatch(r"([0-9]{1,5})([dw])", value, re.ASCII)
-        days = int(found[1]) * DAYS[found[2]] if found else 0
-        if not 0 < days <= MOST_DAYS:
-            self.fail(f"{value!r} is no age; write days or weeks, such as 90d or 12w, up to {MOST_DAYS}d.", param, ctx)
-        return timedelta(days=days)
+        try:
+            return age(value)
+        except ValueError:
+            self.fail(f"{value!r} is no age; {AGES}.", param, ctx)
 
 
 @click.command()
@@ -56,15 +53,10 @@ def prune(keep: timedelta, yes: bool, leave_files: bool) -> None:
         if not old.exports or not yes:
             click.echo("Nothing was removed; --yes removes this." if old.exports else "There is nothing to remove.")
             return
-        destinations = Destinations({one.code: one for one in exports.destinations})
-        removed: list[Removed] = []
-        for export in old.exports:
-            removed.append(remove(instance, export, destinations))
-            if not removed[-1].runs:
-                break  # what a destination refuses once it would refuse thousands of times
+        removed = remove(instance, old.exports, Destinations({one.code: one for one in exports.destinations}))
     _print_removed(removed)
-    if not removed[-1].runs:
-        stay = f"{len(old.exports) - len(removed) + 1} exports stay until their keys files can be removed"
+    if removed.stay:
+        stay = f"{removed.stay} exports stay until their keys files can be removed"
         raise click.ClickException(f"{stay}; with --leave-files those stay instead.")
 
 
@@ -91,15 +83,14 @@ def _row(schedule: str, exports: Sequence[OldExport]) -> tuple[str, ...]:
     return schedule, str(len(exports)), str(runs), moment_text(min(began)), moment_text(max(began)), f"{size:,}"
 
 
-def _print_removed(removed: Sequence[Removed]) -> None:
-    gone = [one for one in removed if one.runs]
-    runs, keys = sum(one.runs for one in gone), sum(one.keys for one in removed)
-    click.echo(f"{len(gone)} exports were removed: {runs} runs with their logs, {keys} keys files.")
-    if gone:
+def _print_removed(removed: Removed) -> None:
+    click.echo(
+        f"{removed.exports} exports were removed: {removed.runs} runs with their logs, {removed.keys} keys files."
+    )
+    if removed.runs:
         click.echo(
             "Databases keep their size and fill the room again. To shrink those of SQLite, stop Dagster and run VACUUM "
             "in history/runs/index.db and history/runs.db of DAGSTER_HOME."
         )
-    # One line for each thing to do, and not one for each of perhaps thousands of files.
-    for words in {left.reason: left.words for one in removed for left in one.left}.values():
+    for words in removed.left:
         click.echo(words, err=True)

@@ -9,16 +9,19 @@ import ipaddress
 import json
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
 URL = r"^[Hh][Tt][Tt][Pp][Ss]?://[^\s/]+.*$"
 YEARS = range(2000, 2101)
+AGE = r"^([0-9]{1,5})([dw])$"
+DAYS, MOST_DAYS = {"d": 1, "w": 7}, 36_500
+AGES = f"write days or weeks, such as 90d or 12w, up to {MOST_DAYS}d"
 DISTINCT = {"uniqueItems": True}
 REFUSED = ("refused", "The advice beside the field says what is allowed.")
 """The kind of error for a rule that no constraint can express."""
@@ -127,6 +130,15 @@ def _moment(value: Any) -> datetime:
     return utc
 
 
+def age(value: Any) -> timedelta:
+    """The age that is written as days or weeks, such as 90d or 12w; ValueError for anything else."""
+    found = re.fullmatch(AGE, value, re.ASCII) if isinstance(value, str) else None
+    days = int(found[1]) * DAYS[found[2]] if found else 0
+    if not 0 < days <= MOST_DAYS:
+        raise PydanticCustomError(*REFUSED)
+    return timedelta(days=days)
+
+
 TrueOrFalse = Annotated[bool, written_as("true|false")]
 Code = Annotated[
     str,
@@ -200,6 +212,9 @@ KmsKeyId = Annotated[str, rule("write a key's id, alias or ARN", pattern=r"^\S+$
 Period = Annotated[int, Field(ge=1, le=10_000), written_as("[0-9]{1,9}")]
 DaysToKeep = Annotated[int, Field(ge=1, le=10_000), written_as("[0-9]{1,9}")]
 FullEvery = Annotated[int, Field(ge=2, le=10_000), written_as("[0-9]{1,9}")]
+Age = Annotated[
+    timedelta, BeforeValidator(age), WithJsonSchema({"type": "string", "pattern": AGE, "errorMessage": AGES})
+]
 Moment = Annotated[
     datetime, BeforeValidator(_moment), rule("write the moment with its zone, such as 2024-06-01T10:00:00Z")
 ]

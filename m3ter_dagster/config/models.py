@@ -9,6 +9,7 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 from pydantic_core.core_schema import ValidationInfo
 
 from m3ter_dagster.config.fields import (
+    Age,
     BucketName,
     Code,
     Codes,
@@ -117,6 +118,11 @@ class Exports(FileModel):
         default=False,
         description="Shows the first rows of each delivered file in Dagster, which keeps them in its database: those "
         "columns that are not personal (m3ter:personal in schemas/).",
+    )
+    keep_history: Age | None = Field(
+        default=None,
+        description="How long exports stay in Dagster's records, such as 90d or 12w: each day the job prune_history "
+        "removes older ones, as m3ter-dagster prune does. Left out: nothing is removed by itself.",
     )
     notifications: Notifications | None = Field(default=None, description="Whom to tell about exports.")
 

@@ -18,17 +18,18 @@ FIRST_EXPORTS = "first_exports"
 FAILED_EXPORTS, DELIVERED_EXPORTS, LATE_EXPORTS = "failed_exports", "delivered_exports", "late_exports"
 UNSAFE_REUSE, BROKEN_CONFIGURATION = "unsafe_reuse", "broken_configuration"
 STUCK_EXPORTS, MISSING_MANIFESTS = "stuck_exports", "missing_manifests"
-SENSORS = (
-    *(FIRST_EXPORTS, STUCK_EXPORTS, MISSING_MANIFESTS),
+PRUNE_HISTORY = "prune_history"
+OWN = (
+    *(FIRST_EXPORTS, STUCK_EXPORTS, MISSING_MANIFESTS, PRUNE_HISTORY),
     *(FAILED_EXPORTS, DELIVERED_EXPORTS, LATE_EXPORTS, UNSAFE_REUSE, BROKEN_CONFIGURATION),
 )
-"""The names of our own sensors: in Dagster they must differ from those of schedules."""
+"""The names of our own sensors and schedule: in Dagster those of Export Schedules must differ from them."""
 
 RESERVED = {
     *("context", "conf", "config", "meta", "arg_dict", "dict", "input_arg_dict", "output_arg_dict"),
     *("int", "str", "float", "bool", "input", "output", "type"),
     *keyword.kwlist,
-    *SENSORS,
+    *OWN,
 }
 
 

@@ -10,6 +10,7 @@ from datetime import datetime
 
 import dagster as dg
 
+from m3ter_dagster.config.names import PRUNE_HISTORY
 from m3ter_dagster.config.usage import RAW_BY_DAY
 from m3ter_dagster.dagster_internals import delete_run, log_files
 from m3ter_dagster.delivery.destinations import Destinations, UnknownDestination
@@ -39,6 +40,7 @@ class OldExport:
 
     id: str
     schedule: str | None
+    """PRUNE_HISTORY for an earlier run of the job that removes them."""
     runs: tuple[str, ...]
     began: datetime
     log_bytes: int
@@ -67,11 +69,15 @@ class Left:
 
 @dataclass(frozen=True)
 class Removed:
-    """What was removed of an export: files, and then its runs, unless a destination refuses to remove a file."""
+    """What was removed: keys files, and the runs of the exports whose keys files all destinations removed."""
 
+    exports: int
     runs: int
     keys: int
-    left: Sequence[Left]
+    stay: int
+    """The number of exports that were not removed."""
+    left: Sequence[str]
+    """What is to be done about keys files that are still there: one line for each thing, not for each file."""
 
 
 def old_exports(instance: dg.DagsterInstance, before: datetime, *, with_keys: bool = True) -> Old:
@@ -100,7 +106,7 @@ def old_exports(instance: dg.DagsterInstance, before: datetime, *, with_keys: bo
         found.append(
             OldExport(
                 id=id,
-                schedule=next((run.tags[SCHEDULE_TAG] for run in of_export if SCHEDULE_TAG in run.tags), None),
+                schedule=_schedule(of_export),
                 runs=tuple(run.run_id for run in of_export),
                 began=began[id],
                 log_bytes=sum(file.stat().st_size for run in of_export for file in log_files(instance, run.run_id)),
@@ -110,15 +116,31 @@ def old_exports(instance: dg.DagsterInstance, before: datetime, *, with_keys: bo
     return Old(found, stay)
 
 
-def remove(instance: dg.DagsterInstance, export: OldExport, destinations: Destinations) -> Removed:
-    """Remove its keys files, then its runs; when a destination refuses, the runs stay, for the next attempt."""
+def remove(instance: dg.DagsterInstance, exports: Sequence[OldExport], destinations: Destinations) -> Removed:
+    """Remove the keys files of each export, then its runs.
+
+    When a destination refuses, that export and those after it stay for the next attempt: what is refused once would be
+    refused thousands of times.
+    """
+    gone, keys, left = list[OldExport](), 0, list[Left]()
     with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as pool:
-        answers = list(pool.map(lambda one: _remove_file(one, destinations), export.keys))
-    left = [answer for answer in answers if answer]
-    runs = export.runs if all(one.is_final for one in left) else ()
-    for run_id in runs:
-        delete_run(instance, run_id)
-    return Removed(len(runs), len(answers) - len(left), left)
+        for export in exports:
+            answers = list(pool.map(lambda one: _remove_file(one, destinations), export.keys))
+            kept = [answer for answer in answers if answer]
+            keys += len(answers) - len(kept)
+            left += kept
+            if not all(one.is_final for one in kept):
+                break
+            for run_id in export.runs:
+                delete_run(instance, run_id)
+            gone.append(export)
+    return Removed(
+        exports=sum(one.schedule != PRUNE_HISTORY for one in gone),
+        runs=sum(len(one.runs) for one in gone),
+        keys=keys,
+        stay=len(exports) - len(gone),
+        left=tuple({one.reason: one.words for one in left}.values()),
+    )
 
 
 def _keys_and_needed(instance: dg.DagsterInstance) -> tuple[Mapping[str, Keys], set[str]]:
@@ -140,10 +162,15 @@ def _delivered_keys(instance: dg.DagsterInstance, id: str, last: dg.DagsterRun) 
 
 
 def _is_export(instance: dg.DagsterInstance, runs: Sequence[dg.DagsterRun]) -> bool:
-    if any(SCHEDULE_TAG in run.tags for run in runs):
+    if _schedule(runs):
         return True
     chosen = {name for run in runs for name in chosen_entities(instance, run)}
     return bool(chosen) and RAW_BY_DAY not in chosen
+
+
+def _schedule(runs: Sequence[dg.DagsterRun]) -> str | None:
+    tagged = (run.tags.get(SCHEDULE_TAG) for run in runs)
+    return next(filter(None, tagged), PRUNE_HISTORY if runs[0].job_name == PRUNE_HISTORY else None)
 
 
 def _remove_file(one: StoredObject, destinations: Destinations) -> Left | None:
