@@ -56,7 +56,10 @@ def build_definitions(exports: Exports, settings: Settings, unloadable: Unloadab
     jobs = export_jobs(exports.schedules, banner=banner)
     reused = {entity for one in exports.schedules if isinstance(one, ExportSchedule) for entity in one.reused}
     whole = [*operational_assets(exports.owners, freshness, reused), export_manifest(exports.owners, unloadable)]
-    measurements = [*usage_assets(exports.owners, freshness), usage_manifest(exports.owners, unloadable)]
+    measurements = [
+        *usage_assets(exports.owners, freshness, exports.usage_raw_by_day),
+        usage_manifest(exports.owners, unloadable),
+    ]
     checks = [*cross_entity_checks(), *usage_asset_checks()]
     steps = {one.op.name for one in (*whole, *measurements, *checks)}
     everything = dg.define_asset_job(EXPORT_JOB, selection=whole, description=f"{banner}Export every entity now.")

@@ -14,6 +14,7 @@ import dagster as dg
 
 from m3ter_dagster.assets.usage_config import usage_ops
 from m3ter_dagster.config import UsageSchedule
+from m3ter_dagster.config.usage import RAW_BY_DAY
 from m3ter_dagster.dagster_internals import ReconstructableJob, reconstructable_job, report_abandoned
 from m3ter_dagster.history.log import (
     DESTINATIONS_TAG,
@@ -86,14 +87,20 @@ def resume(instance: dg.DagsterInstance, run_id: str, *, abandoned: bool, change
     # Dagster passes tags on only to re-executions that are started from the UI.
     inherited = {name: value for name, value in last.tags.items() if name.startswith(_OWN_TAGS)}
     result = RunResult({name: EntityResult(name) for name in sorted(missing)})
-    with _followed(instance, result, changed) as request:
-        dg.execute_job(
-            job_named(last.job_name),
-            instance,
-            run_config={**last.run_config, "loggers": _loggers(verbose=False)},
-            tags={**inherited, ROOT_TAG: root_id(last), "dagster/parent_run_id": last.run_id, **request},
-            reexecution_options=dg.ReexecutionOptions.from_failure(last.run_id, instance),
-        )
+    try:
+        with _followed(instance, result, changed) as request:
+            dg.execute_job(
+                job_named(last.job_name),
+                instance,
+                run_config={**last.run_config, "loggers": _loggers(verbose=False)},
+                tags={**inherited, ROOT_TAG: root_id(last), "dagster/parent_run_id": last.run_id, **request},
+                reexecution_options=dg.ReexecutionOptions.from_failure(last.run_id, instance),
+            )
+    except (dg.DagsterInvalidSubsetError, dg.DagsterExecutionStepNotFoundError):
+        raise NothingToResume(
+            f"exports.yaml no longer has all that run {last.run_id} exports ({', '.join(sorted(missing))}); "
+            f"{RAW_BY_DAY} needs usageRawByDay there."
+        ) from None
     return result
 
 

@@ -5,7 +5,7 @@ import os
 import pickle
 import re
 import tempfile
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from m3ter_dagster.config import (
     parse_exports,
 )
 from m3ter_dagster.config.names import OWN, RESERVED
+from m3ter_dagster.config.usage import UsageRawByDay
 from m3ter_dagster.config.wording import refusals
 from m3ter_dagster.model.entities import entities
 from m3ter_dagster.model.time_periods import TIME_PERIODS
@@ -179,6 +180,13 @@ def test_switches_are_off_until_they_are_thrown() -> None:
     assert (parse(GOOD).previews, parse(GOOD).escape_formulas) == (False, False)
     exports = parse(GOOD + "previews: true\nescapeFormulas: true\n")
     assert (exports.previews, exports.escape_formulas) == (True, True)
+
+
+def test_a_file_of_raw_measurements_per_day_is_asked_for_with_its_first_day() -> None:
+    assert parse(GOOD).usage_raw_by_day is None
+    assert parse(GOOD + "usageRawByDay: {firstDay: 2024-02-29}\n").usage_raw_by_day == UsageRawByDay(
+        first_day=date(2024, 2, 29)
+    )
     for text, wanted in ((GOOD, False), (f"{GOOD}    changes: true\n", True)):
         (schedule,) = parse(text).schedules
         assert isinstance(schedule, ExportSchedule)
@@ -393,6 +401,14 @@ WRONG = [
     ("00Z\n", "00Z\nkeepHistory: 90\n", 13, "the file has the keepHistory '90'; write days or weeks, such as 90d or"),
     ("00Z\n", "00Z\nkeepHistory: 99999d\n", 13, "has the keepHistory '99999d'; write days or weeks, such as 90d or"),
     ("00Z\n", "00Z\nkeepHistory: [90d]\n", 13, "the file has a list as keepHistory; write days or weeks"),
+    ("00Z\n", "00Z\nusageRawByDay: 2024\n", 13, "the file has a text as usageRawByDay; write keys and values, such as"),
+    (
+        "00Z\n",
+        "00Z\nusageRawByDay: {firstDay: 2024-02-30}\n",
+        13,
+        "firstDay '2024-02-30'; write the day, such as 2024-01-",
+    ),
+    ("00Z\n", "00Z\nusageRawByDay: {firstDay: 1024-01-01}\n", 13, "'1024-01-01'; write a moment from 2000 to 2100"),
     ("00Z\n", "00Z\npreviews: 1\n", 13, "the file has the previews '1'; write true or false."),
     ("00Z\n", NOTIFIED + "  onSuccess: yes\n", 15, "notifications has the onSuccess 'yes'; write true or false."),
     ("00Z\n", NOTIFIED + "  graceHours: 0\n", 15, "has the graceHours '0'; write a number of hours above 0 and at"),
@@ -967,6 +983,7 @@ def test_right_files_are_right_in_an_editor(text: str) -> None:
         ("DAY", "MINUTE"),
         ("period: 1", "period: 0"),
         ("    period: 1\n", ""),
+        ("00Z\n", "00Z\nusageRawByDay: {}\n"),
         ("bucketName", "bucket"),
         ("00Z\n", "00Z\nowners: [finance]\n"),
         ("00Z\n", "00Z\nnotifications: {}\n"),

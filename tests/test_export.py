@@ -28,7 +28,7 @@ from m3ter_dagster.assets.manifest import export_manifest
 from m3ter_dagster.assets.operational import operational_assets
 from m3ter_dagster.cli import main
 from m3ter_dagster.config import Unloadable, load_exports, load_settings
-from m3ter_dagster.config.usage import USAGE_ASSETS
+from m3ter_dagster.config.usage import RAW_BY_DAY, USAGE_ASSETS
 from m3ter_dagster.definitions import definitions
 from m3ter_dagster.frames.schema import frame_schema
 from m3ter_dagster.history.delivered_frames import NotExported
@@ -310,11 +310,24 @@ def test_a_re_execution_from_failure_completes_the_same_export(house: House, ins
 def test_whatever_is_delivered_has_the_owners(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     exports = json.loads(exports_yaml("http://127.0.0.1:1", warehouse="warehouse", archive="archive"))
     file = tmp_path / "exports.yaml"
-    file.write_text(json.dumps({**exports, "owners": ["data@acme.com"]}), encoding="utf-8")
+    more = {"owners": ["data@acme.com"], "usageRawByDay": {"firstDay": "2024-01-01"}}
+    file.write_text(json.dumps({**exports, **more}), encoding="utf-8")
     set_environment(monkeypatch, {"M3TER_EXPORTS": str(file)})
     specs = definitions().resolve_all_asset_specs()
     owned = {spec.key.to_user_string() for spec in specs if list(spec.owners) == ["data@acme.com"]}
     assert owned == {*entities(), MANIFEST, *USAGE_ASSETS, USAGE_MANIFEST}
+
+
+def test_nothing_has_partitions_unless_exports_yaml_asks_for_it(house: House) -> None:
+    """Else "Materialize all" would ask everybody for days."""
+    assert not [one for one in definitions().resolve_all_asset_specs() if one.partitions_def]
+    exports = json.loads((file := Path(os.environ["M3TER_EXPORTS"])).read_text())
+    file.write_text(json.dumps({**exports, "usageRawByDay": {"firstDay": "2024-02-29"}}))
+    (by_day,) = (one for one in definitions().resolve_all_asset_specs() if one.partitions_def)
+    assert by_day.key.to_user_string() == RAW_BY_DAY
+    assert by_day.partitions_def
+    assert by_day.partitions_def.get_first_partition_key() == "2024-02-29"
+    assert house.objects() == {}
 
 
 def test_a_manifest_alone_says_that_it_needs_something_to_list(house: House, instance: dg.DagsterInstance) -> None:

@@ -33,6 +33,8 @@ OPERATIONAL_EXPORTS = "/locations/m3ter_dagster/asset-groups/operational_exports
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
     with Sandbox(accounts=10) as sandbox:
+        with sandbox.exports.open("a", encoding="utf-8") as exports:
+            exports.write("usageRawByDay: {firstDay: 2024-01-01}\n")
         yield sandbox
 
 

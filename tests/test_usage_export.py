@@ -9,7 +9,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,14 @@ import dagster as dg
 import polars as pl
 import pytest
 from click.testing import CliRunner, Result
+from dagster._core.definitions.reconstruct import ReconstructableJob
 
 from m3ter_dagster.assets.manifest import export_manifest, usage_manifest
 from m3ter_dagster.assets.operational import operational_assets
 from m3ter_dagster.assets.usage import usage_asset_checks, usage_assets
 from m3ter_dagster.assets.usage_config import RawConfig, UnusableConfig, selection_of
 from m3ter_dagster.cli import main
-from m3ter_dagster.config import load_exports, load_settings
+from m3ter_dagster.config import UsageRawByDay, load_exports, load_settings
 from m3ter_dagster.resources import IO_MANAGER, export_resources
 from m3ter_dagster.runs import job_named
 from m3ter_sandbox import Sandbox
@@ -39,6 +40,7 @@ FREQUENCIES = {
     "DAY": ["month", "week", "day"],
     "HOUR": ["month", "week", "day", "hour"],
 }
+ASKED_BY_DAY = "usageRawByDay: {firstDay: 2020-01-01}\n"
 SCHEDULES = """
 schedules:
   - code: daily
@@ -80,7 +82,7 @@ def sandbox() -> Iterator[Sandbox]:
     with Sandbox(6, requests_per_second=None) as sandbox:
         first, *_, idle = sandbox.usage.meters
         schedules = SCHEDULES.replace("METER", first).replace("IDLE", idle)
-        sandbox.exports.write_text(sandbox.exports.read_text() + schedules)
+        sandbox.exports.write_text(sandbox.exports.read_text() + schedules + ASKED_BY_DAY)
         yield sandbox
 
 
@@ -99,7 +101,7 @@ class House:
         """The assets in one run that may fail; `configs` are theirs."""
         assets = [
             *operational_assets(),
-            *usage_assets(),
+            *usage_assets(by_day=UsageRawByDay(first_day=date(2020, 1, 1))),
             *usage_asset_checks(),
             export_manifest(),
             usage_manifest(),
@@ -438,8 +440,8 @@ def test_measurements_that_fail_leave_the_entities_their_manifest(house: House) 
     assert manifests_of(house, result.run_id) == {"manifest.json": ["product"]}
 
 
-def run(*arguments: str) -> Result:
-    return CliRunner().invoke(main, ["export", *arguments], catch_exceptions=False)
+def run(*arguments: str, **environment: str) -> Result:
+    return CliRunner().invoke(main, ["export", *arguments], env=environment, catch_exceptions=False)
 
 
 @pytest.mark.usefixtures("instance")
@@ -497,13 +499,26 @@ def test_a_usage_export_that_failed_is_completed(house: House) -> None:
     assert {row["timestamp"][:10] for row in rows_in(house.files()[key])} == {"2024-03-30"}
 
 
-def test_a_day_that_failed_is_completed(house: House, instance: dg.DagsterInstance) -> None:
+def forget_definitions() -> None:
+    """As another process would load them."""
+    ReconstructableJob.get_repository_definition.cache_clear()
+    ReconstructableJob.get_definition.cache_clear()
+
+
+def test_a_day_that_failed_is_completed(house: House, instance: dg.DagsterInstance, tmp_path: Path) -> None:
     """As the button Materialize launches it, with no manifest."""
     house.sandbox.usage.behaviour.fails = True
     job, day = job_named("__ASSET_JOB"), {"dagster/partition": "2023-12-31"}
     with dg.execute_job(job, instance, asset_selection=[dg.AssetKey(BY_DAY)], tags=day) as failed:
         assert not failed.success
     house.sandbox.usage.behaviour.fails = False
+    without = tmp_path / "exports.yaml"
+    without.write_text(house.sandbox.exports.read_text().replace(ASKED_BY_DAY, ""))
+    forget_definitions()
+    refused = run("--resume", failed.run_id, M3TER_EXPORTS=str(without))
+    forget_definitions()
+    assert refused.exit_code == 2
+    assert "(usage_raw_by_day); usage_raw_by_day needs usageRawByDay there." in refused.stderr
     completed = run("--resume", failed.run_id)
     assert completed.exit_code == 0, completed.output
     (key,) = (key for key in house.files() if "/date=2023-12-31/hour=00/" in key)

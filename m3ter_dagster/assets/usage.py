@@ -1,7 +1,7 @@
 """Exports of measurements, whose columns are known only when they run: raw, aggregated, and raw day by day."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from types import MappingProxyType
 from typing import Any
 
@@ -11,7 +11,7 @@ from m3ter_dagster.assets.entity_checks import breach_metadata
 from m3ter_dagster.assets.lineage import column_schema, source_key
 from m3ter_dagster.assets.usage_checks import failed_usage_checks, sums_equal_raw, usage_check_specs, usage_checks
 from m3ter_dagster.assets.usage_config import AggregatedConfig, MeasurementsConfig, RawConfig, selection_of, window_in
-from m3ter_dagster.config import ConfigError, UsageSelection
+from m3ter_dagster.config import ConfigError, UsageRawByDay, UsageSelection
 from m3ter_dagster.config.usage import AGGREGATED, RAW, RAW_BY_DAY
 from m3ter_dagster.dagster_internals import steps_of_this_process
 from m3ter_dagster.frames.schema import SchemaBreached
@@ -23,17 +23,19 @@ from m3ter_dagster.resources import IO_MANAGER
 from m3ter_dagster.resources.organization import Organization
 
 GROUP = "usage"
-FIRST_DAY = "2020-01-01"
-"""The first partition; for most Organizations m3ter has no measurements from before."""
 Context = dg.AssetExecutionContext
-DAYS = dg.DailyPartitionsDefinition(start_date=FIRST_DAY, timezone="UTC")
 
 
 def usage_assets(
-    owners: Sequence[str] = (), freshness: Mapping[str, dg.FreshnessPolicy] = MappingProxyType({})
+    owners: Sequence[str] = (),
+    freshness: Mapping[str, dg.FreshnessPolicy] = MappingProxyType({}),
+    by_day: UsageRawByDay | None = None,
 ) -> list[dg.AssetsDefinition]:
-    """The three assets of measurements. The one with a file per day has no schedule, so it cannot be late."""
-    return [_raw(owners, freshness.get(RAW)), _aggregated(owners, freshness.get(AGGREGATED)), _raw_by_day(owners)]
+    """The assets of measurements. One with a file per day only if it is asked for: whoever materialises all would be
+    asked for days because of it. It has no schedule, so it cannot be late.
+    """
+    always = [_raw(owners, freshness.get(RAW)), _aggregated(owners, freshness.get(AGGREGATED))]
+    return [*always, _raw_by_day(owners, by_day.first_day)] if by_day else always
 
 
 def usage_asset_checks() -> list[dg.AssetChecksDefinition]:
@@ -60,13 +62,13 @@ def _aggregated(owners: Sequence[str], freshness: dg.FreshnessPolicy | None) -> 
     return usage_aggregated
 
 
-def _raw_by_day(owners: Sequence[str]) -> dg.AssetsDefinition:
+def _raw_by_day(owners: Sequence[str], first_day: date) -> dg.AssetsDefinition:
     """Raw measurements by day. A day exported again replaces its own file and no other, since its key is that day's."""
     about = _about(
         RAW_BY_DAY, owners, "Measurements as they were sent, a file per day (UTC), for backfills of the past."
     )
 
-    @dg.asset(**about, partitions_def=DAYS)
+    @dg.asset(**about, partitions_def=dg.DailyPartitionsDefinition(first_day.isoformat(), timezone="UTC"))
     def usage_raw_by_day(context: Context, config: MeasurementsConfig, organization: Organization) -> Iterator[Any]:
         start = datetime.fromisoformat(context.partition_key).replace(tzinfo=UTC)
         yield from _export(

@@ -19,7 +19,7 @@ from m3ter_dagster.config.last_good import Unloadable
 from m3ter_dagster.config.models import AnySchedule, Destination, Exports
 from m3ter_dagster.config.notifications import Notifications, grace
 from m3ter_dagster.config.schedules import ExportSchedule
-from m3ter_dagster.config.usage import UsageSchedule, UsageSelection
+from m3ter_dagster.config.usage import UsageRawByDay, UsageSchedule, UsageSelection
 
 __all__ = [
     "EXAMPLE",
@@ -32,6 +32,7 @@ __all__ = [
     "Notifications",
     "Settings",
     "Unloadable",
+    "UsageRawByDay",
     "UsageSchedule",
     "UsageSelection",
     "dagster_home",

@@ -9,7 +9,7 @@ import ipaddress
 import json
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -139,6 +139,16 @@ def age(value: Any) -> timedelta:
     return timedelta(days=days)
 
 
+def _day(value: Any) -> date:
+    try:
+        day = value if isinstance(value, date) else date.fromisoformat(value)
+    except (TypeError, ValueError):
+        raise PydanticCustomError(*REFUSED) from None
+    if day.year not in YEARS:
+        raise PydanticCustomError("year", "The year is far off.", {"first": YEARS[0], "last": YEARS[-1]})
+    return day
+
+
 TrueOrFalse = Annotated[bool, written_as("true|false")]
 Code = Annotated[
     str,
@@ -218,4 +228,5 @@ Age = Annotated[
 Moment = Annotated[
     datetime, BeforeValidator(_moment), rule("write the moment with its zone, such as 2024-06-01T10:00:00Z")
 ]
+Day = Annotated[date, BeforeValidator(_day), rule("write the day, such as 2024-01-01")]
 Frequency = Literal["HOUR", "DAY", "WEEK", "MONTH"]

@@ -27,7 +27,7 @@ from m3ter_dagster.config.fields import (
 from m3ter_dagster.config.names import USAGE, name_mistakes
 from m3ter_dagster.config.notifications import Notifications, Owner
 from m3ter_dagster.config.schedules import Completeness, ExportSchedule, completeness_field
-from m3ter_dagster.config.usage import UsageSchedule
+from m3ter_dagster.config.usage import UsageRawByDay, UsageSchedule
 
 
 class Destination(FileModel):
@@ -123,6 +123,10 @@ class Exports(FileModel):
         default=None,
         description="How long exports stay in Dagster's records, such as 90d or 12w: each day the job prune_history "
         "removes older ones, as m3ter-dagster prune does. Left out: nothing is removed by itself.",
+    )
+    usage_raw_by_day: UsageRawByDay | None = Field(
+        default=None,
+        description="An asset with a file of raw measurements per day, for backfills; left out: there is none.",
     )
     notifications: Notifications | None = Field(default=None, description="Whom to tell about exports.")
 

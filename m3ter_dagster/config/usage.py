@@ -8,7 +8,7 @@ from pydantic import Field, ValidatorFunctionWrapHandler, WrapValidator, field_v
 from pydantic.alias_generators import to_camel
 from pydantic_core.core_schema import ValidationInfo
 
-from m3ter_dagster.config.fields import DISTINCT, FileModel, Frequency, Id, Text, rule
+from m3ter_dagster.config.fields import DISTINCT, Day, FileModel, Frequency, Id, Text, rule
 from m3ter_dagster.config.names import ALL
 from m3ter_dagster.config.schedules import ScheduleFields
 from m3ter_dagster.model.time_periods import TIME_PERIODS
@@ -158,6 +158,12 @@ class UsageSelection(FileModel):
     @property
     def is_raw(self) -> bool:
         return self.aggregation_frequency == ORIGINAL
+
+
+class UsageRawByDay(FileModel):
+    """The asset usage_raw_by_day: a file of raw measurements per day (UTC), for backfills of the past."""
+
+    first_day: Day = Field(description="The day of its first partition.", examples=["2024-01-01"])
 
 
 class UsageSchedule(UsageSelection, ScheduleFields):
