@@ -4,7 +4,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 BENCH := .venv-bench
-HOME_OF_DAGSTER := $(CURDIR)/.dagster
 PORT ?= 3000
 PIN := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --no-emit-index-url \
 	--no-emit-find-links
@@ -37,9 +36,9 @@ bench: $(INSTALLED) $(BENCH)/installed ## CPU and memory beside a script and dlt
 profile: $(INSTALLED) ## Where the CPU of a line item goes, stage by stage
 	$(BIN)/python -m bench.stages $(OPTIONS)
 
-check ui: export DAGSTER_HOME := $(HOME_OF_DAGSTER)
+check: export M3TER_BUCKET ?= any-bucket
 
-check: $(INSTALLED) $(HOME_OF_DAGSTER)/dagster.yaml ## Lint, format, types, layers, definitions, vulnerabilities
+check: $(INSTALLED) ## Lint, format, types, layers, definitions, vulnerabilities
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/ty check
@@ -53,8 +52,8 @@ fix: $(INSTALLED) ## Repair what ruff can repair
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-ui: $(INSTALLED) $(HOME_OF_DAGSTER)/dagster.yaml ## Dagster's UI over the sample organization
-	$(BIN)/m3ter-dagster sandbox -- $(BIN)/dagster dev --port $(PORT)
+ui: $(INSTALLED) ## Dagster's UI over the sample organization, as new each time
+	$(BIN)/m3ter-dagster sandbox -- $(BIN)/m3ter-dagster ui --port $(PORT)
 
 lock: $(INSTALLED) ## Pin the newest allowed versions of everything: what exports need, and what else the work on them does
 	$(PIN) --upgrade --all-extras pyproject.toml --output-file requirements-dev.lock
@@ -75,7 +74,7 @@ browser: ## Debian's chromium, only for the tests in a browser (needs root)
 	command -v chromium >/dev/null || { apt-get update && apt-get install --yes --no-install-recommends chromium; }
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) $(BENCH) .dagster demo-output site sbom.json bench-result.md bench-growth.md mutants .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(BENCH) demo-output site sbom.json bench-result.md bench-growth.md mutants .pytest_cache .ruff_cache .hypothesis
 
 $(INSTALLED): requirements-dev.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -87,7 +86,3 @@ $(BENCH)/installed: bench/requirements.lock
 	$(PYTHON) -m venv $(BENCH)
 	$(BENCH)/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement $<
 	touch $@
-
-$(HOME_OF_DAGSTER)/dagster.yaml: dagster.yaml
-	mkdir -p $(HOME_OF_DAGSTER)
-	cp dagster.yaml $@

@@ -21,6 +21,7 @@ from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
 from dagster._core.storage.runs.schema import RunTagsTable
 from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
+from dagster._core.storage.runs.sqlite.sqlite_run_storage import SqliteRunStorage
 from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClassData
@@ -45,6 +46,8 @@ _NO_COMPUTE_LOGS = {
 }
 
 
+_TEMPORARY_HOME = ".tmp_dagster_home_"
+"""How the folder begins that `dagster dev` makes in the current one (`dagster._cli.utils`, which is slow to import)."""
 _OPEN_LOGS = 4
 """Each run has a file of its own, and a command may read hundreds."""
 
@@ -111,6 +114,15 @@ def open_instance_for_a_terminal(home: Path, *, compute_logs: bool = False) -> d
     return dg.DagsterInstance.from_ref(ref)
 
 
+def is_temporary(instance: dg.DagsterInstance) -> bool:
+    """Whether the records of runs end with `dagster dev`, which without DAGSTER_HOME makes a folder of this name.
+
+    Nothing public says so: the daemon that it starts is told of that folder as of any other.
+    """
+    runs = instance.run_storage
+    return isinstance(runs, SqliteRunStorage) and f"/{_TEMPORARY_HOME}" in runs._conn_string
+
+
 def reason_of(error: RecordsFailed) -> str:
     """The database's own words, without the statement and its values."""
     return str(error.orig)
@@ -144,6 +156,12 @@ def steps_of_this_process(context: dg.AssetExecutionContext) -> set[str]:
     Only the plan that a step executes is right under every executor, including those of other projects.
     """
     return set(context.get_step_execution_context().execution_plan.step_keys_to_execute)
+
+
+def runs_by_tag(instance: dg.DagsterInstance, tag: str) -> dict[str, int]:
+    """How many runs have each value of the tag. The public way reads them all."""
+    values = dict(instance.get_run_tags([tag])).get(tag, set())
+    return {value: instance.get_runs_count(dg.RunsFilter(tags={tag: value})) for value in values}
 
 
 def events_of_run(

@@ -69,13 +69,13 @@ def build_definitions(exports: Exports, settings: Settings, unloadable: Unloadab
         jobs=[everything, *jobs.values()],
         schedules=[
             *export_schedules(exports.schedules, jobs, now=datetime.now(UTC), banner=banner),
-            *([prune_history(exports.keep_history, exports.destinations)] if exports.keep_history else []),
+            *([prune_history(keep, exports.destinations, settings.org_id)] if (keep := exports.keep_history) else []),
         ],
         sensors=[
             *([first_exports(exports.schedules, jobs)] if exports.schedules else []),
             stuck_exports(exports.schedules, steps),
             missing_manifests(),
-            *alarm_sensors(exports, unloadable),
+            *alarm_sensors(exports, settings.org_id, unloadable),
         ],
         executor=dg.in_process_executor if settings.executor == "in_process" else dg.multiprocess_executor,
         resources=export_resources(exports, settings),

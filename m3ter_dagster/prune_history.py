@@ -13,13 +13,15 @@ from m3ter_dagster.history.pruning import old_exports, remove
 CRON = "30 3 * * *"
 
 
-def prune_history(keep: timedelta, destinations: Sequence[Destination]) -> dg.ScheduleDefinition:
+def prune_history(
+    keep: timedelta, destinations: Sequence[Destination], org_id: str | None = None
+) -> dg.ScheduleDefinition:
     """The schedule, and with it the job. The run fails, so that it is noticed, where a destination keeps its files."""
     what = f"Removes exports that began more than {keep.days} days ago from Dagster's records, and their keys files."
 
     @dg.op(name="remove_old_exports", description=what, out=dg.Out(dg.Nothing))
     def remove_old_exports(context: dg.OpExecutionContext) -> dg.Output[None]:
-        old = old_exports(context.instance, datetime.now(UTC) - keep)
+        old = old_exports(context.instance, datetime.now(UTC) - keep, org_id=org_id)
         removed = remove(context.instance, old.exports, Destinations({one.code: one for one in destinations}))
         for words in removed.left:
             context.log.warning(words)

@@ -20,10 +20,12 @@ from m3ter_dagster.history.log import (
     DESTINATIONS_TAG,
     EXPORT_JOB,
     MANIFEST,
+    ORGANIZATION_TAG,
     ROOT_TAG,
     USAGE_MANIFEST,
     chosen_entities,
     deliveries_of,
+    is_of,
     root_id,
     runs_of,
 )
@@ -76,12 +78,15 @@ def usage_run(schedule: UsageSchedule, window: Mapping[str, str]) -> UsageRun:
     return UsageRun(schedule.job_name, usage_ops(schedule, **window))
 
 
-def resume(instance: dg.DagsterInstance, run_id: str, *, abandoned: bool, changed: Changed) -> RunResult:
+def resume(
+    instance: dg.DagsterInstance, run_id: str, *, org_id: str | None = None, abandoned: bool, changed: Changed
+) -> RunResult:
     """Run what is missing from the export that `run_id` belongs to, as Dagster's "re-execute from failure" does.
 
-    `abandoned` says that the process of a run has died although Dagster believes it to be running.
+    The export must be one of the Organization (None: of any). `abandoned` says that the process of a run has died
+    although Dagster believes it to be running.
     """
-    last = _last_run(instance, run_id, abandoned=abandoned)
+    last = _last_run(instance, run_id, org_id, abandoned=abandoned)
     root = runs_of(instance, last.root_run_id or last.run_id)[0].dagster_run
     missing = set(chosen_entities(instance, root)) - set(deliveries_of(instance, root.run_id))
     # Dagster passes tags on only to re-executions that are started from the UI.
@@ -104,12 +109,16 @@ def resume(instance: dg.DagsterInstance, run_id: str, *, abandoned: bool, change
     return result
 
 
-def _last_run(instance: dg.DagsterInstance, run_id: str, *, abandoned: bool) -> dg.DagsterRun:
+def _last_run(instance: dg.DagsterInstance, run_id: str, org_id: str | None, *, abandoned: bool) -> dg.DagsterRun:
     """The last run of the export, which must have failed."""
     run = instance.get_run_by_id(run_id)
     if run is None:
         raise NothingToResume(f"there is no run {run_id}; `m3ter-dagster jobs` lists the exports.")
     last = runs_of(instance, run.root_run_id or run.run_id)[-1].dagster_run
+    if not is_of(last, org_id):
+        raise NothingToResume(
+            f"run {last.run_id} exports the Organization {last.tags[ORGANIZATION_TAG]}, and M3TER_ORG_ID is {org_id}."
+        )
     if last.status == dg.DagsterRunStatus.SUCCESS:
         raise NothingToResume(f"run {last.run_id} succeeded, so nothing is missing from this export.")
     if not last.is_finished and abandoned:

@@ -13,13 +13,17 @@ import dagster as dg
 from m3ter_dagster.assets.usage_config import usage_ops
 from m3ter_dagster.config import AnySchedule, UsageSchedule
 from m3ter_dagster.config.names import FIRST_EXPORTS
-from m3ter_dagster.dagster_internals import AssetJob, switched_off_schedules
+from m3ter_dagster.dagster_internals import AssetJob, is_temporary, switched_off_schedules
 from m3ter_dagster.history.log import DESTINATIONS_TAG, DUE_TAG, MANIFEST, SCHEDULE_TAG, USAGE_MANIFEST
 from m3ter_dagster.model.entities import entities
 from m3ter_dagster.resources import IO_MANAGER
 
 PUNCTUAL = timedelta(minutes=10)
 """A first export launched within this time of its dtCreated was waited for, so it is due at dtCreated."""
+TEMPORARY = (
+    "first exports wait: Dagster's home is temporary, so each start would make them again. Start `m3ter-dagster ui` "
+    "instead, or set DAGSTER_HOME to a folder that is kept."
+)
 
 Jobs = Mapping[str, AssetJob]
 """The job of each schedule by its code: built once, since Dagster does not see that two equal jobs are one."""
@@ -63,7 +67,9 @@ def first_exports(schedules: Sequence[AnySchedule], jobs: Jobs, *, clock: Clock 
     """
     read_clock = clock or partial(datetime.now, UTC)
 
-    def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+    def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        if is_temporary(context.instance):
+            return dg.SkipReason(TEMPORARY)
         now, launched = read_clock(), json.loads(context.cursor or "[]")
         off = switched_off_schedules(context.instance)
         on = [schedule for schedule in schedules if schedule.dagster_name not in off]

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from tempfile import TemporaryDirectory
 
 from m3ter_sandbox import Sandbox
 
@@ -34,13 +35,20 @@ schedules:
 
 
 def serve(accounts: int, command: Sequence[str]) -> int:
-    """The command's exit code; 0 when there is none and the person stops it."""
-    with Sandbox(accounts=accounts) as sandbox:
+    """The command's exit code; 0 when there is none and the person stops it.
+
+    Dagster's home is new each time, since the stores are: records of what they no longer hold would only mislead.
+    """
+    with (
+        TemporaryDirectory(prefix="sandbox-dagster-", ignore_cleanup_errors=True) as home,
+        Sandbox(accounts=accounts) as sandbox,
+    ):
         with sandbox.exports.open("a", encoding="utf-8") as exports:
             exports.write(SCHEDULES)
+        environment = {**sandbox.environment, "DAGSTER_HOME": home}
         if command:
-            return _run(command, sandbox.environment)
-        for name, value in sandbox.environment.items():
+            return _run(command, environment)
+        for name, value in environment.items():
             print(f"export {name}={shlex.quote(value)}")
         print("# The sandbox runs until you stop it with Ctrl-C.", file=sys.stderr, flush=True)
         sys.stdout.flush()

@@ -107,7 +107,8 @@ class Stage:
     def start(self) -> None:
         """The daemon and, below it, its code location and its runs."""
         with self._log.open("ab") as log:
-            self._daemon = start("dagster._daemon", "run", *WORKSPACE, environment=self._environment, output=log)
+            daemon = (sys.executable, "-m", "dagster._daemon", "run", *WORKSPACE)
+            self._daemon = start(*daemon, environment=self._environment, output=log)
 
     def stop(self) -> None:
         daemon, self._daemon = self._daemon, None

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, TypeVar
 
 PROJECT = Path(__file__).parents[1]
+PROGRAM = str(Path(sys.executable).with_name("m3ter-dagster"))
 SECONDS_TO_END = 60
 """Longer than a code server lives on without its dagster dev, which is 45."""
 LOOK_EVERY = 0.5
@@ -21,15 +22,15 @@ WITH_DEFAULT_SIGNALS = """\
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGTERM, signal.SIG_DFL)
-os.execv(sys.executable, [sys.executable, "-m", *sys.argv[1:]])
+os.execv(sys.argv[1], sys.argv[1:])
 """
 Found = TypeVar("Found")
 
 
-def start(*module: str, environment: Mapping[str, str], output: int | IO[bytes]) -> subprocess.Popen[bytes]:
-    """`python -m module…` in the project's folder, with no more of this machine's environment than is harmless."""
+def start(*command: str, environment: Mapping[str, str], output: int | IO[bytes]) -> subprocess.Popen[bytes]:
+    """The command in the project's folder, with no more of this machine's environment than is harmless."""
     return subprocess.Popen(
-        [sys.executable, "-c", WITH_DEFAULT_SIGNALS, *module],
+        [sys.executable, "-c", WITH_DEFAULT_SIGNALS, *command],
         cwd=PROJECT,
         env={**plain_environment(), **environment},
         stdout=output,

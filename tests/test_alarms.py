@@ -13,6 +13,7 @@ from receiver import SECRET, Answer, Receiver
 from toggles import switch
 
 from m3ter_dagster.alarms import alarm_sensors, freshness_policies, messages
+from m3ter_dagster.alarms.late_exports import runs_due
 from m3ter_dagster.config import AnySchedule, Destination, Exports, ExportSchedule, Notifications, grace
 from m3ter_dagster.config.usage import UsageSchedule
 from m3ter_dagster.history.log import MANIFEST
@@ -338,6 +339,13 @@ def test_a_delivered_export_is_not_late(instance: dg.DagsterInstance, receiver: 
     run(instance, m3ter_schedule="finance", m3ter_due=JUNE_6.isoformat())
     assert look(instance, receiver, at=LATE, cursor=cursor).skip_message == "every export is on time."
     assert not receiver.texts
+
+
+def test_an_export_of_another_organization_is_no_excuse(instance: dg.DagsterInstance) -> None:
+    """Its schedule may have the same code."""
+    run(instance, m3ter_schedule="finance", m3ter_due=JUNE_6.isoformat(), m3ter_organization="org-2")
+    found = {one: list(runs_due(instance, one, "finance", JUNE_6)) for one in ("org-1", "org-2", None)}
+    assert {one: len(runs) for one, runs in found.items()} == {"org-1": 0, "org-2": 1, None: 1}
 
 
 @pytest.mark.parametrize(

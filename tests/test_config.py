@@ -747,8 +747,8 @@ def test_the_file_beside_the_workspace_comes_first(tmp_path: Path) -> None:
     assert load_exports({}, folder=tmp_path).destinations[0].code == "warehouse"
 
 
-def test_the_checkout_comes_second(tmp_path: Path) -> None:
-    assert exports_path({}, folder=tmp_path) == ROOT / "exports.yaml"
+def test_no_other_folder_is_looked_at(tmp_path: Path) -> None:
+    assert exports_path({}, folder=tmp_path) == tmp_path / "exports.yaml"
 
 
 @pytest.mark.parametrize("name", ["other.yaml", "{folder}/other.yaml"])
@@ -780,8 +780,13 @@ def test_a_folder_instead_of_a_file(tmp_path: Path) -> None:
 
 
 def test_the_committed_file_is_right() -> None:
-    environ = {"M3TER_EXPORTS": str(ROOT / "exports.yaml"), "M3TER_EXTERNAL_ID": "an-id"}
-    assert load_exports(environ).destinations
+    environ = {"M3TER_EXPORTS": str(ROOT / "exports.yaml"), "M3TER_BUCKET": "acme"}
+    assert load_exports(environ).destinations[0].bucket_name == "acme"
+
+
+def test_the_committed_file_names_nobody_s_bucket() -> None:
+    with pytest.raises(ConfigError, match=r"exports\.yaml:7: .* uses \$\{M3TER_BUCKET\}; set the environment variable"):
+        load_exports({"M3TER_EXPORTS": str(ROOT / "exports.yaml")})
 
 
 def test_settings() -> None:
@@ -978,12 +983,12 @@ def test_right_files_are_right_in_an_editor(text: str) -> None:
         ("acme-exports", "x" * 64),
         ("00Z\n", "00Z\npreviews: 1\n"),
         ("00Z\n", "00Z\nkeepHistory: 90 days\n"),
+        ("00Z\n", "00Z\nusageRawByDay: {}\n"),
         ("[BILLS]", "[BILS]"),
         ("[warehouse]", "[]"),
         ("DAY", "MINUTE"),
         ("period: 1", "period: 0"),
         ("    period: 1\n", ""),
-        ("00Z\n", "00Z\nusageRawByDay: {}\n"),
         ("bucketName", "bucket"),
         ("00Z\n", "00Z\nowners: [finance]\n"),
         ("00Z\n", "00Z\nnotifications: {}\n"),

@@ -12,6 +12,7 @@ from typing import Any
 import dagster as dg
 import pytest
 from dagster._annotations import is_public
+from dagster._cli.utils import get_possibly_temporary_instance_for_cli
 from dagster._core.remote_origin import (
     ManagedGrpcPythonEnvCodeLocationOrigin,
     RemoteJobOrigin,
@@ -90,6 +91,29 @@ def test_the_instance_of_a_terminal_has_no_compute_logs_and_else_what_its_dagste
         run(instance)
     assert (tmp_path / "history").is_dir()
     assert not [path for path in tmp_path.rglob("*") if path.suffix in (".err", ".out", ".complete")]
+
+
+@dagster_still("keeps runs that end with `dagster dev` in SQLite, in a folder of that name")
+def test_the_home_that_dagster_dev_makes_is_temporary_unless_its_runs_are_kept_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, instance: dg.DagsterInstance
+) -> None:
+    assert not internals.is_temporary(instance)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    with get_possibly_temporary_instance_for_cli() as made, dg.DagsterInstance.from_ref(made.get_ref()) as of_daemon:
+        assert internals.is_temporary(made)
+        assert internals.is_temporary(of_daemon)
+    (tmp_path / "dagster.yaml").write_text(json.dumps({"storage": {"sqlite": {"base_dir": str(tmp_path / "kept")}}}))
+    with get_possibly_temporary_instance_for_cli() as kept_elsewhere:
+        assert not internals.is_temporary(kept_elsewhere)
+
+
+@dagster_still("counts runs by their tags")
+def test_runs_are_counted_by_a_tag(instance: dg.DagsterInstance) -> None:
+    for tags in ({"colour": "blue", "shape": "round"}, {}, {"colour": "green"}, {"colour": "green"}):
+        run(instance, **tags)
+    assert internals.runs_by_tag(instance, "colour") == {"blue": 1, "green": 2}
+    assert internals.runs_by_tag(instance, "taste") == {}
 
 
 @dagster_still("lets its event log in SQLite be opened by a class of ours")
@@ -409,6 +433,8 @@ def test_no_other_file_calls_a_method_of_the_instance_that_is_not_public() -> No
             "get_materialized_partitions",
             "get_records_for_run",
             "get_run_step_stats",
+            "get_run_tags",
+            "get_runs_count",
             "report_engine_event",
             "report_run_canceled",
             "report_run_failed",

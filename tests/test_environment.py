@@ -20,12 +20,8 @@ PRODUCT = Path(m3ter_dagster.__file__).parent
 VARIABLES = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}
 """Of the module os."""
 LOADERS = {
-    "load_exports",
-    "load_exports_or_last_good",
-    "load_settings",
-    "load_m3ter_settings",
-    "exports_path",
-    "dagster_home",
+    *("load_exports", "load_exports_or_last_good", "load_settings", "load_m3ter_settings", "read_env_file"),
+    *("exports_path", "dagster_home", "home_warning", "absolute_paths"),
 }
 NOTING = """
 import os, sys, traceback

@@ -9,8 +9,8 @@ import pytest
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import execute_run
 
-from m3ter_dagster.history.jobs import ExportJob, last_export, read_export_jobs
-from m3ter_dagster.history.log import DUE_TAG, SCHEDULE_TAG
+from m3ter_dagster.history.jobs import ExportJob, last_export, read_export_jobs, runs_of_others
+from m3ter_dagster.history.log import DUE_TAG, ORGANIZATION_TAG, SCHEDULE_TAG
 
 FINANCE = {SCHEDULE_TAG: "finance", DUE_TAG: "2024-06-06T10:00:00+00:00"}
 ENTITIES = ("account", "bill")
@@ -142,6 +142,16 @@ def test_the_export_that_ran_last_is_first(instance: dg.DagsterInstance) -> None
     assert [job.id for job in jobs(instance, limit=1)] == [first]
     assert [job.id for job in jobs(instance, schedule="finance")] == [second]
     assert jobs(instance, status="FAILED") == []
+
+
+def test_exports_of_another_organization_are_passed_over_and_counted(instance: dg.DagsterInstance) -> None:
+    older = run(instance, "bill", tags=FINANCE)
+    mine, _ = (run(instance, "bill", tags=FINANCE | {ORGANIZATION_TAG: one}) for one in ("org-1", "org-2"))
+    assert [job.id for job in jobs(instance, org_id="org-1")] == [mine, older]
+    found = last_export(instance, "finance", "org-1")
+    assert found
+    assert found.id == mine
+    assert [runs_of_others(instance, one) for one in ("org-1", "org-2", "org-3", None)] == [1, 1, 2, 0]
 
 
 def test_a_long_history_is_read_to_its_end(instance: dg.DagsterInstance) -> None:

@@ -45,7 +45,7 @@ def test_a_run_that_died_with_its_machine_keeps_its_place_for_a_day_at_most(
 def test_a_new_home_gets_this_project_s_settings_and_keeps_what_a_person_changes(tmp_path: Path, place: str) -> None:
     shutil.copytree(SETTINGS.parent / "m3ter_dagster", tmp_path / "m3ter_dagster")
     shutil.copy(SETTINGS, tmp_path / place)
-    opening = "from m3ter_dagster.cli.export import open_instance\nwith open_instance(): pass"
+    opening = "from m3ter_dagster.cli.instance import open_instance\nwith open_instance(): pass"
     environment = {"PYTHONPATH": str(tmp_path), "DAGSTER_HOME": "home"}
     command = [sys.executable, "-c", opening]
     subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=60)

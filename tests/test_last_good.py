@@ -197,7 +197,7 @@ def test_the_webhook_is_notified_once_per_mistake_and_once_that_it_is_gone(
     for unloadable in (None, UNLOADABLE, UNLOADABLE, UNLOADABLE, worse, None, None):
         (sensor,) = [
             one
-            for one in alarm_sensors(exports, unloadable, webhook=receiver.webhook())
+            for one in alarm_sensors(exports, unloadable=unloadable, webhook=receiver.webhook())
             if one.name == "broken_configuration"
         ]
         with dg.build_sensor_context(instance, cursor) as context:

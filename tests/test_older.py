@@ -114,7 +114,7 @@ def report(instance: dg.DagsterInstance, asset: str, metadata: dict[str, Any]) -
 
 def found_delivery(instance: dg.DagsterInstance, asset: str, metadata: dict[str, Any]) -> Delivery:
     report(instance, asset, metadata)
-    (delivery,) = last_deliveries(instance, asset, 1)
+    (delivery,) = last_deliveries(instance, asset, None)
     return delivery
 
 

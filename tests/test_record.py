@@ -136,7 +136,7 @@ def changed(record: Any, **changes: Any) -> Any:
 def test_a_delivery_is_read_back_as_it_was_recorded(instance: dg.DagsterInstance, delivery: Delivery) -> None:
     id = run(instance, delivery)
     assert deliveries_of(instance, id) == {delivery.asset: delivery}
-    assert list(last_deliveries(instance, delivery.asset, 10)) == [delivery]
+    assert list(last_deliveries(instance, delivery.asset, None)) == [delivery]
 
 
 def test_a_whole_export_is_read_back_as_it_was_recorded(instance: dg.DagsterInstance) -> None:
@@ -222,7 +222,7 @@ def test_what_others_record_is_no_record_of_this_project(instance: dg.DagsterIns
     """A person may report that an asset was materialised, or have an asset of the same name."""
     for name in ("meter", MANIFEST):
         instance.report_runless_asset_event(dg.AssetMaterialization(name, metadata=metadata))
-    assert list(last_deliveries(instance, "meter", 10)) == []
+    assert list(last_deliveries(instance, "meter", None)) == []
     assert previous_export(instance, org_id="org-1", schedule=None, export_id="e") is None
 
 
@@ -252,8 +252,15 @@ def test_of_several_deliveries_the_last_counts(instance: dg.DagsterInstance) -> 
     run(instance, changed(METERS, rows=4), root=first)
     run(instance, changed(METERS, rows=5))
     assert {name: one.rows for name, one in deliveries_of(instance, first).items()} == {"bill": 7, "meter": 4}
-    assert [one.rows for one in last_deliveries(instance, "meter", 10)] == [5, 4, 3]
-    assert [one.rows for one in last_deliveries(instance, "meter", 2)] == [5, 4]
+    assert [one.rows for one in last_deliveries(instance, "meter", None)] == [5, 4, 3]
+
+
+def test_deliveries_of_another_organization_are_passed_over(instance: dg.DagsterInstance) -> None:
+    for rows, org_id in ((5, "org-1"), (6, "org-2"), (7, "org-2")):
+        run(instance, changed(METERS, rows=rows, org_id=org_id))
+    assert [one.rows for one in last_deliveries(instance, "meter", "org-1")] == [5]
+    assert [one.rows for one in last_deliveries(instance, "meter", "org-2")] == [7, 6]
+    assert list(last_deliveries(instance, "meter", "org-3")) == []
 
 
 def test_deliveries_come_in_the_order_of_the_entities_and_without_manifests(instance: dg.DagsterInstance) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -825,6 +826,18 @@ def test_a_command_in_the_sandbox_finds_schedules_to_look_at() -> None:
     program = str(Path(sys.executable).with_name("m3ter-dagster"))
     command = [program, "sandbox", "--accounts", "1", "--", sys.executable, "-c", code]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "finance usage\n"
+
+
+def test_each_start_of_the_sandbox_has_a_home_of_its_own() -> None:
+    """What its stores held is gone at the end, and so are Dagster's records of it."""
+    program = str(Path(sys.executable).with_name("m3ter-dagster"))
+    script = 'test -d "$DAGSTER_HOME" && echo "$DAGSTER_HOME"'
+    command = [program, "sandbox", "--accounts", "0", "--", "sh", "-c", script]
+    environment = {**os.environ, "DAGSTER_HOME": "/a/person's/own"}
+    run = partial(subprocess.run, command, env=environment, capture_output=True, text=True, check=True)
+    homes = [Path(run().stdout.strip()) for _ in range(2)]
+    assert homes[0] != homes[1]
+    assert [home.exists() for home in homes] == [False, False]
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._cli.utils import get_possibly_temporary_instance_for_cli
 from dagster._core.scheduler.instigation import InstigatorStatus
 from toggles import switch
 
@@ -191,6 +193,17 @@ def test_and_once_only(instance: dg.DagsterInstance) -> None:
     assert not again.run_requests
     assert again.skip_message == "the first export of every schedule has been launched."
     assert again.cursor == first.cursor
+
+
+def test_first_exports_wait_where_dagster_forgets_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each start of `dagster dev` without a home would export everything again as first."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    with get_possibly_temporary_instance_for_cli() as instance:
+        found = look([FINANCE], instance, cursor="[]")
+    assert not found.run_requests
+    assert found.skip_message.startswith("first exports wait: Dagster's home is temporary, ")
+    assert found.cursor in (None, "[]")
 
 
 def test_a_schedule_that_is_added_or_created_anew_has_a_first_export(instance: dg.DagsterInstance) -> None:

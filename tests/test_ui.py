@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from playwright.sync_api import Browser, expect
 from processes import poll
 from ui_page import CHROMIUM, LONGEST_RUN, UI, chromium, ui_page
-from ui_server import dagster_dev
+from ui_server import dagster_ui
 
 from m3ter_dagster.cli import main
 from m3ter_dagster.model.entities import entities
@@ -40,7 +40,7 @@ def sandbox() -> Iterator[Sandbox]:
 
 @pytest.fixture(scope="module")
 def address(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with dagster_dev(sandbox.environment, tmp_path_factory.mktemp("dagster_home")) as address:
+    with dagster_ui(sandbox.environment, tmp_path_factory.mktemp("dagster_home")) as address:
         yield address
 
 

@@ -1,8 +1,7 @@
-"""A `dagster dev` of this project for the tests, on a free port."""
+"""Dagster's UI as a person starts it, on a free port."""
 
 from __future__ import annotations
 
-import shutil
 import socket
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
 
-from processes import PROJECT, end, start
+from processes import PROGRAM, end, start
 from urllib3 import PoolManager, Retry
 
 SERVING = b"Serving dagster-webserver on"
@@ -26,12 +25,11 @@ LOAD_ERRORS = """
 
 
 @contextmanager
-def dagster_dev(environment: Mapping[str, str], home: Path) -> Iterator[str]:
+def dagster_ui(environment: Mapping[str, str], home: Path) -> Iterator[str]:
     """The address of the UI; `home` is the DAGSTER_HOME. At the end nothing of it may be left running."""
-    shutil.copy(PROJECT / "dagster.yaml", home)
     port = str(_free_port())
     environment = {**environment, "DAGSTER_HOME": str(home)}
-    process = start("dagster", "dev", "-h", "127.0.0.1", "-p", port, environment=environment, output=subprocess.PIPE)
+    process = start(PROGRAM, "ui", "--port", port, environment=environment, output=subprocess.PIPE)
     log: list[bytes] = []
     serves_or_ended = Event()
     assert process.stdout

@@ -20,6 +20,7 @@ __all__ = ["alarm_sensors", "freshness_policies"]
 
 def alarm_sensors(
     exports: Exports,
+    org_id: str | None = None,
     unloadable: Unloadable | None = None,
     *,
     clock: Callable[[], datetime] | None = None,
@@ -40,6 +41,6 @@ def alarm_sensors(
         sensors.append(unsafe_reuse(notify_webhook, wanted.dagster_url))
     if exports.schedules:
         sensors.append(
-            late_exports(exports.schedules, wanted, notify_webhook, clock=clock or partial(datetime.now, UTC))
+            late_exports(exports.schedules, wanted, notify_webhook, org_id, clock=clock or partial(datetime.now, UTC))
         )
     return sensors

@@ -15,7 +15,7 @@ from m3ter_dagster.alarms.webhook import Notify
 from m3ter_dagster.config import AnySchedule, Notifications, grace
 from m3ter_dagster.config.names import LATE_EXPORTS
 from m3ter_dagster.dagster_internals import switched_off_schedules
-from m3ter_dagster.history.log import SCHEDULE_TAG, export_of, root_id, runs_of
+from m3ter_dagster.history.log import SCHEDULE_TAG, export_of, is_of, root_id, runs_of
 
 LOOK_EVERY_SECONDS = 60
 _CLOCKS_DIFFER = timedelta(minutes=1)
@@ -30,7 +30,12 @@ class News:
 
 
 def late_exports(
-    schedules: Sequence[AnySchedule], wanted: Notifications, notify: Notify, *, clock: Callable[[], datetime]
+    schedules: Sequence[AnySchedule],
+    wanted: Notifications,
+    notify: Notify,
+    org_id: str | None,
+    *,
+    clock: Callable[[], datetime],
 ) -> dg.SensorDefinition:
     """Reports each due time of a schedule once, and once more when the export has been delivered after all.
 
@@ -46,7 +51,7 @@ def late_exports(
         for one in schedules:
             is_on = one.dagster_name not in off
             watch = watched(before.get(one.code), one.cadence, is_on=is_on, now=now)
-            news = _news(context.instance, one, watch, wanted, now) if is_on and not failure else None
+            news = _news(context.instance, org_id, one, watch, wanted, now) if is_on and not failure else None
             failure = notify(context.log, news.text) if news else failure
             after[one.code] = news.watch if news and not failure else watch
         late = [code for code, watch in after.items() if watch.reported]
@@ -65,28 +70,33 @@ def late_exports(
 
 
 def _news(
-    instance: dg.DagsterInstance, schedule: AnySchedule, watch: Watch, wanted: Notifications, now: datetime
+    instance: dg.DagsterInstance,
+    org_id: str | None,
+    schedule: AnySchedule,
+    watch: Watch,
+    wanted: Notifications,
+    now: datetime,
 ) -> News | None:
     cadence, code, url = schedule.cadence, schedule.code, wanted.dagster_url
     due = owed(watch, cadence, now=now, grace=grace(cadence.interval, wanted))
     if watch.reported:
-        success = _delivered(runs_due(instance, code, watch.reported))
+        success = _delivered(runs_due(instance, org_id, code, watch.reported))
         if success:
             text = messages.recovered(code, watch.reported, success, url)
             return News(text, msgspec.structs.replace(watch, reported=None))
     if due is None or due == watch.reported:
         return None
-    runs = list(runs_due(instance, code, due))
+    runs = list(runs_due(instance, org_id, code, due))
     if _delivered(runs):
         return None
     last = runs[0] if runs else None
     return News(messages.late(code, due, last, url), msgspec.structs.replace(watch, reported=due))
 
 
-def runs_due(instance: dg.DagsterInstance, code: str, since: datetime) -> Iterator[dg.DagsterRun]:
-    """The runs of the schedule's exports due at `since` or later; of each export the newest run comes first."""
+def runs_due(instance: dg.DagsterInstance, org_id: str | None, code: str, since: datetime) -> Iterator[dg.DagsterRun]:
+    """The runs of the Organization's exports by the schedule, due at `since` or later; of each the newest is first."""
     filters = dg.RunsFilter(tags={SCHEDULE_TAG: code}, created_after=since - _CLOCKS_DIFFER)
-    found = [record.dagster_run for record in instance.get_run_records(filters)]
+    found = [one.dagster_run for one in instance.get_run_records(filters) if is_of(one.dagster_run, org_id)]
     # A re-execution is found by its root: whoever makes one may have taken the other tags away.
     exports = dict.fromkeys(root_id(run) for run in found if export_of(run, instance, org_id="").due >= since)
     for export_id in exports:

@@ -33,7 +33,8 @@ def cross_entity_checks() -> list[dg.AssetChecksDefinition]:
     )
     def across_entities(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
         find_in = cache(partial(_finder, context.resources.organization, context.resources.csv_io_manager))
-        export_of_asset = cache(partial(checked_export, context.instance, context.run))
+        org_id = context.resources.organization.settings.org_id
+        export_of_asset = cache(partial(checked_export, context.instance, context.run, org_id=org_id))
         for key in sorted(context.selected_asset_check_keys):
             export_id = export_of_asset(key.asset_key.path[-1])
             yield _result(key, _outcome(key, find_in(export_id), context), export_id)

@@ -1,6 +1,7 @@
 """The checks of exported measurements."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import dagster as dg
@@ -10,6 +11,7 @@ from m3ter_dagster.config.usage import AGGREGATED, RAW
 from m3ter_dagster.frames.schema import SchemaBreached
 from m3ter_dagster.history.log import last_deliveries
 from m3ter_dagster.history.progress import CHECKED
+from m3ter_dagster.history.record import Delivery
 from m3ter_dagster.usage.columns import TIME, UID
 from m3ter_dagster.usage.reader import UsageReading
 
@@ -67,8 +69,10 @@ def failed_usage_checks(asset: str, breached: SchemaBreached) -> Iterator[dg.Ass
     description="The sums are those of the raw measurements, where both are exported for one window.",
 )
 def sums_equal_raw(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
-    aggregated = next(_recorded_sums(context.instance, AGGREGATED), {})
-    raw = next((one for one in _recorded_sums(context.instance, RAW) if _is_comparable(one, aggregated)), None)
+    last = next(_with_sums(context.instance, AGGREGATED), None)
+    aggregated = last.reading.sums if last else {}
+    raws = (one.reading.sums for one in _with_sums(context.instance, RAW, last.org_id if last else None))
+    raw = next((one for one in raws if _is_comparable(one, aggregated)), None)
     if raw is None:
         return _not_checked(SUMS, "the raw measurements of this window are not exported")
     differences = list(_differences(aggregated["sums"], raw["sums"]))
@@ -107,10 +111,10 @@ def _not_checked(check: str, reason: str) -> dg.AssetCheckResult:
     )
 
 
-def _recorded_sums(instance: dg.DagsterInstance, asset: str) -> Iterator[dict[str, Any]]:
-    """The sums that the last exports recorded, newest first."""
-    deliveries = last_deliveries(instance, asset, _RAW_EXPORTS_LOOKED_AT)
-    return (one.reading.sums for one in deliveries if one.reading.sums)
+def _with_sums(instance: dg.DagsterInstance, asset: str, org_id: str | None = None) -> Iterator[Delivery]:
+    """The last exports that recorded sums, newest first."""
+    deliveries = islice(last_deliveries(instance, asset, org_id), _RAW_EXPORTS_LOOKED_AT)
+    return (one for one in deliveries if one.reading.sums)
 
 
 def _is_comparable(raw: Mapping[str, Any], aggregated: Mapping[str, Any]) -> bool:

@@ -10,10 +10,16 @@ import click
 from m3ter_dagster.cli.configuration import check, pull, schema
 from m3ter_dagster.cli.export import export
 from m3ter_dagster.cli.jobs import jobs
+from m3ter_dagster.cli.project import init, ui
 from m3ter_dagster.cli.prune import prune
 from m3ter_dagster.cli.sandbox import demo, sandbox
 from m3ter_dagster.cli.schedules import schedules
+from m3ter_dagster.cli.terminal import configured
 from m3ter_dagster.cli.verify import verify
+from m3ter_dagster.config import read_env_file
+
+OF_THE_SANDBOX = (sandbox, demo)
+"""Commands that are to find nothing of a person's own m3ter."""
 
 
 def run() -> None:
@@ -29,9 +35,12 @@ def run() -> None:
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="m3ter-dagster")
-def main() -> None:
-    """m3ter's Operational Data Export, run by you."""
+@click.pass_context
+def main(context: click.Context) -> None:
+    """m3ter's Operational Data Export, run by you. Variables that the environment lacks are read from .env here."""
+    if context.invoked_subcommand not in [one.name for one in OF_THE_SANDBOX]:
+        configured(read_env_file)
 
 
-for command in (export, schedules, jobs, prune, pull, check, schema, verify, sandbox, demo):
+for command in (init, check, export, ui, schedules, jobs, prune, pull, schema, verify, *OF_THE_SANDBOX):
     main.add_command(command)

@@ -8,7 +8,14 @@ import threading
 import click
 
 from m3ter_dagster.cli.terminal import configured
-from m3ter_dagster.config import exports_json_schema, exports_path, load_exports, load_m3ter_settings, pace_folder
+from m3ter_dagster.config import (
+    exports_json_schema,
+    exports_path,
+    home_warning,
+    load_exports,
+    load_m3ter_settings,
+    pace_folder,
+)
 from m3ter_dagster.model.entities import entities
 
 
@@ -16,6 +23,7 @@ from m3ter_dagster.model.entities import entities
 @click.option("--without-environment", is_flag=True, help="Leave out the M3TER_* variables.")
 def check(without_environment: bool) -> None:
     """Validate exports.yaml, the environment and the descriptors in schemas/."""
+    warning = home_warning()
     known = configured(entities)
     click.echo(f"schemas/: {len(known)} entities, {sum(len(one.columns) for one in known.values())} columns")
     exports = configured(load_exports)
@@ -23,6 +31,8 @@ def check(without_environment: bool) -> None:
     if not without_environment:
         settings = configured(load_m3ter_settings)
         click.echo(f"environment: Organization {settings.org_id} at {settings.base_url}")
+        if warning:
+            click.echo(f"Warning: {warning}", err=True)
 
 
 @click.command()

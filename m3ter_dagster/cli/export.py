@@ -1,25 +1,21 @@
-"""m3ter-dagster export: an export now, and the Dagster instance that it and other commands use."""
+"""m3ter-dagster export: an export now, or the rest of one that failed."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import click
 
-from m3ter_dagster.cli.terminal import Unusable, configured, listed, open_console
-from m3ter_dagster.config import AnySchedule, Exports, UsageSchedule, dagster_home, load_exports, load_m3ter_settings
+from m3ter_dagster.cli.instance import open_instance
+from m3ter_dagster.cli.terminal import configured, listed, open_console
+from m3ter_dagster.config import AnySchedule, Exports, UsageSchedule, load_exports, load_m3ter_settings
 from m3ter_dagster.model.entities import UnknownEntity, entities, find_entity
 from m3ter_dagster.model.time_periods import window_of
 
 if TYPE_CHECKING:
-    from dagster import DagsterInstance
-
     from m3ter_dagster.runs import UsageRun
 
 
@@ -53,8 +49,8 @@ def export(
             raise click.UsageError(
                 "--resume completes what its export began; leave out --entities, --destinations and --schedule."
             )
-        configured(load_m3ter_settings)
-        raise SystemExit(resume_export(run_id, abandoned=abandoned))
+        settings = configured(load_m3ter_settings)
+        raise SystemExit(resume_export(run_id, settings.org_id, abandoned=abandoned))
     if code is not None:
         if names is not None or codes is not None:
             raise click.UsageError(
@@ -103,7 +99,7 @@ def run_export(
     return 0 if result.is_complete else 1
 
 
-def resume_export(run_id: str, *, abandoned: bool) -> int:
+def resume_export(run_id: str, org_id: str, *, abandoned: bool) -> int:
     """Run what is missing from an export and show its progress; return the exit code."""
     from m3ter_dagster.cli.progress import print_result, progress
     from m3ter_dagster.runs import NothingToResume, resume
@@ -111,34 +107,11 @@ def resume_export(run_id: str, *, abandoned: bool) -> int:
     console = open_console()
     try:
         with open_instance() as instance, progress(console) as changed:
-            result = resume(instance, run_id, abandoned=abandoned, changed=changed)
+            result = resume(instance, run_id, org_id=org_id, abandoned=abandoned, changed=changed)
     except NothingToResume as nothing:
         raise click.UsageError(f"--resume: {nothing}") from None
     print_result(console, result)
     return 0 if result.is_complete else 1
-
-
-@contextmanager
-def open_instance(*, compute_logs: bool = False) -> Generator[DagsterInstance]:
-    """That of DAGSTER_HOME, which gets this project's dagster.yaml where it has none."""
-    from m3ter_dagster.dagster_internals import RecordsFailed, open_instance_for_a_terminal, reason_of
-
-    home, package = dagster_home(), Path(__file__).parents[1]
-    # Inside the installed package, or beside it in a checkout.
-    settings = next((one for one in (package, package.parent) if (one / "dagster.yaml").exists()), None)
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        if settings and not (home / "dagster.yaml").exists():
-            shutil.copy(settings / "dagster.yaml", home / "dagster.yaml")
-    except OSError as error:
-        words = f"{home}: {error.strerror or error}; set it to a folder in which Dagster can keep its records."
-        raise Unusable(f"DAGSTER_HOME: {words}") from None
-    try:
-        with open_instance_for_a_terminal(home, compute_logs=compute_logs) as instance:
-            yield instance
-    except RecordsFailed as error:
-        words = f"{reason_of(error)}; look for room on its disk and for its owner, then run the command again."
-        raise click.ClickException(f"Dagster's records in {home} cannot be kept or read: {words}") from None
 
 
 def find_schedule(exports: Exports, code: str) -> AnySchedule:

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from m3ter_dagster.cli.export import find_schedule, open_instance
+from m3ter_dagster.cli.export import find_schedule
+from m3ter_dagster.cli.instance import open_instance
 from m3ter_dagster.cli.terminal import configured, moment_text, print_table
-from m3ter_dagster.config import load_exports
+from m3ter_dagster.config import load_exports, organization_id
 
 if TYPE_CHECKING:
     from m3ter_dagster.history.jobs import ExportJob, Status
@@ -23,11 +24,15 @@ STATUSES = ("PENDING", "RUNNING", "SUCCEEDED", "FAILED")
 @click.option("--status", type=click.Choice(STATUSES, case_sensitive=False), help="Only exports in this state.")
 @click.option("--limit", type=click.IntRange(1, MOST), default=20, show_default=True, help="The most exports to list.")
 def jobs(code: str | None, status: Status | None, limit: int) -> None:
-    """List the last exports: when they ran, how they went, and what was delivered."""
-    from m3ter_dagster.history.jobs import read_export_jobs
+    """List the last exports of the Organization: when they ran, how they went, and what was delivered."""
+    from m3ter_dagster.history.jobs import read_export_jobs, runs_of_others
 
+    org_id = organization_id()
     with open_instance() as instance:
-        found = read_export_jobs(instance, schedule=code, status=status, limit=limit)
+        found = read_export_jobs(instance, org_id=org_id, schedule=code, status=status, limit=limit)
+        others = runs_of_others(instance, org_id)
+    if others:
+        click.echo(f"{others} runs of Organizations other than {org_id} are not shown.", err=True)
     if not found and code is not None:
         find_schedule(configured(load_exports), code)
     if not found:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from m3ter_dagster.cli.export import open_instance
+from m3ter_dagster.cli.instance import open_instance
 from m3ter_dagster.cli.terminal import configured, moment_text, print_table
-from m3ter_dagster.config import load_exports
+from m3ter_dagster.config import load_exports, organization_id
 from m3ter_dagster.config.fields import AGES, age
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def prune(keep: timedelta, yes: bool, leave_files: bool) -> None:
 
     exports = configured(load_exports)
     with open_instance(compute_logs=True) as instance:
-        old = old_exports(instance, datetime.now(UTC) - keep, with_keys=not leave_files)
+        old = old_exports(instance, datetime.now(UTC) - keep, org_id=organization_id(), with_keys=not leave_files)
         _print_old(old)
         if not old.exports or not yes:
             click.echo("Nothing was removed; --yes removes this." if old.exports else "There is nothing to remove.")

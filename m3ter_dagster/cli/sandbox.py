@@ -47,13 +47,15 @@ def demo(accounts: int, output: str) -> None:
         from m3ter_sandbox import Sandbox
 
     names = list(configured(entities))
+    # Its own, and new each time: Dagster's records of a person's exports are not to be mixed with those of samples.
+    home = Path(output).absolute() / "dagster"
+    shutil.rmtree(home, ignore_errors=True)
     with Sandbox(accounts=accounts) as sample:
-        os.environ.update(sample.environment)
+        os.environ.update(sample.environment, DAGSTER_HOME=str(home))
         exports = load_exports()
         print(f"Sample organization of {accounts} accounts at {sample.api.base_url}, S3 at {sample.s3.endpoint_url}")
         code = run_export(names, list(exports.default_destinations))
         if code == 0:
-            shutil.rmtree(output, ignore_errors=True)
             buckets = [exports.destination(one).bucket_name for one in exports.default_destinations]
             count = sum(_write(sample.s3.objects(bucket), Path(output) / bucket) for bucket in buckets)
             print(f"{count} delivered files were copied to {output}/")
@@ -76,6 +78,8 @@ def _needs_the_extra() -> Generator[None]:
 
 
 def _write(objects: Mapping[str, bytes], folder: Path) -> int:
+    """Replaces what the folder had."""
+    shutil.rmtree(folder, ignore_errors=True)
     for key, content in objects.items():
         path = folder / key
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from m3ter_dagster.cli.export import open_instance
+from m3ter_dagster.cli.instance import open_instance
 from m3ter_dagster.cli.terminal import configured, moment_text, print_table
-from m3ter_dagster.config import AnySchedule, load_exports
+from m3ter_dagster.config import AnySchedule, load_exports, organization_id
 from m3ter_dagster.model.entities import entities
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def schedules() -> None:
     with open_instance() as instance:
         off = switched_off_schedules(instance)
         rows = [
-            _row(one, last_export(instance, one.code), is_on=one.dagster_name not in off, now=now)
+            _row(one, last_export(instance, one.code, organization_id()), is_on=one.dagster_name not in off, now=now)
             for one in configured_schedules
         ]
     print_table(COLUMNS, rows)

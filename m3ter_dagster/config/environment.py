@@ -117,6 +117,11 @@ class Settings:
     pace_folder: Path | None = None
     """Where the processes of this machine keep the pace that they share; None: each has its own."""
 
+    @property
+    def org_id(self) -> str | None:
+        """The Organization, if the environment says how to reach it."""
+        return None if isinstance(self.organization, ConfigError) else self.organization.org_id
+
     def connection(self) -> M3terSettings:
         """How to reach m3ter; without credentials, ConfigError says what is missing."""
         if isinstance(self.organization, ConfigError):
@@ -170,6 +175,22 @@ def least_free(environ: Mapping[str, str] = os.environ) -> int:
     return int(megabytes) * 1_000_000
 
 
+def read_env_file(environ: MutableMapping[str, str] = os.environ, *, folder: Path | None = None) -> None:
+    """Add the variables of .env in the current folder, but for those that the environment has already."""
+    path = (folder or Path.cwd()) / ".env"
+    if not path.is_file():
+        return
+    from dotenv import dotenv_values
+
+    try:
+        found = dotenv_values(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{_shown(path)}: cannot be read: {error}; save it as UTF-8, readable for you.") from None
+    for name, value in found.items():
+        if value is not None:
+            environ.setdefault(name, value)
+
+
 def dagster_home(environ: MutableMapping[str, str] = os.environ) -> Path:
     """DAGSTER_HOME, else .dagster in the current folder, kept from run to run; Dagster finds it in `environ`, too."""
     home = Path(_value(environ, "DAGSTER_HOME") or ".dagster").absolute()
@@ -183,14 +204,36 @@ def pace_folder(environ: Mapping[str, str] = os.environ) -> Path:
     return Path(home).absolute() / "m3ter-pace" if home else Path(tempfile.gettempdir()) / f"m3ter-pace-{os.getuid()}"
 
 
+def organization_id(environ: Mapping[str, str] = os.environ) -> str | None:
+    """M3TER_ORG_ID, for what needs no access to m3ter."""
+    return _value(environ, "M3TER_ORG_ID") or None
+
+
+def absolute_paths(environ: MutableMapping[str, str] = os.environ) -> dict[str, str]:
+    """The environment for a process in another folder, which finds the same exports.yaml and the same home."""
+    return {**environ, "DAGSTER_HOME": str(dagster_home(environ)), "M3TER_EXPORTS": str(exports_path(environ))}
+
+
+def home_warning(environ: Mapping[str, str] = os.environ) -> str | None:
+    """Why Dagster would forget what it has exported; None if its home is kept."""
+    named = _value(environ, "DAGSTER_HOME")
+    if not named:
+        return (
+            "DAGSTER_HOME is not set. These commands keep Dagster's records in .dagster, in the current folder; a "
+            "`dagster dev` of your own forgets them when it ends: start `m3ter-dagster ui`, or set DAGSTER_HOME."
+        )
+    if Path(named).absolute().is_relative_to(tempfile.gettempdir()):
+        return (
+            f"DAGSTER_HOME is {named}, in the folder for temporary files. When that is cleared, every schedule exports "
+            "as if for the first time: set it to a folder that is kept."
+        )
+    return None
+
+
 def exports_path(environ: Mapping[str, str] = os.environ, *, folder: Path | None = None) -> Path:
-    """M3TER_EXPORTS, else exports.yaml in the current folder (beside workspace.yaml), else in the checkout."""
-    here = folder or Path.cwd()
-    named = _value(environ, "M3TER_EXPORTS")
-    if named:
-        return here / Path(named).expanduser()
-    candidates = [here / "exports.yaml", Path(__file__).parents[2] / "exports.yaml"]
-    return next((path for path in candidates if path.is_file()), candidates[0])
+    """M3TER_EXPORTS, else exports.yaml in the current folder (beside workspace.yaml)."""
+    named = _value(environ, "M3TER_EXPORTS") or "exports.yaml"
+    return (folder or Path.cwd()) / Path(named).expanduser()
 
 
 def load_exports(environ: Mapping[str, str] = os.environ, *, folder: Path | None = None) -> Exports:
@@ -238,7 +281,8 @@ def _text(path: Path) -> str:
 
 def _no_file(path: Path) -> str:
     return (
-        f"there is no {path}; write one that names at least a destination, or set M3TER_EXPORTS to its path. "
+        f"there is no {path}; write one that names at least a destination (`m3ter-dagster init` writes one to fill "
+        "in), or set M3TER_EXPORTS to its path. "
         f"For example:\n\n{EXAMPLE}"
     )
 

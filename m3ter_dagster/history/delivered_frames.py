@@ -17,8 +17,8 @@ from m3ter_dagster.frames.formats import format_of
 from m3ter_dagster.frames.references import ExportedRows
 from m3ter_dagster.frames.schema import DELETED_COLUMN
 from m3ter_dagster.frames.times import TIMES
-from m3ter_dagster.history.log import deliveries_of
-from m3ter_dagster.history.record import Delivery, delivery_in
+from m3ter_dagster.history.log import deliveries_of, last_delivery
+from m3ter_dagster.history.record import Delivery
 from m3ter_dagster.model.entities import Entity
 
 ALLOW_MISSING = "allow_missing_partitions"
@@ -71,30 +71,35 @@ class DeliveredFrames:
         return pl.scan_parquet(kept)
 
 
-def last_delivery(context: dg.InputContext, destinations: Destinations, folder: Path) -> pl.LazyFrame:
-    """The last delivered file as a frame; of a partitioned asset, the files of the requested partitions in one frame.
+def last_delivered(
+    context: dg.InputContext, org_id: str | None, destinations: Destinations, folder: Path
+) -> pl.LazyFrame:
+    """The last file that was delivered for the Organization (None: for any) as a frame.
+
+    Of a partitioned asset, the files of the requested partitions in one frame.
 
     NotExported if one was never delivered, unless the input's metadata has `allow_missing_partitions: true`.
     FetchFailed if no destination returns a file. The frame is scanned from `folder`.
     """
     name = context.asset_key.path[-1]
     if not context.has_asset_partitions:
-        return _read(context, None, destinations, folder)
+        return _read(context, None, org_id, destinations, folder)
     there = materialized_partitions(context.instance, context.asset_key)
     missing = [day for day in context.asset_partition_keys if day not in there]
     if missing and not context.definition_metadata.get(ALLOW_MISSING):
         raise NotExported(name, missing[0])
-    days = [_read(context, day, destinations, folder) for day in context.asset_partition_keys if day in there]
+    wanted = [day for day in context.asset_partition_keys if day in there]
+    days = [_read(context, day, org_id, destinations, folder) for day in wanted]
     if not days:
         raise NotExported(name)
     return pl.concat(days, how="diagonal_relaxed")
 
 
-def _read(context: dg.InputContext, partition: str | None, destinations: Destinations, folder: Path) -> pl.LazyFrame:
+def _read(
+    context: dg.InputContext, partition: str | None, org_id: str | None, destinations: Destinations, folder: Path
+) -> pl.LazyFrame:
     name = context.asset_key.path[-1]
-    chosen = dg.AssetRecordsFilter(context.asset_key, asset_partitions=[partition] if partition else None)
-    found = [one.asset_materialization for one in context.instance.fetch_materializations(chosen, limit=1).records]
-    delivery = delivery_in(found[0]) if found and found[0] else None
+    delivery = last_delivery(context.instance, context.asset_key, org_id, partition=partition)
     if delivery is None:
         raise NotExported(name, partition)
     file = folder / f"{name}-{partition or 'last'}-input"

@@ -12,8 +12,18 @@ import dagster as dg
 from dagster import DagsterEventType as Type
 from dagster import DagsterRunStatus as RunStatus
 
-from m3ter_dagster.dagster_internals import events_of_run
-from m3ter_dagster.history.log import DUE_TAG, SCHEDULE_TAG, chosen_entities, exported, root_id, run_records, runs_of
+from m3ter_dagster.dagster_internals import events_of_run, runs_by_tag
+from m3ter_dagster.history.log import (
+    DUE_TAG,
+    ORGANIZATION_TAG,
+    SCHEDULE_TAG,
+    chosen_entities,
+    exported,
+    is_of,
+    root_id,
+    run_records,
+    runs_of,
+)
 
 Status = Literal["PENDING", "RUNNING", "SUCCEEDED", "FAILED"]
 _STATUSES: Mapping[RunStatus, Status] = {
@@ -53,25 +63,38 @@ class ExportJob:
 
 
 def read_export_jobs(
-    instance: dg.DagsterInstance, *, schedule: str | None = None, status: Status | None = None, limit: int
+    instance: dg.DagsterInstance,
+    *,
+    org_id: str | None = None,
+    schedule: str | None = None,
+    status: Status | None = None,
+    limit: int,
 ) -> list[ExportJob]:
-    """The last exports; the one that ran last comes first."""
-    found = (job for job in _jobs(instance, schedule, status) if status in (None, job.status))
+    """The last exports of the Organization (None: of any); the one that ran last comes first."""
+    found = (job for job in _jobs(instance, org_id, schedule, status) if status in (None, job.status))
     return list(islice(found, limit))
 
 
-def last_export(instance: dg.DagsterInstance, schedule: str) -> ExportJob | None:
-    return next(iter(read_export_jobs(instance, schedule=schedule, limit=1)), None)
+def last_export(instance: dg.DagsterInstance, schedule: str, org_id: str | None = None) -> ExportJob | None:
+    return next(iter(read_export_jobs(instance, org_id=org_id, schedule=schedule, limit=1)), None)
 
 
-def _jobs(instance: dg.DagsterInstance, schedule: str | None, status: Status | None) -> Iterator[ExportJob]:
+def runs_of_others(instance: dg.DagsterInstance, org_id: str | None) -> int:
+    """The number of runs that other Organizations have in the same records."""
+    counts = runs_by_tag(instance, ORGANIZATION_TAG) if org_id else {}
+    return sum(count for one, count in counts.items() if one != org_id)
+
+
+def _jobs(
+    instance: dg.DagsterInstance, org_id: str | None, schedule: str | None, status: Status | None
+) -> Iterator[ExportJob]:
     """The exports that may have the status: it is that of a run of theirs, even where an earlier one left a gap."""
     statuses = [one for one in RunStatus if status in (None, _STATUSES.get(one, "PENDING"))]
     tags = {SCHEDULE_TAG: schedule} if schedule else None
     seen: set[str] = set()
     for record in run_records(instance, dg.RunsFilter(tags=tags, statuses=statuses)):
         id = root_id(record.dagster_run)
-        if id not in seen:
+        if id not in seen and is_of(record.dagster_run, org_id):
             seen.add(id)
             job = _job(instance, id)
             if job is not None:

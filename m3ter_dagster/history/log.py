@@ -23,11 +23,13 @@ DUE_TAG = "m3ter/due"
 """Run tag of a scheduled export: when it was due, ISO 8601."""
 DESTINATIONS_TAG = "m3ter/destinations"
 """Run tag for people who search; the run's config has the destinations."""
+ORGANIZATION_TAG = "m3ter/organization"
+"""Run tag: the id of the Organization that the run reads. One instance may keep the exports of several."""
 
 ROOT_TAG = "dagster/root_run_id"
 """Dagster's tag of re-executions: the run that was executed first."""
 _AT_ONCE = 50
-"""Manifests that are read at once. Mostly the first are enough; of 2,000, all take a second."""
+"""Materialisations that are read at once. Mostly the first are enough; of 2,000 manifests, all take a second."""
 _RUNS_AT_ONCE = 50
 
 
@@ -54,12 +56,16 @@ def root_id(run: dg.DagsterRun) -> str:
     return run.root_run_id or run.tags.get(ROOT_TAG) or run.run_id
 
 
-def checked_export(instance: dg.DagsterInstance, run: dg.DagsterRun, asset: str) -> str:
+def is_of(run: dg.DagsterRun, org_id: str | None) -> bool:
+    """Whether the run is of this Organization (None: of any). Runs of older versions do not say."""
+    return org_id is None or run.tags.get(ORGANIZATION_TAG, org_id) == org_id
+
+
+def checked_export(instance: dg.DagsterInstance, run: dg.DagsterRun, asset: str, org_id: str | None) -> str:
     """The id of the export that a check of `asset` is about: the run's own or, where that has none, the last one."""
     root = instance.get_run_by_id(root_id(run)) or run
-    last = [] if chosen_entities(instance, root) else instance.fetch_materializations(dg.AssetKey(asset), 1).records
-    exporting = instance.get_run_by_id(last[0].run_id) if last else None
-    return root_id(exporting or run)
+    last = None if chosen_entities(instance, root) else last_delivery(instance, asset, org_id)
+    return last.export if last else root_id(run)
 
 
 def run_records(instance: dg.DagsterInstance, filters: dg.RunsFilter) -> Iterator[dg.RunRecord]:
@@ -107,12 +113,22 @@ def deliveries_of(
     return {name: found[name] for name in exported() if name in found}
 
 
-def last_deliveries(instance: dg.DagsterInstance, asset: str, limit: int) -> Iterator[Delivery]:
-    """The last deliveries of an asset, newest first."""
-    for record in instance.fetch_materializations(dg.AssetKey(asset), limit).records:
-        delivery = delivery_in(record.asset_materialization) if record.asset_materialization else None
-        if delivery:
+def last_deliveries(
+    instance: dg.DagsterInstance, asset: str | dg.AssetKey, org_id: str | None, *, partition: str | None = None
+) -> Iterator[Delivery]:
+    """The deliveries of an asset for the Organization (None: for any), newest first, read as far as asked for."""
+    key = asset if isinstance(asset, dg.AssetKey) else dg.AssetKey(asset)
+    chosen = dg.AssetRecordsFilter(key, asset_partitions=[partition] if partition else None)
+    for materialization in _materializations(instance, chosen):
+        delivery = delivery_in(materialization)
+        if delivery and org_id in (None, delivery.org_id):
             yield delivery
+
+
+def last_delivery(
+    instance: dg.DagsterInstance, asset: str | dg.AssetKey, org_id: str | None, *, partition: str | None = None
+) -> Delivery | None:
+    return next(last_deliveries(instance, asset, org_id, partition=partition), None)
 
 
 def unlisted(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[str]:
@@ -174,12 +190,14 @@ def whole_exports(
 def manifests(instance: dg.DagsterInstance, manifest: str, *, until: float | None = None) -> Iterator[WholeExport]:
     """All whole exports, of any Organization."""
     chosen = dg.AssetRecordsFilter(dg.AssetKey(manifest), before_timestamp=until)
+    yield from filter(None, map(whole_export_in, _materializations(instance, chosen)))
+
+
+def _materializations(instance: dg.DagsterInstance, chosen: dg.AssetRecordsFilter) -> Iterator[dg.AssetMaterialization]:
+    """Newest first, read some at a time."""
     cursor: str | None = None
     has_more = True
     while has_more:
         found = instance.fetch_materializations(chosen, _AT_ONCE, cursor)
         cursor, has_more = found.cursor, found.has_more
-        for record in found.records:
-            whole = whole_export_in(record.asset_materialization) if record.asset_materialization else None
-            if whole:
-                yield whole
+        yield from (one.asset_materialization for one in found.records if one.asset_materialization)

@@ -22,7 +22,8 @@ from m3ter_dagster.history.log import (
     chosen_entities,
     deliveries_of,
     exported,
-    last_deliveries,
+    is_of,
+    last_delivery,
     manifests,
     root_id,
     run_records,
@@ -80,8 +81,10 @@ class Removed:
     """What is to be done about keys files that are still there: one line for each thing, not for each file."""
 
 
-def old_exports(instance: dg.DagsterInstance, before: datetime, *, with_keys: bool = True) -> Old:
-    """The exports that began before this moment, if all their runs did.
+def old_exports(
+    instance: dg.DagsterInstance, before: datetime, *, org_id: str | None = None, with_keys: bool = True
+) -> Old:
+    """The exports of the Organization (None: of any) that began before this moment, if all their runs did.
 
     Needed are: the last whole export of each schedule, and by hand; the last with keys of each entity; the last
     delivery of each asset, which `load_input` reads; and what has not ended. Runs of other assets are left alone, and
@@ -90,10 +93,12 @@ def old_exports(instance: dg.DagsterInstance, before: datetime, *, with_keys: bo
     runs: dict[str, list[dg.DagsterRun]] = defaultdict(list)
     began: dict[str, datetime] = {}
     for record in run_records(instance, dg.RunsFilter(created_before=before)):
+        if not is_of(record.dagster_run, org_id):
+            continue
         runs[root_id(record.dagster_run)].append(record.dagster_run)
         began[root_id(record.dagster_run)] = record.create_timestamp
     keys, needed = _keys_and_needed(instance)
-    needed |= {one.export for name in exported() for one in last_deliveries(instance, name, 1)}
+    needed |= {one.export for name in exported() if (one := last_delivery(instance, name, org_id))}
     needed |= {root_id(one.dagster_run) for one in run_records(instance, dg.RunsFilter(created_after=before))}
     found, stay = [], 0
     for id, of_export in runs.items():

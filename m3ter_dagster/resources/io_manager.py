@@ -20,11 +20,12 @@ from m3ter_dagster.delivery.differences import Compared, Previous, compare
 from m3ter_dagster.frames.format import Format, RowsLost
 from m3ter_dagster.frames.formats import format_for
 from m3ter_dagster.history import captions, record
-from m3ter_dagster.history.delivered_frames import DeliveredFrames, last_delivery
+from m3ter_dagster.history.delivered_frames import DeliveredFrames, last_delivered
 from m3ter_dagster.history.earlier import past_of
 from m3ter_dagster.history.heartbeat import Heartbeat
 from m3ter_dagster.history.log import (
     DESTINATIONS_TAG,
+    ORGANIZATION_TAG,
     SCHEDULE_TAG,
     USAGE_MANIFEST,
     chosen_entities,
@@ -68,14 +69,16 @@ class ExportIOManager(dg.ConfigurableIOManager):
                 raise UnknownDestination(code, list(known))
         self._destinations = Destinations(known)
         self._format = format_for(self.exports)
-        self._folder = TemporaryFolder(least_free=self.settings.least_free)
         assert context.run
         assert context.instance
         self._run, self._instance = context.run, context.instance
+        # Whatever started it: runs of schedules and of the terminal have some of these already.
+        tags = {DESTINATIONS_TAG: ",".join(self.destinations), ORGANIZATION_TAG: self.settings.org_id or ""}
+        if new := {name: value for name, value in tags.items() if value and self._run.tags.get(name) != value}:
+            add_tags(self._instance, self._run, new)
+        self._folder = TemporaryFolder(least_free=self.settings.least_free)
         self._heartbeat = Heartbeat(context.instance, context.run)
-        if DESTINATIONS_TAG not in self._run.tags:  # those of schedules and of the terminal have it
-            add_tags(self._instance, self._run, {DESTINATIONS_TAG: ",".join(self.destinations)})
-        retry_after_death(context.instance, context.run)
+        retry_after_death(self._instance, self._run)
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
         self._heartbeat.stop()
@@ -100,7 +103,7 @@ class ExportIOManager(dg.ConfigurableIOManager):
             context.add_output_metadata(metadata)
 
     def load_input(self, context: dg.InputContext) -> pl.LazyFrame:
-        return last_delivery(context, self._destinations, self._folder.path)
+        return last_delivered(context, self.settings.org_id, self._destinations, self._folder.path)
 
     def delivered_frames(self, export_id: str) -> DeliveredFrames:
         """What the runs of an export have delivered so far."""

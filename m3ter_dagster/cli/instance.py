@@ -1,0 +1,56 @@
+"""The Dagster instance that the commands share: its home, with this project's settings, and what is read from it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from m3ter_dagster.cli.terminal import Unusable
+from m3ter_dagster.config import dagster_home
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance
+
+SETTINGS = "dagster.yaml"
+
+
+def shipped(name: str) -> Path:
+    """A file that comes with this project: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).parents[1]
+    return next((folder / name for folder in (package, package.parent) if (folder / name).exists()), package / name)
+
+
+def prepared_home() -> Path:
+    """DAGSTER_HOME, or .dagster in the current folder. Without settings it gets those of the folder, or this project's.
+
+    Settings that are there stay, for a person may have changed them.
+    """
+    home = dagster_home()
+    settings = next((one for one in (Path(SETTINGS), shipped(SETTINGS)) if one.is_file()), None)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        if settings and not (home / SETTINGS).exists():
+            shutil.copy(settings, home / SETTINGS)
+    except OSError as error:
+        words = f"{home}: {error.strerror or error}; set it to a folder in which Dagster can keep its records."
+        raise Unusable(f"DAGSTER_HOME: {words}") from None
+    return home
+
+
+@contextmanager
+def open_instance(*, compute_logs: bool = False) -> Generator[DagsterInstance]:
+    """The instance of the home; if its records cannot be kept or read, the command ends and says why."""
+    from m3ter_dagster.dagster_internals import RecordsFailed, open_instance_for_a_terminal, reason_of
+
+    home = prepared_home()
+    try:
+        with open_instance_for_a_terminal(home, compute_logs=compute_logs) as instance:
+            yield instance
+    except RecordsFailed as error:
+        words = f"{reason_of(error)}; look for room on its disk and for its owner, then run the command again."
+        raise click.ClickException(f"Dagster's records in {home} cannot be kept or read: {words}") from None

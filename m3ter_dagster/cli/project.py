@@ -1,0 +1,82 @@
+"""m3ter-dagster init and ui: a folder with all that an Organization's exports need, and Dagster's UI over it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from pathlib import Path
+
+import click
+
+from m3ter_dagster.cli.instance import SETTINGS, prepared_home, shipped
+from m3ter_dagster.cli.terminal import Unusable, configured
+from m3ter_dagster.config import absolute_paths, exports_json_schema, load_exports
+
+HOST, PORT = "127.0.0.1", 3000
+SCHEMA = "exports.schema.json"
+NEXT_STEPS = """\
+Next:
+  1. Copy .env.example to .env and fill it in: the access key, the Organization, the bucket. (Keep .env out of git.)
+  2. Name your destinations and schedules in exports.yaml.
+  3. m3ter-dagster check --connect    whether m3ter and every destination can be used
+  4. m3ter-dagster export             everything once, now; or
+     m3ter-dagster ui                 Dagster's UI, with the schedules
+"""
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default=".")
+def init(folder: Path) -> None:
+    """Write what exports need into FOLDER: a commented exports.yaml, settings of Dagster, an example of .env.
+
+    Files that are there already stay as they are.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in _files().items():
+            try:
+                with (folder / name).open("x", encoding="utf-8") as file:
+                    file.write(text)
+                click.echo(f"written:              {folder / name}")
+            except FileExistsError:
+                click.echo(f"there already, kept:  {folder / name}")
+    except OSError as error:
+        raise Unusable(f"{folder}: {error.strerror or error}; name a folder that you may write to.") from None
+    if folder.resolve() != Path.cwd():
+        click.echo(f"\ncd {folder}")
+    click.echo(f"\n{NEXT_STEPS}", nl=False)
+
+
+@click.command()
+@click.option("--port", type=click.IntRange(1, 65_535), default=PORT, show_default=True, help="The port of the UI.")
+def ui(port: int) -> None:
+    """Start Dagster's UI and its daemon, which runs the schedules, until Ctrl-C.
+
+    Dagster's records are kept in .dagster in the current folder, or in DAGSTER_HOME.
+    """
+    configured(load_exports)
+    home = prepared_home()
+    try:
+        socket.create_server((HOST, port)).close()
+    except OSError as error:
+        raise Unusable(
+            f"port {port} cannot be used: {os.strerror(error.errno or 0)}; choose another with --port."
+        ) from None
+    print(f"Dagster's UI: http://{HOST}:{port} (its records: {home}; Ctrl-C ends it)", flush=True)
+    environment = absolute_paths()
+    # In its own folder Dagster would take a .env for more than the environment, and so a sandbox for the real m3ter.
+    os.chdir(home)
+    python = [sys.executable, "-W", "ignore:Function `dev_command` is superseded", "-m"]
+    workspace = str(shipped("workspace.yaml").absolute())
+    command = ["dagster", "dev", "--workspace", workspace, "-h", HOST, "-p", str(port)]
+    os.execve(sys.executable, [*python, *command], environment)  # noqa: S606 - that is the point
+
+
+def _files() -> dict[str, str]:
+    """The text of each file of a new folder, by name."""
+    names = ("exports.yaml", SETTINGS, "workspace.yaml", ".env.example")
+    files = {name: shipped(name).read_text(encoding="utf-8") for name in names}
+    files["exports.yaml"] = files["exports.yaml"].replace(f"docs/{SCHEMA}", SCHEMA)
+    return {**files, SCHEMA: json.dumps(exports_json_schema(), indent=2) + "\n"}
