@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from contextlib import suppress
 from dataclasses import asdict
+from urllib.parse import unquote
 
 import pytest
 from deliveries import CSV, EXPORT, KEY, ROWS, deliver, destination, destinations, refusal_of
@@ -15,6 +16,7 @@ from m3ter_dagster.delivery.destinations import (
     PARQUET,
     Delivered,
     DeliveryFailed,
+    EveryDestinationRefuses,
     FetchFailed,
     UnknownDestination,
 )
@@ -111,6 +113,39 @@ def test_an_unknown_destination_delivers_nothing(s3_store, s3_bucket, bill_file)
     with pytest.raises(UnknownDestination, match=r"no destination 'warehous'; known are warehouse\."):
         destinations(to).deliver(bill_file, EXPORT, "bill", to=["warehouse", "warehous"], kind=CSV)
     assert s3_store.keys(s3_bucket) == []
+
+
+def test_a_destination_that_would_take_nothing_is_known_before_there_is_a_file(moto_store, moto_bucket):
+    good, denied, broken = (
+        destination(moto_store, moto_bucket, "good"),
+        destination(moto_store, moto_bucket, "denied", prefix="denied"),
+        destination(moto_store, "no-such-bucket", "broken"),
+    )
+    to = destinations(good, denied, broken)
+    assert to.probe(["good"], "org-1") == []
+    refusals = to.probe(["denied", "good", "broken"], "org-1")
+    assert [one.destination for one in refusals] == ["denied", "broken"]
+    allowed = f"allow s3:PutObject on arn:aws:s3:::{moto_bucket}/denied/* to the credentials in use"
+    assert f"AccessDenied on CreateMultipartUpload: {allowed}" in str(refusals[0])
+    with pytest.raises(EveryDestinationRefuses, match="nothing was read, since no destination") as failed:
+        to.probe(["denied", "broken"], "org-1")
+    assert all(f"  destination '{code}', s3://" in str(failed.value) for code in ("denied", "broken"))
+    assert moto_store.keys(moto_bucket) == []
+
+
+def test_a_store_that_is_down_now_may_be_back_when_there_is_a_file(moto_store, moto_bucket):
+    with proxy(moto_store.endpoint) as gone:
+        pass
+    assert destinations(destination(gone, moto_bucket)).probe(["warehouse"], "org-1") == []
+
+
+def test_a_probe_is_of_the_folder_that_exports_have(moto_store, moto_bucket):
+    """A policy may allow no other."""
+    asked: list[bytes] = []
+    with proxy(moto_store.endpoint, to_store=lambda data: asked.append(data) or data) as endpoint:
+        destinations(destination(endpoint, moto_bucket)).probe(["warehouse"], "org-1")
+    paths = [unquote(one.split(b" ")[1].partition(b"?")[0].decode()) for one in asked if b" HTTP/1.1" in one]
+    assert paths == [f"/{moto_bucket}/m3ter/orgId=org-1/m3ter-dagster-connection-check.txt"] * 2
 
 
 def test_a_destination_that_failed_is_not_waited_for_as_long_with_the_next_file(moto_store, moto_bucket, bill_file):

@@ -464,6 +464,42 @@ def test_a_missing_bucket_ends_with_1_and_is_named(sandbox: Sandbox, tmp_path: P
     assert "Traceback" not in ended.output
 
 
+def test_where_no_destination_takes_anything_nothing_is_read_and_the_export_can_be_resumed(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    exports, environment = tmp_path / "exports.yaml", {"M3TER_EXPORTS": str(tmp_path / "exports.yaml")}
+    endpoint = sandbox.s3.endpoint_url
+    exports.write_text(exports_yaml(endpoint, warehouse="no-such-bucket-1", archive="no-such-bucket-2"))
+    sandbox.api.requests.clear()
+    ended = export_here(sandbox, tmp_path, "--entities", "meter,product", **environment)
+    assert ended.exit_code == 1
+    assert "nothing was read, since no destination of this export would take it." in ended.stdout
+    assert "destination 'archive', s3://no-such-bucket-2/orgId=" in ended.stdout
+    assert not sandbox.api.requests
+    (run_id,) = re.findall(r"--resume (\S+)`", ended.stdout)
+    exports.write_text(exports_yaml(endpoint, warehouse=WAREHOUSE, archive=ARCHIVE))
+    resumed = export_here(sandbox, tmp_path, "--resume", run_id, **environment)
+    assert resumed.exit_code == 0, resumed.output
+    assert "2 of 2 entities delivered" in resumed.stdout
+
+
+def test_a_destination_that_takes_nothing_is_named_early_and_the_other_gets_its_files(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    exports = tmp_path / "exports.yaml"
+    exports.write_text(exports_yaml(sandbox.s3.endpoint_url, warehouse="no-such-bucket", archive=ARCHIVE))
+    before = len(sandbox.s3.objects(ARCHIVE))
+    home = tmp_path / "home"
+    ended = export_here(sandbox, tmp_path, "--entities", "meter", M3TER_EXPORTS=str(exports))
+    assert (ended.exit_code, len(sandbox.s3.objects(ARCHIVE)) - before) == (1, 1)
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        (run,) = instance.get_runs()
+        lines = [one.user_message for one in instance.all_logs(run.run_id)]
+    (warning,) = (one for one in lines if one.startswith("Nothing will be delivered to one of the destinations: "))
+    assert "destination 'warehouse', s3://no-such-bucket/m3ter/orgId=" in warning
+    assert run.tags["m3ter/organization"] == sandbox.api.organization_id
+
+
 WRONG_USE = [
     ((), {"M3TER_API_KEY": None}, "M3TER_API_KEY is not set; it is the access key id of a m3ter service user"),
     ((), {"M3TER_API_SECRET": None}, "M3TER_API_SECRET is not set; it is the API secret"),

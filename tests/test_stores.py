@@ -52,6 +52,7 @@ def content(store: Store, where: str, folder: Path) -> bytes:
 
 CALLS: dict[str, tuple[Call, type[StoreFailed]]] = {
     "put": (lambda store, folder: put(store, folder / "bill.csv"), NotStored),
+    "probe": (lambda store, _: store.probe(KEY), NotStored),
     "fetch": (lambda store, folder: store.fetch(KEY, folder / "fetched"), ObjectUnreadable),
     "read": (lambda store, _: store.read(KEY, at_most=1000), ObjectUnreadable),
     "stat": (lambda store, _: store.stat(KEY), ObjectUnreadable),
@@ -112,6 +113,21 @@ def test_any_thread_may_ask(store: Store, bill_file: Path) -> None:
         stored = list(pool.map(lambda key: put(store, bill_file, key), keys))
     assert [parts_of(one.uri)[1] for one in stored] == keys
     assert sorted(store.uris("m3ter/")) == [one.uri for one in stored]
+
+
+# What is only asked for leaves nothing
+
+
+def test_a_probe_leaves_nothing(store: Store, s3_store: Any, s3_bucket: str) -> None:
+    store.probe(KEY)
+    assert store.uris("") == []
+    assert s3_store.open_uploads(s3_bucket) == []
+
+
+def test_a_probe_leaves_what_stands_there(store: Store, bill_file: Path, tmp_path: Path) -> None:
+    put(store, bill_file)
+    store.probe(KEY)
+    assert content(store, KEY, tmp_path) == ROWS
 
 
 # What stands there is given

@@ -21,8 +21,18 @@ from m3ter_dagster.model.entities import entities
 
 @click.command()
 @click.option("--without-environment", is_flag=True, help="Leave out the M3TER_* variables.")
-def check(without_environment: bool) -> None:
-    """Validate exports.yaml, the environment and the descriptors in schemas/."""
+@click.option("--connect", is_flag=True, help="Also try m3ter's lists and every destination.")
+@click.option("--notify", is_flag=True, help="With --connect: also send the webhook a message.")
+def check(without_environment: bool, connect: bool, notify: bool) -> None:
+    """Validate exports.yaml, the environment and the descriptors in schemas/.
+
+    With --connect, m3ter is asked for a token and a row of each list that the schedules read (without schedules: of
+    all), and an object is written to each destination, read and removed. Exit code 1 if anything of that fails.
+    """
+    if notify and not connect:
+        raise click.UsageError("--notify sends a message through the webhook; give --connect with it.")
+    if connect and without_environment:
+        raise click.UsageError("--connect needs the environment; leave out --without-environment.")
     warning = home_warning()
     known = configured(entities)
     click.echo(f"schemas/: {len(known)} entities, {sum(len(one.columns) for one in known.values())} columns")
@@ -33,6 +43,10 @@ def check(without_environment: bool) -> None:
         click.echo(f"environment: Organization {settings.org_id} at {settings.base_url}")
         if warning:
             click.echo(f"Warning: {warning}", err=True)
+        if connect:
+            from m3ter_dagster.cli.connections import print_connections
+
+            raise SystemExit(print_connections(settings, exports, notify=notify))
 
 
 @click.command()

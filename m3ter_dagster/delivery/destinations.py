@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from m3ter_dagster.delivery.fingerprints import fingerprint
 from m3ter_dagster.delivery.s3 import S3Store
 from m3ter_dagster.delivery.store import NotStored, ObjectUnreadable, Refusal, Store
-from m3ter_dagster.model.exports import Export, object_key
+from m3ter_dagster.model.exports import Export, object_key, probe_key
 
 if TYPE_CHECKING:
     from m3ter_dagster.config import Destination
@@ -56,6 +57,14 @@ class DeliveryFailed(Exception):
         super().__init__(f"{file} was not delivered everywhere.{there}\n" + "\n".join(f"  {one}" for one in failures))
 
 
+class EveryDestinationRefuses(Exception):
+    """None of a run's destinations would take anything, until somebody changes something."""
+
+    def __init__(self, refusals: Sequence[Refusal]) -> None:
+        refused = "\n".join(f"  {one}" for one in refusals)
+        super().__init__(f"nothing was read, since no destination of this export would take it.\n{refused}")
+
+
 class FetchFailed(Exception):
     """A destination did not return an object."""
 
@@ -96,6 +105,20 @@ class Destinations:
 
     def __repr__(self) -> str:
         return f"Destinations({', '.join(self._destinations)})"
+
+    def probe(self, to: Sequence[str], org_id: str) -> list[Refusal]:
+        """Ask the destinations, side by side, whether they would take files of the Organization; those that refuse.
+
+        What may pass is no refusal: a store that is down now may take the file that is read first.
+        EveryDestinationRefuses if no one is left.
+        """
+        destinations = [self._destination(code) for code in to]
+        with ThreadPoolExecutor(len(destinations)) as pool:
+            answers = pool.map(lambda one: self._refusal(one, org_id), destinations)
+            refusals = [one for one in answers if one and one.is_permanent]
+        if len(refusals) == len(destinations):
+            raise EveryDestinationRefuses(refusals)
+        return refusals
 
     def deliver(
         self,
@@ -175,6 +198,13 @@ class Destinations:
         """Remove an object from the destination; NotRemoved says why it may still be there."""
         # Nothing waits for a removal, so a store that is down is not waited for.
         self._hasty_stores[self._destination(destination_code).code].remove(uri)
+
+    def _refusal(self, destination: Destination, org_id: str) -> Refusal | None:
+        try:
+            self._hasty_stores[destination.code].probe(probe_key(org_id, destination.prefix))
+        except NotStored as error:
+            return error.refusal
+        return None
 
     def _destination(self, code: str) -> Destination:
         if code not in self._destinations:

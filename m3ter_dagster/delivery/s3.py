@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -44,18 +45,23 @@ class S3Store:
         return f"S3Store({self._destination.bucket_name})"
 
     def put(self, file: Path, key: str, *, sent: Fingerprint, content_type: str) -> Stored:
-        destination = self._destination
-        asked = {
-            "ContentType": content_type,
-            "ServerSideEncryption": destination.server_side_encryption,
-            "SSEKMSKeyId": destination.kms_key_id,
-        }
-        extra = {name: value for name, value in asked.items() if value}
+        bucket, extra = self._destination.bucket_name, {"ContentType": content_type, **self._encryption}
         try:
-            etag = put(self._open(), file, sent, bucket=destination.bucket_name, key=key, extra=extra)
+            etag = put(self._open(), file, sent, bucket=bucket, key=key, extra=extra)
         except (*REFUSED, ObjectDiffers) as error:
             raise NotStored(self.explain(error, key)) from error
         return Stored(self._uri(key), sent.bytes, sent.sha256, etag)
+
+    def probe(self, key: str) -> None:
+        """An upload in parts is begun and ended: it needs what a whole upload needs, and leaves nothing."""
+        where = {"Bucket": self._destination.bucket_name, "Key": key}
+        try:
+            client = self._open()
+            upload = client.create_multipart_upload(**where, **self._encryption)
+        except REFUSED as error:
+            raise NotStored(self.explain(error, key)) from error
+        with suppress(*REFUSED):  # without s3:AbortMultipartUpload it stays, empty, as those of failed deliveries do
+            client.abort_multipart_upload(**where, UploadId=upload["UploadId"])
 
     def fetch(self, where: str, to: Path) -> None:
         """Download an object in parts; a part that breaks off is fetched again."""
@@ -103,6 +109,12 @@ class S3Store:
 
     def explain(self, error: Exception, where: str) -> Refusal:
         return refusal(error, self._destination, self._uri(where))
+
+    @property
+    def _encryption(self) -> dict[str, str]:
+        destination = self._destination
+        asked = {"ServerSideEncryption": destination.server_side_encryption, "SSEKMSKeyId": destination.kms_key_id}
+        return {name: value for name, value in asked.items() if value}
 
     def _open(self) -> Any:
         """The client, built once: it is safe between threads, and the session that makes it is not."""

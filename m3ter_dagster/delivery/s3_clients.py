@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -24,9 +25,8 @@ def s3_client(destination: Destination, *, max_attempts: int) -> Any:
     from boto3 import Session
     from botocore.config import Config
     from botocore.credentials import CredentialResolver
-    from botocore.session import get_session
 
-    session = get_session()
+    session = _session()
     if destination.iam_role_arn:
         session.register_component("credential_provider", CredentialResolver([_RoleProvider(destination)]))
     return Session(botocore_session=session).client(
@@ -35,6 +35,22 @@ def s3_client(destination: Destination, *, max_attempts: int) -> Any:
         endpoint_url=destination.endpoint_url,
         config=Config(retries={"mode": "standard", "max_attempts": max_attempts}),
     )
+
+
+def _session() -> Session:
+    """A session of its own that reads AWS's descriptions of itself, a megabyte of JSON, only if no other has."""
+    from botocore.session import get_session
+
+    session = get_session()
+    session.register_component("data_loader", _descriptions(session.get_config_variable("data_path")))
+    return session
+
+
+@cache
+def _descriptions(path: str | None) -> Any:
+    from botocore.loaders import create_loader
+
+    return create_loader(path)
 
 
 def is_aws(endpoint_url: str | None) -> bool:
@@ -55,9 +71,8 @@ class _RoleProvider:
     def load(self) -> DeferredRefreshableCredentials:
         """Credentials of the role: assumed at the first request, and again whenever they run out."""
         from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
-        from botocore.session import get_session
 
-        session = get_session()
+        session = _session()
         ordinary = session.get_credentials()
         if ordinary is None:
             raise NoCredentialsError

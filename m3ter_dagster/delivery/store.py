@@ -1,7 +1,7 @@
 """Stores: where files of exports are kept as objects. A new kind is a file beside this and a line in `store_of`.
 
 StoreFailed             an object was not stored, returned or removed; `refusal` says why and what to do
-├── NotStored           put: there is no whole object under its key
+├── NotStored           put, probe: there is no whole object under its key
 ├── ObjectUnreadable    fetch, read, stat, uris
 │   └── ObjectMissing   there is no such object
 └── NotRemoved          remove: the object may still be there
@@ -91,6 +91,13 @@ class Store(Protocol):
         `sent` is the file's fingerprint. At no time is part of the file visible under the key: an earlier object is
         replaced in one step, and an object that arrived altered is removed or reported. A failed upload leaves
         nothing behind.
+        """
+        ...
+
+    def probe(self, key: str) -> None:
+        """Ask for what storing an object under the key needs, and store none; NotStored says why it would be refused.
+
+        Nothing ever stands under the key, and what stands there stays.
         """
         ...
 

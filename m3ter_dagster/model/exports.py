@@ -29,6 +29,12 @@ class Export:
             raise DueWithoutZone(self.due)
 
 
+def probe_key(org_id: str, prefix: str) -> str:
+    """The key of what is written to see whether exports of the Organization can be."""
+    root = [prefix.strip("/")] if prefix.strip("/") else []
+    return "/".join([*root, f"orgId={org_id}", "m3ter-dagster-connection-check.txt"])
+
+
 def object_key(
     export: Export,
     type: str,

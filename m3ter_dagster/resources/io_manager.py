@@ -62,7 +62,10 @@ class ExportIOManager(dg.ConfigurableIOManager):
     _instance: dg.DagsterInstance = PrivateAttr()
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-        """Refuses an unknown destination, or a disk with too little room, before anything is read."""
+        """Refuses a destination that is unknown, destinations that all refuse, or a disk with too little room.
+
+        Before anything is read: of five million rows it would be known too late.
+        """
         known = {one.code: one for one in self.exports.destinations}
         for code in self.destinations:
             if code not in known:
@@ -76,6 +79,10 @@ class ExportIOManager(dg.ConfigurableIOManager):
         tags = {DESTINATIONS_TAG: ",".join(self.destinations), ORGANIZATION_TAG: self.settings.org_id or ""}
         if new := {name: value for name, value in tags.items() if value and self._run.tags.get(name) != value}:
             add_tags(self._instance, self._run, new)
+        if self.settings.org_id and self.destinations and chosen_entities(self._instance, self._run):
+            for refusal in self._destinations.probe(self.destinations, self.settings.org_id):
+                assert context.log
+                context.log.warning(f"Nothing will be delivered to one of the destinations: {refusal}")
         self._folder = TemporaryFolder(least_free=self.settings.least_free)
         self._heartbeat = Heartbeat(context.instance, context.run)
         retry_after_death(self._instance, self._run)
