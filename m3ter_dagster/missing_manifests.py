@@ -10,7 +10,7 @@ import dagster as dg
 
 from m3ter_dagster.config.names import MISSING_MANIFESTS
 from m3ter_dagster.dagster_internals import is_of_location
-from m3ter_dagster.history.log import MANIFEST, ROOT_TAG, USAGE_MANIFEST, is_whole, root_id, unlisted
+from m3ter_dagster.history.log import MANIFEST, ROOT_TAG, USAGE_MANIFEST, is_of, is_whole, root_id, unlisted
 from m3ter_dagster.resources import IO_MANAGER
 
 FIRST_LOOK = timedelta(days=1)
@@ -19,7 +19,7 @@ _OVERLAP = timedelta(minutes=5)
 """Runs write when they ended by the clocks of several processes. A run key launches nothing twice."""
 
 
-def missing_manifests() -> dg.SensorDefinition:
+def missing_manifests(org_id: str | None = None) -> dg.SensorDefinition:
     def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         instance, now = context.instance, datetime.now(UTC)
         since = datetime.fromisoformat(context.cursor) - _OVERLAP if context.cursor else now - FIRST_LOOK
@@ -28,7 +28,8 @@ def missing_manifests() -> dg.SensorDefinition:
             order_by="update_timestamp",
             ascending=True,
         )
-        runs = [record.dagster_run for record in ended if is_of_location(context, record.dagster_run)]
+        found = [record.dagster_run for record in ended if is_of_location(context, record.dagster_run)]
+        runs = [run for run in found if is_of(run, org_id)]
         last = {root_id(run): run for run in runs}
         requests = [request for run in last.values() for request in _requests(instance, run)]
         return dg.SensorResult(

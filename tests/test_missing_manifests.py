@@ -45,9 +45,9 @@ def run(instance: dg.DagsterInstance, *assets: dg.AssetsDefinition, **tags: str)
     return dg.materialize([*assets], instance=instance, tags=named, raise_on_error=False).dagster_run
 
 
-def look(instance: dg.DagsterInstance, cursor: str | None = None) -> dg.SensorResult:
+def look(instance: dg.DagsterInstance, cursor: str | None = None, *, org_id: str | None = None) -> dg.SensorResult:
     with dg.build_sensor_context(instance=instance, cursor=cursor) as context:
-        found = missing_manifests()(context)
+        found = missing_manifests(org_id)(context)
     assert isinstance(found, dg.SensorResult)
     return found
 
@@ -98,6 +98,12 @@ def test_what_has_its_manifest_or_is_not_whole_gets_none(instance: dg.DagsterIns
     assert requested(instance) == []
     run(instance, entity_asset("bill"), **of_it)
     assert requested(instance) == [(failed.run_id, [MANIFEST])], "for the files are others now"
+
+
+def test_an_export_of_another_organization_is_none_of_ours(instance: dg.DagsterInstance) -> None:
+    run(instance, entity_asset("meter"), m3ter_organization="org-2")
+    assert not look(instance, org_id="org-1").run_requests
+    assert len(look(instance, org_id="org-2").run_requests or ()) == 1
 
 
 def test_a_later_look_starts_where_the_last_ended(instance: dg.DagsterInstance) -> None:
