@@ -17,6 +17,7 @@ import botocore.session
 import dagster as dg
 import pytest
 import stores
+from alembic.script import ScriptDirectory
 from botocore.loaders import create_loader
 from deliveries import MARK, ROWS
 from hypothesis import settings
@@ -72,10 +73,15 @@ def pytest_sessionfinish() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def one_loader_of_botocore() -> Iterator[None]:
-    """Each session of botocore parses the megabyte of JSON that describes AWS again, unless it is given a loader."""
+def read_once() -> Iterator[None]:
+    """What libraries would read again for each of the many clients and databases of a session, and never changes.
+
+    Each session of botocore parses the megabyte of JSON that describes AWS, unless it is given a loader. Dagster has a
+    database for each run and loads its 90 migrations for each, a tenth of the CPU time of a small export.
+    """
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(botocore.session, "create_loader", cache(create_loader))
+        monkeypatch.setattr(ScriptDirectory, "from_config", cache(ScriptDirectory.from_config))
         yield
 
 
