@@ -13,7 +13,7 @@ import pytest
 
 TESTS = Path(__file__).parent
 SERVERS = {"LoopbackServer", "RawServer", "Sandbox", "SandboxApi", "SandboxS3"}
-PROGRAMS = {"subprocess", "Popen", "sync_playwright"}
+PROGRAMS = {"subprocess", "Popen", "FORKS", "sync_playwright"}
 
 
 def starts_a_server(item: pytest.Item) -> bool:
