@@ -34,7 +34,7 @@ settings.register_profile("fast", max_examples=20, deadline=None)
 NewInstance = Callable[[Path], AbstractContextManager[dg.DagsterInstance]]
 MEMORY = Path("/dev/shm")
 ENOUGH_MEMORY = 4_000_000_000
-LONGEST = ("test_schedules_daemon.py", "test_schedules_toggled.py", "test_ui.py", "test_faults.py", "test_kills.py")
+LONGEST = ("test_schedules_daemon.py", "test_ui.py", "test_faults.py", "test_kills.py")
 """Files that wait for a clock, a browser, a fault or a process; the others use the time."""
 FIRST_WORKER = "gw0"
 """It has the first of them, which lasts as long as all others: whoever works for it is never kept waiting by them."""

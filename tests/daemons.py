@@ -139,7 +139,7 @@ class Stage:
     def first_exports_made(self, schedules: Sequence[Schedule]) -> None:
         wanted = {schedule.code for schedule in schedules}
         self._poll(
-            lambda: {run.schedule for run in self.runs() if run.is_first and run.ended} == wanted, "first exports"
+            lambda: {run.schedule for run in self.runs() if run.is_first and run.ended} >= wanted, "first exports"
         )
 
     def quiet(self) -> None:
