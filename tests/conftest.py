@@ -32,6 +32,7 @@ from m3ter_sandbox import SandboxS3
 settings.register_profile("fast", max_examples=20, deadline=None)
 
 NewInstance = Callable[[Path], AbstractContextManager[dg.DagsterInstance]]
+STARTUP = Path(__file__).parent / "startup"
 MEMORY = Path("/dev/shm")
 ENOUGH_MEMORY = 4_000_000_000
 LONGEST = ("test_schedules_daemon.py", "test_ui.py", "test_faults.py", "test_kills.py")
@@ -63,6 +64,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
+    """Programs that the tests start find startup/sitecustomize.py; pytest's own processes were started before."""
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(STARTUP), os.environ.get("PYTHONPATH"))))
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
     gc.enable()
