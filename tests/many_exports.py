@@ -24,20 +24,19 @@ def copies_of(
     runs: Any = instance.run_storage
     events: Any = instance.event_log_storage
     found = []
-    for moment in begun:
-        id = str(uuid.uuid4())
-        stored = moment.astimezone(UTC).replace(tzinfo=None)
-        times = {"create_timestamp": stored, "update_timestamp": stored}
-        with runs.connect() as connection:
+    with runs.connect() as run_rows, events.index_connection() as event_rows:  # a transaction of all, not of each
+        for moment in begun:
+            id = str(uuid.uuid4())
+            stored = moment.astimezone(UTC).replace(tzinfo=None)
+            times = {"create_timestamp": stored, "update_timestamp": stored}
             end = None if seconds is None else moment.timestamp() + seconds
-            _copy(connection, RunsTable, run_id, id, start_time=moment.timestamp(), end_time=end, **times)
-            _copy(connection, RunTagsTable, run_id, id)
-        with events.index_connection() as connection:
-            _copy(connection, SqlEventLogStorageTable, run_id, id, timestamp=stored)
-            _copy(connection, AssetCheckExecutionsTable, run_id, id)
-        if isinstance(events, SqliteEventLogStorage):
-            _copy_log(Path(events.path_for_shard(run_id)), run_id, id)
-        found.append(id)
+            _copy(run_rows, RunsTable, run_id, id, start_time=moment.timestamp(), end_time=end, **times)
+            _copy(run_rows, RunTagsTable, run_id, id)
+            _copy(event_rows, SqlEventLogStorageTable, run_id, id, timestamp=stored)
+            _copy(event_rows, AssetCheckExecutionsTable, run_id, id)
+            if isinstance(events, SqliteEventLogStorage):
+                _copy_log(Path(events.path_for_shard(run_id)), run_id, id)
+            found.append(id)
     return found
 
 

@@ -39,22 +39,28 @@ def test_a_run_that_died_with_its_machine_keeps_its_place_for_a_day_at_most(
         assert found.status == status
 
 
+OPENED_TWICE = """
+import shutil
+from m3ter_dagster.cli.instance import open_instance
+with open_instance():
+    shutil.copy("home/dagster.yaml", "first.yaml")
+with open("home/dagster.yaml", "a") as settings:
+    settings.write("\\n# ours\\n")
+with open_instance():
+    pass
+"""
+
+
 @pytest.mark.parametrize(
     "place", ["m3ter_dagster", "."], ids=["inside the installed package", "beside it in a checkout"]
 )
 def test_a_new_home_gets_this_project_s_settings_and_keeps_what_a_person_changes(tmp_path: Path, place: str) -> None:
     shutil.copytree(SETTINGS.parent / "m3ter_dagster", tmp_path / "m3ter_dagster")
     shutil.copy(SETTINGS, tmp_path / place)
-    opening = "from m3ter_dagster.cli.instance import open_instance\nwith open_instance(): pass"
     environment = {"PYTHONPATH": str(tmp_path), "DAGSTER_HOME": "home"}
-    command = [sys.executable, "-c", opening]
-    subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=60)
-    settings = tmp_path / "home" / "dagster.yaml"
-    assert settings.read_text() == SETTINGS.read_text()
-    changed = f"{settings.read_text()}\n# ours\n"
-    settings.write_text(changed)
-    subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=60)
-    assert settings.read_text() == changed
+    subprocess.run([sys.executable, "-c", OPENED_TWICE], cwd=tmp_path, env=environment, check=True, timeout=60)
+    assert (tmp_path / "first.yaml").read_text() == SETTINGS.read_text()
+    assert (tmp_path / "home" / "dagster.yaml").read_text() == f"{SETTINGS.read_text()}\n# ours\n"
 
 
 @pytest.mark.parametrize("home", ["a_file", "a_file/home"])

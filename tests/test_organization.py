@@ -149,7 +149,7 @@ def test_a_project_with_a_process_per_step_reads_each_list_once_per_step_that_ne
     (tmp_path / "temporary").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
     monkeypatch.syspath_prepend(tmp_path)  # Dagster leaves out what is first for the processes, else this folder
-    names = ("account", "account_plan", "pricing", "pricing_band")
+    names = ("account", "account_plan")
     selection = [dg.AssetKey(name) for name in names]
     job = dg.reconstructable(foreign_project.foreign_job)
     with dg.execute_job(job, instance, asset_selection=selection, raise_on_error=True) as result:
@@ -162,5 +162,4 @@ def test_a_project_with_a_process_per_step_reads_each_list_once_per_step_that_ne
         "token": len(names),  # each in a process of its own
         "accounts": 2,  # account, and account_plan that asks for each account's
         "accountplans": ACCOUNTS,
-        "pricings": 2,
     }
