@@ -10,7 +10,7 @@ import dagster as dg
 
 from m3ter_dagster.config.names import MISSING_MANIFESTS
 from m3ter_dagster.dagster_internals import is_of_location
-from m3ter_dagster.history.log import MANIFEST, ROOT_TAG, USAGE_MANIFEST, is_of, is_whole, root_id, unlisted
+from m3ter_dagster.history.log import EXPORT_TAG, MANIFEST, ROOT_TAG, USAGE_MANIFEST, is_of, is_whole, root_id, unlisted
 from m3ter_dagster.resources import IO_MANAGER
 
 FIRST_LOOK = timedelta(days=1)
@@ -58,6 +58,7 @@ def _requests(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Iterator[dg.R
             yield dg.RunRequest(
                 run_key=f"{run.run_id}:{manifest}",
                 run_config={"resources": delivering},
-                tags={**tags, ROOT_TAG: export_id, "dagster/parent_run_id": run.run_id},
+                # Dagster's own tags show the two runs together; it makes none of them a re-execution of the other.
+                tags={**tags, EXPORT_TAG: export_id, ROOT_TAG: export_id, "dagster/parent_run_id": run.run_id},
                 asset_selection=[dg.AssetKey(manifest)],
             )

@@ -87,7 +87,7 @@ def resume(
     although Dagster believes it to be running.
     """
     last = _last_run(instance, run_id, org_id, abandoned=abandoned)
-    root = runs_of(instance, last.root_run_id or last.run_id)[0].dagster_run
+    root = runs_of(instance, root_id(last))[0].dagster_run
     missing = set(chosen_entities(instance, root)) - set(deliveries_of(instance, root.run_id))
     # Dagster passes tags on only to re-executions that are started from the UI.
     inherited = {name: value for name, value in last.tags.items() if name.startswith(_OWN_TAGS)}
@@ -114,7 +114,7 @@ def _last_run(instance: dg.DagsterInstance, run_id: str, org_id: str | None, *, 
     run = instance.get_run_by_id(run_id)
     if run is None:
         raise NothingToResume(f"there is no run {run_id}; `m3ter-dagster jobs` lists the exports.")
-    last = runs_of(instance, run.root_run_id or run.run_id)[-1].dagster_run
+    last = runs_of(instance, root_id(run))[-1].dagster_run
     if not is_of(last, org_id):
         raise NothingToResume(
             f"run {last.run_id} exports the Organization {last.tags[ORGANIZATION_TAG]}, and M3TER_ORG_ID is {org_id}."

@@ -122,13 +122,13 @@ def test_a_destination_that_would_take_nothing_is_known_before_there_is_a_file(m
         destination(moto_store, "no-such-bucket", "broken"),
     )
     to = destinations(good, denied, broken)
-    assert to.probe(["good"], "org-1") == []
-    refusals = to.probe(["denied", "good", "broken"], "org-1")
+    assert to.probe(["good"], EXPORT) == []
+    refusals = to.probe(["denied", "good", "broken"], EXPORT)
     assert [one.destination for one in refusals] == ["denied", "broken"]
     allowed = f"allow s3:PutObject on arn:aws:s3:::{moto_bucket}/denied/* to the credentials in use"
     assert f"AccessDenied on CreateMultipartUpload: {allowed}" in str(refusals[0])
     with pytest.raises(EveryDestinationRefuses, match="nothing was read, since no destination") as failed:
-        to.probe(["denied", "broken"], "org-1")
+        to.probe(["denied", "broken"], EXPORT)
     assert all(f"  destination '{code}', s3://" in str(failed.value) for code in ("denied", "broken"))
     assert moto_store.keys(moto_bucket) == []
 
@@ -136,16 +136,16 @@ def test_a_destination_that_would_take_nothing_is_known_before_there_is_a_file(m
 def test_a_store_that_is_down_now_may_be_back_when_there_is_a_file(moto_store, moto_bucket):
     with proxy(moto_store.endpoint) as gone:
         pass
-    assert destinations(destination(gone, moto_bucket)).probe(["warehouse"], "org-1") == []
+    assert destinations(destination(gone, moto_bucket)).probe(["warehouse"], EXPORT) == []
 
 
-def test_a_probe_is_of_the_folder_that_exports_have(moto_store, moto_bucket):
-    """A policy may allow no other."""
+def test_a_probe_is_of_the_key_that_the_manifest_will_have(moto_store, moto_bucket):
     asked: list[bytes] = []
     with proxy(moto_store.endpoint, to_store=lambda data: asked.append(data) or data) as endpoint:
-        destinations(destination(endpoint, moto_bucket)).probe(["warehouse"], "org-1")
+        destinations(destination(endpoint, moto_bucket)).probe(["warehouse"], EXPORT)
     paths = [unquote(one.split(b" ")[1].partition(b"?")[0].decode()) for one in asked if b" HTTP/1.1" in one]
-    assert paths == [f"/{moto_bucket}/m3ter/orgId=org-1/m3ter-dagster-connection-check.txt"] * 2
+    assert {path.partition("orgId=")[0] for path in paths} == {f"/{moto_bucket}/m3ter/"}
+    assert [path.rpartition("/type=")[2] for path in paths] == [f"manifest/{EXPORT.id}_manifest.json"] * 2
 
 
 def test_a_destination_that_failed_is_not_waited_for_as_long_with_the_next_file(moto_store, moto_bucket, bill_file):

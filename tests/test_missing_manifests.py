@@ -9,7 +9,7 @@ from test_record import METERS, WHOLE, changed
 
 from m3ter_dagster.config.usage import AGGREGATED, RAW, RAW_BY_DAY
 from m3ter_dagster.dagster_internals import planned_steps
-from m3ter_dagster.history.log import MANIFEST, USAGE_MANIFEST, root_id
+from m3ter_dagster.history.log import MANIFEST, USAGE_MANIFEST, root_id, runs_of
 from m3ter_dagster.history.record import Part, as_metadata
 from m3ter_dagster.missing_manifests import missing_manifests
 from m3ter_dagster.runs import job_named
@@ -66,6 +66,7 @@ def test_an_export_without_a_manifest_gets_it(instance: dg.DagsterInstance) -> N
     assert request.asset_selection == [dg.AssetKey(MANIFEST)]
     assert request.tags == {
         "m3ter/request": "r",
+        "m3ter/export": chosen.run_id,
         "dagster/root_run_id": chosen.run_id,
         "dagster/parent_run_id": chosen.run_id,
     }
@@ -104,6 +105,19 @@ def test_an_export_of_another_organization_is_none_of_ours(instance: dg.DagsterI
     run(instance, entity_asset("meter"), m3ter_organization="org-2")
     assert not look(instance, org_id="org-1").run_requests
     assert len(look(instance, org_id="org-2").run_requests or ()) == 1
+
+
+def test_a_manifest_that_was_made_afterwards_stays_its_export_s_when_it_is_re_executed(
+    instance: dg.DagsterInstance,
+) -> None:
+    export = run(instance, entity_asset("meter")).run_id
+    (request,) = look(instance).run_requests or ()
+    made = dg.materialize([manifest_asset], instance=instance, tags=request.tags).dagster_run
+    # Dagster takes the first of them for the root, and passes tags on.
+    of_it = {**made.tags, "dagster/root_run_id": made.run_id, "dagster/parent_run_id": made.run_id}
+    again = dg.materialize([manifest_asset], instance=instance, tags=of_it).dagster_run
+    assert root_id(again) == export
+    assert [one.dagster_run.run_id for one in runs_of(instance, export)] == [export, made.run_id, again.run_id]
 
 
 def test_a_later_look_starts_where_the_last_ended(instance: dg.DagsterInstance) -> None:

@@ -20,7 +20,7 @@ from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import Queued
 
 from m3ter_dagster.definitions import definitions
 from m3ter_dagster.history.jobs import last_export
-from m3ter_dagster.history.log import DUE_TAG, ROOT_TAG, SCHEDULE_TAG
+from m3ter_dagster.history.log import DUE_TAG, EXPORT_TAG, ROOT_TAG, SCHEDULE_TAG, root_id
 from m3ter_dagster.history.retries import MAX_RETRIES_TAG, MOST_RETRIES, will_be_retried
 from m3ter_dagster.resources import io_manager
 from m3ter_dagster.runs import job_named
@@ -227,12 +227,15 @@ def kept(run: dg.DagsterRun) -> dict[str, str]:
     return {name: run.tags[name] for name in names}
 
 
-def test_a_run_that_dagster_does_not_know_as_a_re_execution_is_not_retried(service: Service) -> None:
-    """As a manifest that was made afterwards: its retry would make one of an export that does not exist."""
+def test_what_dagster_does_not_know_as_a_re_execution_is_retried_as_part_of_its_export(service: Service) -> None:
+    """As a manifest that was made afterwards."""
     root = service.export()
     service.answers["/products"] = OUTAGE
-    failed = service.export(**{ROOT_TAG: root.run_id})
-    assert (failed.status, will_be_retried(failed)) == (FAILURE, False)
+    failed = service.export(**{ROOT_TAG: root.run_id, EXPORT_TAG: root.run_id})
+    assert (failed.status, will_be_retried(failed), failed.tags[MAX_RETRIES_TAG]) == (FAILURE, True, "1")
+    retry = service.retry()
+    assert retry
+    assert root_id(retry) == root.run_id
 
 
 def test_a_run_of_a_terminal_is_not_retried(service: Service) -> None:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from m3ter_dagster.delivery.fingerprints import fingerprint
 from m3ter_dagster.delivery.s3 import S3Store
 from m3ter_dagster.delivery.store import NotStored, ObjectUnreadable, Refusal, Store
-from m3ter_dagster.model.exports import Export, object_key, probe_key
+from m3ter_dagster.model import manifest
+from m3ter_dagster.model.exports import Export, object_key
 
 if TYPE_CHECKING:
     from m3ter_dagster.config import Destination
@@ -106,15 +107,16 @@ class Destinations:
     def __repr__(self) -> str:
         return f"Destinations({', '.join(self._destinations)})"
 
-    def probe(self, to: Sequence[str], org_id: str) -> list[Refusal]:
-        """Ask the destinations, side by side, whether they would take files of the Organization; those that refuse.
+    def probe(self, to: Sequence[str], export: Export) -> list[Refusal]:
+        """Ask the destinations, side by side, whether they would take the export's manifest; those that refuse.
 
-        What may pass is no refusal: a store that is down now may take the file that is read first.
+        A policy may allow no key but those that exports have. What may pass is no refusal: a store that is down now may
+        take the file that is read first.
         EveryDestinationRefuses if no one is left.
         """
         destinations = [self._destination(code) for code in to]
         with ThreadPoolExecutor(len(destinations)) as pool:
-            answers = pool.map(lambda one: self._refusal(one, org_id), destinations)
+            answers = pool.map(lambda one: self._refusal(one, export), destinations)
             refusals = [one for one in answers if one and one.is_permanent]
         if len(refusals) == len(destinations):
             raise EveryDestinationRefuses(refusals)
@@ -136,14 +138,7 @@ class Destinations:
         delivered: list[Delivered] = []
         failures: list[Refusal] = []
         for destination in destinations:
-            key = object_key(
-                export,
-                type,
-                prefix=destination.prefix,
-                partition_order=destination.partition_order,
-                suffix=kind.suffix,
-                name=name,
-            )
+            key = _key(destination, export, type, kind, name)
             try:
                 stored = self._store(destination.code).put(file, key, sent=sent, content_type=kind.content_type)
             except NotStored as error:
@@ -199,9 +194,9 @@ class Destinations:
         # Nothing waits for a removal, so a store that is down is not waited for.
         self._hasty_stores[self._destination(destination_code).code].remove(uri)
 
-    def _refusal(self, destination: Destination, org_id: str) -> Refusal | None:
+    def _refusal(self, destination: Destination, export: Export) -> Refusal | None:
         try:
-            self._hasty_stores[destination.code].probe(probe_key(org_id, destination.prefix))
+            self._hasty_stores[destination.code].probe(_key(destination, export, manifest.TYPE, JSON))
         except NotStored as error:
             return error.refusal
         return None
@@ -213,3 +208,8 @@ class Destinations:
 
     def _store(self, code: str) -> Store:
         return (self._hasty_stores if code in self._failing else self._stores)[code]
+
+
+def _key(destination: Destination, export: Export, type: str, kind: Format | FileType, name: str | None = None) -> str:
+    prefix, order = destination.prefix, destination.partition_order
+    return object_key(export, type, prefix=prefix, partition_order=order, suffix=kind.suffix, name=name)

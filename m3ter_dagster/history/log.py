@@ -28,6 +28,8 @@ ORGANIZATION_TAG = "m3ter/organization"
 
 ROOT_TAG = "dagster/root_run_id"
 """Dagster's tag of re-executions: the run that was executed first."""
+EXPORT_TAG = "m3ter/export"
+"""Run tag: the export's id, where Dagster does not know that the run belongs to it. Re-executions inherit it."""
 _AT_ONCE = 50
 """Materialisations that are read at once. Mostly the first are enough; of 2,000 manifests, all take a second."""
 _RUNS_AT_ONCE = 50
@@ -53,7 +55,7 @@ def export_of(run: dg.DagsterRun, instance: dg.DagsterInstance, org_id: str) -> 
 
 
 def root_id(run: dg.DagsterRun) -> str:
-    return run.root_run_id or run.tags.get(ROOT_TAG) or run.run_id
+    return run.tags.get(EXPORT_TAG) or run.root_run_id or run.tags.get(ROOT_TAG) or run.run_id
 
 
 def is_of(run: dg.DagsterRun, org_id: str | None) -> bool:
@@ -77,12 +79,12 @@ def run_records(instance: dg.DagsterInstance, filters: dg.RunsFilter) -> Iterato
 
 
 def runs_of(instance: dg.DagsterInstance, export_id: str, last: dg.DagsterRun | None = None) -> Sequence[dg.RunRecord]:
-    """The root run and all its re-executions, oldest first.
+    """The root run and all others of the export, oldest first.
 
     Dagster tags the re-executions that it launches itself; one that a script executes is found from the `last` run.
     """
-    tagged = instance.get_run_records(dg.RunsFilter(tags={ROOT_TAG: export_id}))
-    found = {record.dagster_run.run_id: record for record in tagged}
+    tagged = [instance.get_run_records(dg.RunsFilter(tags={tag: export_id})) for tag in (ROOT_TAG, EXPORT_TAG)]
+    found = {record.dagster_run.run_id: record for records in tagged for record in records}
     run_id = last.run_id if last else export_id
     while run_id and run_id not in found and (record := instance.get_run_record_by_id(run_id)):
         found[run_id] = record

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dagster as dg
 
 from m3ter_dagster.dagster_internals import add_tags, location_of
-from m3ter_dagster.history.log import ROOT_TAG, root_id, runs_of
+from m3ter_dagster.history.log import runs_of
 
 MOST_RETRIES = 3
 MAX_RETRIES_TAG, AFTER_STEPS_TAG = "dagster/max_retries", "dagster/retry_on_asset_or_op_failure"
@@ -16,13 +16,11 @@ def retry_after_death(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
     """From now on the run is retried if its process dies, and not because a step fails.
 
     A retry inherits the tags of its run. Each run therefore allows only the next one: a retry has to allow its own.
-    Runs of a terminal are not retried: a person is there, and Dagster's daemon cannot launch them. Nor are those that
-    belong to an export only by a tag, since Dagster takes them for roots: the retry would be an export of its own.
+    Runs of a terminal are not retried: a person is there, and Dagster's daemon cannot launch them.
     """
-    is_taken_for_a_root = ROOT_TAG in run.tags and not run.root_run_id
-    if not location_of(run) or is_taken_for_a_root:
+    if not location_of(run):
         return
-    number = len(runs_of(instance, root_id(run)))
+    number = len(runs_of(instance, run.root_run_id or run.run_id))  # as Dagster counts them
     # Under an executor with a process per step each comes here, perhaps after a step that failed.
     if number <= MOST_RETRIES and run.tags.get(MAX_RETRIES_TAG) != str(number):
         add_tags(instance, run, {MAX_RETRIES_TAG: str(number), AFTER_STEPS_TAG: "false"})

@@ -80,7 +80,7 @@ class ExportIOManager(dg.ConfigurableIOManager):
         if new := {name: value for name, value in tags.items() if value and self._run.tags.get(name) != value}:
             add_tags(self._instance, self._run, new)
         if self.settings.org_id and self.destinations and chosen_entities(self._instance, self._run):
-            for refusal in self._destinations.probe(self.destinations, self.settings.org_id):
+            for refusal in self._destinations.probe(self.destinations, self._export()):
                 assert context.log
                 context.log.warning(f"Nothing will be delivered to one of the destinations: {refusal}")
         self._folder = TemporaryFolder(least_free=self.settings.least_free)
