@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Set
+from collections.abc import Generator, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import dagster as dg
@@ -14,6 +15,7 @@ import sqlalchemy
 from dagster._core.definitions.reconstruct import ReconstructableJob, ReconstructableRepository
 from dagster._core.definitions.run_request import DagsterRunReaction, InstigatorType
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+from dagster._core.events import EngineEventData
 from dagster._core.execution.stats import StepEventStatus
 from dagster._core.instance.ref import InstanceRef
 from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable
@@ -180,6 +182,11 @@ def events_of_run(
                 yield record.event_log_entry.dagster_event, log.cursor
 
 
+def run_ids(instance: dg.DagsterInstance) -> Sequence[str]:
+    """The ids of all runs, newest first. The public `get_run_records` reads each run whole, which takes a second."""
+    return instance.get_run_ids()
+
+
 def materialized_partitions(instance: dg.DagsterInstance, asset: dg.AssetKey) -> Set[str]:
     """The partitions that were ever delivered; the public way needs the partitions definition and an asset graph."""
     return instance.get_materialized_partitions(asset)
@@ -216,9 +223,16 @@ def attempts_before(context: dg.OutputContext) -> int:
     return context.step_context.previous_attempt_count
 
 
-def log_engine_event(instance: dg.DagsterInstance, run: dg.DagsterRun, text: str) -> None:
-    """Logs a line in a run that is of no step; the log of a step's context is the step's alone."""
-    instance.report_engine_event(text, run)
+def log_engine_event(
+    instance: dg.DagsterInstance,
+    run: dg.DagsterRun,
+    text: str,
+    *,
+    step: str | None = None,
+    metadata: Mapping[str, dg.MetadataValue[Any]] = MappingProxyType({}),
+) -> None:
+    """Logs a line in a run, of no step or with metadata; the log of a step's context takes neither."""
+    instance.report_engine_event(text, run, EngineEventData(metadata), step_key=step)
 
 
 def last_event(instance: dg.DagsterInstance, run_id: str) -> datetime:

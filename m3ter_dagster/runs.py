@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,17 +23,17 @@ from m3ter_dagster.history.log import (
     ORGANIZATION_TAG,
     ROOT_TAG,
     USAGE_MANIFEST,
+    NoSuchRun,
     chosen_entities,
     deliveries_of,
     is_of,
     root_id,
+    run_named,
     runs_of,
 )
-from m3ter_dagster.history.progress import EntityResult, RunResult, follow
+from m3ter_dagster.history.progress import Changed, EntityResult, RunResult, follow
 from m3ter_dagster.resources import IO_MANAGER
 
-Changed = Callable[[RunResult, str], None]
-"""Called with the name of each entity whose state has changed."""
 _REQUEST_TAG = "m3ter/request"
 _OWN_TAGS = ("m3ter/", "dagster/partition")
 
@@ -111,9 +111,10 @@ def resume(
 
 def _last_run(instance: dg.DagsterInstance, run_id: str, org_id: str | None, *, abandoned: bool) -> dg.DagsterRun:
     """The last run of the export, which must have failed."""
-    run = instance.get_run_by_id(run_id)
-    if run is None:
-        raise NothingToResume(f"there is no run {run_id}; `m3ter-dagster jobs` lists the exports.")
+    try:
+        run = run_named(instance, run_id)
+    except NoSuchRun as error:
+        raise NothingToResume(str(error)) from None
     last = runs_of(instance, root_id(run))[-1].dagster_run
     if not is_of(last, org_id):
         raise NothingToResume(

@@ -312,7 +312,7 @@ def test_changes_that_cannot_be_delivered_fail_their_entity_and_a_resume_writes_
     result = resume(house.instance, failed.run_id, abandoned=False, changed=shown)
     assert result.is_complete
     assert re.fullmatch(r"\[1/1] product delivered: 5 rows, \d+ bytes, 1 change\n", lines.getvalue())
-    assert [uri.rsplit("_", 1)[-1] for uri in result.entities["product"].uris] == ["product.csv", "changes.csv"]
+    assert [one.uri.rsplit("_", 1)[-1] for one in result.entities["product"].objects] == ["product.csv", "changes.csv"]
     first = house.objects()
     assert (house.changes.previous, house.changes.rows) == (whole, {**EMPTY, "changed": 1})
     assert [line.split(b",")[-1] for line in first["product_changes"].splitlines()] == [b'"change"', b"changed"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -10,6 +11,8 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.loader import LoadingContextForTest
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionResolvedStatus
 
 from m3ter_dagster.assets.cross_entity_checks import STEP
 from m3ter_dagster.history.log import EXPORT_JOB, MANIFEST
@@ -72,12 +75,28 @@ def export(instance: dg.DagsterInstance, *names: str, again: dg.DagsterRun | Non
     return run
 
 
+def events(instance: dg.DagsterInstance, run: dg.DagsterRun, type: dg.DagsterEventType) -> list[dg.DagsterEvent]:
+    records = instance.get_records_for_run(run.run_id, of_type=type).records
+    return [event for record in records if (event := record.event_log_entry.dagster_event)]
+
+
+def evaluations(
+    instance: dg.DagsterInstance, run: dg.DagsterRun, step: str | None = None
+) -> list[dg.AssetCheckEvaluation]:
+    found = events(instance, run, dg.DagsterEventType.ASSET_CHECK_EVALUATION)
+    return [event.asset_check_evaluation_data for event in found if step in (None, event.step_key)]
+
+
+def not_checked(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dict[str, str]:
+    """The checks without a result, as `entity_check`, and what the log says of each."""
+    outputs = [one.step_output_data for one in events(instance, run, dg.DagsterEventType.STEP_OUTPUT)]
+    why = {one.output_name: one.metadata.get("not checked") for one in outputs}
+    return {name: str(one.value) for name, one in why.items() if one}
+
+
 def found_in(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Found:
     """What the checks across entities found, by `entity.check`."""
-    records = instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION).records
-    events = [record.event_log_entry.dagster_event for record in records]
-    evaluations = [event.asset_check_evaluation_data for event in events if event and event.step_key == STEP]
-    return {f"{one.asset_key.path[-1]}.{one.check_name}": one for one in evaluations}
+    return {f"{one.asset_key.path[-1]}.{one.check_name}": one for one in evaluations(instance, run, STEP)}
 
 
 def table(evaluation: dg.AssetCheckEvaluation, name: str) -> list[dict[str, Any]]:
@@ -113,7 +132,7 @@ def test_a_whole_export_passes_every_check_and_its_manifest_does_not_wait_for_th
         "not checked: m3ter exports no credit type",
         "not checked: m3ter exports no reason",
     ]
-    assert not [one.description for one in found.values() if str(one.description).startswith("Not checked")]
+    assert not_checked(instance, run).keys() == {f"{name}_row_count" for name in entities()}
     started = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_START)
     assert [one.step_key for one in started][-2:] == [MANIFEST, STEP]
 
@@ -143,22 +162,39 @@ def test_more_than_half_of_the_rows_gone_is_a_warning_and_half_of_them_is_none(
 ) -> None:
     accounts = [("account", {"id": f"a-{number}", "name": "A", **OLD}) for number in range(10)]
     expected = {
-        10: (True, "Not checked: there is no previous export by the same schedule."),
+        10: None,
         5: (True, "5 rows, 10 in the previous export."),
         2: (False, "2 rows, 5 in the previous export."),
         1: (True, "1 rows, 2 in the previous export."),
         0: (False, "0 rows, 1 in the previous export."),
     }
-    for rows, (passed, description) in expected.items():
+    for rows, judged in expected.items():
         use(accounts[:rows])
         run = export(instance, "account", MANIFEST)
-        records = instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION).records
-        events = [record.event_log_entry.dagster_event for record in records]
-        evaluations = [event.asset_check_evaluation_data for event in events if event]
-        (found,) = [one for one in evaluations if one.check_name == "row_count"]
+        found = [one for one in evaluations(instance, run) if one.check_name == "row_count"]
         assert run.is_success
-        assert (found.passed, found.description) == (passed, description)
-        assert found.passed or found.severity == dg.AssetCheckSeverity.WARN
+        assert [(one.passed, one.description) for one in found] == ([judged] if judged else [])
+        assert {one.severity for one in found if not one.passed} <= {dg.AssetCheckSeverity.WARN}
+        assert ("account_row_count" in not_checked(instance, run)) is (judged is None)
+
+
+def test_where_nothing_is_checked_no_check_has_a_result(use: Use, instance: dg.DagsterInstance) -> None:
+    """Dagster shows these as skipped, and the log says why."""
+    use(ORGANIZATION.records())
+    run = export(instance, "account", "contract")
+    assert {one.check_name for one in evaluations(instance, run)} == {"schema", "complete", "foreign_keys"}
+    assert not_checked(instance, run) == dict.fromkeys(
+        ("account_row_count", "contract_row_count"), "there is no previous export by the same schedule"
+    )
+    run = export(instance, "contract", "pricing")
+    assert {f"{one.asset_key.path[-1]}.{one.check_name}" for one in evaluations(instance, run)} == {
+        f"{entity}.{check}" for entity in ("contract", "pricing") for check in ("schema", "complete")
+    }
+    assert not_checked(instance, run)["pricing_foreign_keys"].endswith(" is not in this export")
+    key = dg.AssetCheckKey(dg.AssetKey("contract"), "foreign_keys")
+    record = instance.event_log_storage.get_latest_asset_check_execution_by_key([key])[key]
+    status = asyncio.run(record.resolve_status(LoadingContextForTest(instance)))
+    assert status == AssetCheckExecutionResolvedStatus.SKIPPED
 
 
 def test_a_reference_to_nothing_is_named_and_the_run_succeeds(use: Use, instance: dg.DagsterInstance) -> None:
@@ -223,8 +259,9 @@ def test_a_total_that_is_off_by_one_is_found(use: Use, instance: dg.DagsterInsta
 
 def test_bills_without_their_line_items_are_not_checked(use: Use, instance: dg.DagsterInstance) -> None:
     use(ORGANIZATION.records())
-    found = found_in(instance, export(instance, "bill"))["bill.bill_total"]
-    assert (found.passed, found.description) == (True, "Not checked: bill_line_item is not in this export.")
+    run = export(instance, "bill")
+    assert "bill.bill_total" not in found_in(instance, run)
+    assert not_checked(instance, run)["bill_bill_total"] == "bill_line_item is not in this export"
 
 
 def test_a_re_execution_reads_back_what_the_first_run_delivered(use: Use, instance: dg.DagsterInstance) -> None:
@@ -247,8 +284,9 @@ def test_a_re_execution_reads_back_what_the_first_run_delivered(use: Use, instan
 def test_what_another_export_delivered_is_not_looked_at(use: Use, instance: dg.DagsterInstance) -> None:
     use(ORGANIZATION.records())
     export(instance, "account")
-    found = found_in(instance, export(instance, "contract"))["contract.foreign_keys"]
-    assert found.description == "Not checked: account is not in this export."
+    run = export(instance, "contract")
+    assert found_in(instance, run) == {}
+    assert not_checked(instance, run)["contract_foreign_keys"] == "account is not in this export"
 
 
 def test_a_check_executed_alone_is_about_the_last_export_of_its_entity(use: Use, instance: dg.DagsterInstance) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -21,6 +22,8 @@ from processes import PROJECT, plain_environment
 from m3ter_dagster.cli import main
 from m3ter_dagster.definitions import definitions
 from m3ter_dagster.history.jobs import ExportJob, last_export, read_export_jobs
+from m3ter_dagster.history.log import runs_of
+from m3ter_dagster.model.entities import entities
 from m3ter_sandbox import SampleOrganization, Sandbox, SandboxApi
 
 SCHEDULES = """
@@ -51,6 +54,7 @@ schedules:
     period: 1
     dtCreated: 2024-06-01T02:00:00Z
 """
+BOTH = "warehouse, archive"
 FINANCE_DUE = datetime(2024, 6, 6, 10, tzinfo=UTC)
 CATALOG_DUE = datetime(2024, 6, 1, 19, tzinfo=UTC)
 EVERYWHERE_DUE = datetime(2024, 6, 2, 23, 30, tzinfo=UTC)
@@ -159,6 +163,7 @@ def test_an_export_that_failed_names_what_it_owes(exported: Exported) -> None:
     assert job
     assert (job.status, job.delivered, job.failed) == ("FAILED", ("account",), ("product",))
     assert job.finished
+    assert job.error.startswith("product is not exported because it breaks schemas/product.json: row ")
 
 
 def test_a_run_that_completes_it_belongs_to_the_same_export(exported: Exported) -> None:
@@ -175,12 +180,40 @@ def test_a_run_that_completes_it_belongs_to_the_same_export(exported: Exported) 
 
 def test_jobs_lists_one_line_per_export_the_last_first(exported: Exported) -> None:
     header, *lines = rows(exported.run("jobs"))
-    assert header == ["export", "schedule", "due (UTC)", "started", "finished", "status", "delivered", "failed"]
-    assert [[line[0], line[1], line[2], *line[5:]] for line in lines] == [
-        [exported.ids["everywhere"], "everywhere", "2024-06-02 23:30:00", "SUCCEEDED", "1", "0"],
-        [exported.ids["cat.alog"], "cat.alog", "2024-06-01 19:00:00", "SUCCEEDED", "2", "0"],
-        [exported.ids["finance"], "finance", "2024-06-06 10:00:00", "SUCCEEDED", "2", "0"],
+    assert header == ["export", "schedule", "due or started (UTC)", "took", "status", "delivered", "rows", "to"]
+    assert [[*line[:3], *line[4:]] for line in lines] == [
+        [exported.ids["everywhere"][:8], "everywhere", "2024-06-02 23:30:00", "SUCCEEDED", "1", "10", BOTH],
+        [exported.ids["cat.alog"][:8], "cat.alog", "2024-06-01 19:00:00", "SUCCEEDED", "2", "15", "archive"],
+        [exported.ids["finance"][:8], "finance", "2024-06-06 10:00:00", "SUCCEEDED", "2", "7", "warehouse"],
     ]
+    took = datetime.strptime(lines[-1][3], "%H:%M:%S").replace(tzinfo=UTC)
+    seconds = exported.job("finance").seconds
+    assert seconds
+    assert 60 * took.minute + took.second == round(seconds)
+
+
+def test_jobs_as_json_has_what_the_table_shows(exported: Exported) -> None:
+    found = json.loads(exported.run("jobs", "--json").stdout)
+    assert [one["id"] for one in found] == [exported.ids[code] for code in ("everywhere", "cat.alog", "finance")]
+    assert [(one["rows"], one["destinations"]) for one in found] == [
+        (10, ["warehouse", "archive"]),
+        (15, ["archive"]),
+        (7, ["warehouse"]),
+    ]
+    assert json.loads(exported.run("jobs", "--json", "--status", "FAILED").stdout) == []
+
+
+def test_one_export_by_the_start_of_its_id_or_that_of_a_run_of_it(exported: Exported) -> None:
+    id = exported.ids["finance"]
+    resumed = next(one.dagster_run.run_id for one in runs_of(exported.instance, id) if one.dagster_run.run_id != id)
+    for start in (id, id[:8], resumed[:8]):
+        assert [line[0] for line in rows(exported.run("jobs", start))[1:]] == [id[:8]]
+    unknown = exported.run("jobs", "nobody")
+    assert (unknown.exit_code, unknown.stdout) == (2, "")
+    assert unknown.stderr.endswith("Error: there is no run nobody; `m3ter-dagster jobs` lists the exports.\n")
+    several = exported.run("export", "--resume", "")
+    assert several.exit_code == 2
+    assert re.search(r"Error: --resume: the ids of \d runs start with '' \(.*\); give more of it\.\n$", several.stderr)
 
 
 def test_jobs_of_one_schedule_in_one_state(exported: Exported) -> None:
@@ -216,6 +249,13 @@ def test_schedules_lists_them_with_their_last_export(exported: Exported) -> None
     assert [moment.time() for moment in due] == [FINANCE_DUE.time()] * 3
     assert all((moment - FINANCE_DUE).days % 5 == 0 for moment in due)
     assert due[0] > datetime.now(UTC)
+
+
+def test_schedules_as_json_has_what_the_table_shows(exported: Exported) -> None:
+    finance, *_, everything = json.loads(exported.run("schedules", "--json").stdout)
+    assert (finance["schedule"], finance["exports"], finance["isOn"]) == ("finance", ["account", "product"], True)
+    assert (finance["lastExport"]["id"], len(finance["nextDue"])) == (exported.ids["finance"], 3)
+    assert (everything["lastExport"], len(everything["exports"])) == (None, len(entities()))
 
 
 def test_a_schedule_that_is_toggled_off_shows_it(exported: Exported) -> None:

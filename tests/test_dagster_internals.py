@@ -207,6 +207,11 @@ def test_the_events_of_a_run_come_by_type_in_order_and_go_on_behind_a_cursor(ins
 
 
 @dagster_still("lists the partitions that were ever materialised by the asset alone")
+def test_the_ids_of_all_runs_are_known_the_newest_first(instance: dg.DagsterInstance) -> None:
+    first, second = (dg.materialize([], instance=instance).run_id for _ in range(2))
+    assert list(internals.run_ids(instance)) == [second, first]
+
+
 def test_the_partitions_that_were_delivered_are_known(instance: dg.DagsterInstance) -> None:
     @dg.asset(partitions_def=DAYS)
     def by_day() -> None: ...
@@ -432,6 +437,7 @@ def test_no_other_file_calls_a_method_of_the_instance_that_is_not_public() -> No
             "get_execution_plan_snapshot",
             "get_materialized_partitions",
             "get_records_for_run",
+            "get_run_ids",
             "get_run_step_stats",
             "get_run_tags",
             "get_runs_count",

@@ -13,6 +13,7 @@ from typing import Any
 
 import boto3
 import botocore
+import msgspec
 import polars as pl
 import pytest
 from mkdocs.commands.build import build
@@ -20,13 +21,19 @@ from mkdocs.config import load_config
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from m3ter_dagster.cli.schedules import Scheduled
 from m3ter_dagster.config import exports_json_schema
 from m3ter_dagster.frames.csv import Csv
 from m3ter_dagster.frames.schema import frame_schema
+from m3ter_dagster.history.jobs import ExportJob
+from m3ter_dagster.history.progress import RunResult
+from m3ter_dagster.history.pruning import Old, Removed
 from m3ter_dagster.model.entities import Entity, entities
+from m3ter_dagster.verification.findings import Report
 
 ROOT = Path(__file__).parents[1]
 DELIVERY = (ROOT / "docs" / "delivery.md").read_text(encoding="utf-8")
+TERMINAL = (ROOT / "docs" / "terminal.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BILL = entities()["bill"]
 ROWS = 3
@@ -134,6 +141,33 @@ def test_links_within_the_page_lead_somewhere() -> None:
     assert set(re.findall(r"\]\(#([^)]*)\)", DELIVERY)) <= anchors
 
 
+@pytest.mark.parametrize(("heading", "kind"), [("`export`, `demo`", RunResult), ("`jobs`", list[ExportJob])])
+def test_the_json_of_a_command_is_as_documented(heading: str, kind: Any) -> None:
+    """Every field is shown, and none that there is not."""
+    document = json_below(heading)
+    assert read_as(kind, document) == document
+
+
+def test_the_json_of_the_other_commands_is_as_documented() -> None:
+    assert [*json_below("`schedules`")[0]] == [*Scheduled.__struct_encode_fields__]
+    pruned, verified = json_below("`prune`"), json_below("`verify`")
+    removed = pruned.pop("removed")
+    assert read_as(Old, pruned) == pruned
+    assert read_as(Removed, removed) == removed
+    assert [verified.pop(name) for name in ("manifest", "export", "due")]
+    assert read_as(Report, verified) == verified
+
+
+def read_as(kind: Any, document: Any) -> Any:
+    """What the commands print of a value that is read from the document."""
+    return json.loads(msgspec.json.encode(msgspec.convert(document, kind)))
+
+
+def json_below(heading: str) -> Any:
+    (text,) = re.findall(rf"^### {heading}$.*?^```json\n(.*?)^```", TERMINAL, re.MULTILINE | re.DOTALL)
+    return json.loads(text)
+
+
 def needed(package: str, extra: str = "") -> set[str]:
     """What a package of this environment needs, directly and indirectly."""
     found, asked = set[str](), [(package, extra)]
@@ -188,7 +222,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("entity", entities().values(), ids=str)
+@pytest.mark.parametrize("entity", entities().values(), ids=lambda entity: entity.name)
 def test_each_entity_has_a_page_of_its_columns(site: Path, entity: Entity) -> None:
     page = (site / "entities" / f"{entity.name}.html").read_text(encoding="utf-8")
     (table,) = re.findall(r"<tbody>(.*?)</tbody>", page, re.DOTALL)

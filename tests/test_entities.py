@@ -294,6 +294,11 @@ def test_an_unknown_entity_is_refused_with_the_known_ones(name: str) -> None:
         assert known in message
 
 
+def test_the_entity_that_was_probably_meant_is_suggested() -> None:
+    with pytest.raises(UnknownEntity, match=r" Did you mean 'account'\?$"):
+        find_entity("acount")
+
+
 def give_ordinal_a_type(descriptor: dict[str, Any]) -> None:
     ordinal(descriptor)["type"] = "int"
 

@@ -35,6 +35,7 @@ from m3ter_dagster.history.delivered_frames import NotExported
 from m3ter_dagster.history.log import EXPORT_JOB, MANIFEST, USAGE_MANIFEST, deliveries_of
 from m3ter_dagster.history.record import delivery_in
 from m3ter_dagster.model.entities import entities
+from m3ter_dagster.reading.reader import OrganizationReader
 from m3ter_dagster.resources import IO_MANAGER, export_resources
 from m3ter_sandbox import SampleOrganization, Sandbox, SandboxApi, SandboxS3
 
@@ -443,6 +444,30 @@ def export_here(sandbox: Sandbox, folder: Path, *options: str, **environment: st
     return CliRunner().invoke(main, ["export", *options], env={**variables_of(sandbox, folder), **environment})
 
 
+def test_json_is_all_that_stands_on_stdout(sandbox: Sandbox, tmp_path: Path) -> None:
+    ended = export_here(sandbox, tmp_path, "--entities", "meter,plan", "--json")
+    assert ended.exit_code == 0, ended.output
+    found = json.loads(ended.stdout)
+    assert list(found["entities"]) == ["meter", "plan"]
+    assert found["entities"]["plan"]["checks"].keys() == {"schema", "complete"}
+    assert found["hasSucceeded"]
+    assert "[1/2] meter delivered: 10 rows" in ended.stderr
+    failed = export_here(sandbox, tmp_path, "--entities", "meter", "--json", M3TER_API_SECRET="wrong-one")
+    assert failed.exit_code == 1
+    assert json.loads(failed.stdout)["entities"]["meter"]["status"] == "failed"
+
+
+def test_whoever_waits_for_rows_logs_how_many_were_read(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(OrganizationReader.read.__kwdefaults__, "every", 0.001)  # seconds, instead of five
+    first = json.loads(export_here(sandbox, tmp_path, "--entities", "meter,plan", "--json").stdout)["entities"]
+    assert (first["meter"]["status"], first["meter"]["rowsBefore"]) == ("delivered", None)
+    assert first["meter"]["rowsRead"] is not None
+    second = json.loads(export_here(sandbox, tmp_path, "--entities", "meter,plan", "--json").stdout)["entities"]
+    assert second["meter"]["rowsBefore"] == first["meter"]["rows"]
+
+
 def test_a_wrong_secret_ends_with_1_and_names_the_variables(sandbox: Sandbox, tmp_path: Path) -> None:
     ended = export_here(sandbox, tmp_path, "--entities", "meter", M3TER_API_SECRET="wrong-one")
     assert ended.exit_code == 1
@@ -505,6 +530,7 @@ WRONG_USE = [
     ((), {"M3TER_API_SECRET": None}, "M3TER_API_SECRET is not set; it is the API secret"),
     ((), {"M3TER_ORG_ID": " "}, "M3TER_ORG_ID is not set; it is the id of your m3ter Organization"),
     (("--entities", "bils"), {}, "--entities: there is no entity 'bils'; known are ACCOUNTS, ACCOUNT_PLANS,"),
+    ((), {"M3TER_EXECUTOR": "celery"}, "the environment has the M3TER_EXECUTOR 'celery'; write in_process or multi"),
     (("--entities", ","), {}, "--entities names nothing; give at least one."),
     (("--destinations", "warehous"), {}, "there is no destination 'warehous'; known are archive, warehouse."),
     (("--abandoned",), {}, "--abandoned says that the run of --resume has died; give --resume RUN_ID with it."),

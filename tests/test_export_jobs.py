@@ -159,3 +159,17 @@ def test_a_long_history_is_read_to_its_end(instance: dg.DagsterInstance) -> None
     for _ in range(60):
         plan(instance, "account")
     assert [job.id for job in jobs(instance, status="SUCCEEDED")] == [oldest]
+
+
+def test_the_error_is_the_first_failure_of_the_last_run_that_failed(instance: dg.DagsterInstance) -> None:
+    first = run(instance, *ENTITIES, fails="account,bill")
+    assert [job.error for job in jobs(instance)] == ["account: not today"]
+    run(instance, "bill", root=first, fails="bill")
+    assert [job.error for job in jobs(instance)] == ["bill: not today"]
+    run(instance, *ENTITIES, root=first)
+    assert [(job.status, job.error) for job in jobs(instance)] == [("SUCCEEDED", "")]
+
+
+def test_an_export_that_was_canceled_says_so(instance: dg.DagsterInstance) -> None:
+    instance.report_run_canceled(plan(instance, "bill"), "Nobody needs it.")
+    assert [(job.error, job.destinations) for job in jobs(instance)] == [("Nobody needs it.", ())]

@@ -63,16 +63,25 @@ def test_a_new_home_gets_this_project_s_settings_and_keeps_what_a_person_changes
     assert (tmp_path / "home" / "dagster.yaml").read_text() == f"{SETTINGS.read_text()}\n# ours\n"
 
 
-@pytest.mark.parametrize("home", ["a_file", "a_file/home"])
-def test_a_home_that_cannot_be_a_folder_is_wrong_use(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str
-) -> None:
+def test_a_home_that_cannot_be_a_folder_is_wrong_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "a_file").touch()
+    (tmp_path / (home := "a_file")).touch()
     ended = CliRunner().invoke(main, ["jobs"], env={"DAGSTER_HOME": home})
     assert (ended.exit_code, ended.stdout) == (2, "")
     assert ended.stderr.startswith(f"Error: DAGSTER_HOME: {tmp_path / home}: ")
     assert ended.stderr.endswith("; set it to a folder in which Dagster can keep its records.\n")
+
+
+@pytest.mark.parametrize("command", ["jobs", "prune"])
+def test_what_looks_back_makes_no_home(tmp_path: Path, command: str) -> None:
+    home = tmp_path / "misspelt"
+    environment = {"DAGSTER_HOME": str(home), "M3TER_EXPORTS": str(SETTINGS.with_name("exports.yaml"))}
+    ended = CliRunner().invoke(main, [command], env=environment)
+    assert (ended.exit_code, ended.stdout) == (2, "")
+    assert ended.stderr == (
+        f"Error: the environment has the DAGSTER_HOME {str(home)!r}, which does not exist: correct its name.\n"
+    )
+    assert not home.exists()
 
 
 LIMITED = """
@@ -88,6 +97,7 @@ main(sys.argv[2:])
 def test_a_home_without_room_is_told_in_a_sentence(tmp_path: Path) -> None:
     with Sandbox(0, folder=tmp_path, requests_per_second=None) as sandbox:
         environment = {**sandbox.environment, "DAGSTER_HOME": "home"}
+        (tmp_path / "home").mkdir()
         full = [run_limited(tmp_path, environment, 50_000, "jobs")]
         assert not list((tmp_path / "home").glob("history/runs/*-*.db"))
         full.append(run_limited(tmp_path, environment, 180_000, "export", "--entities", "product"))

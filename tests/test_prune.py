@@ -1,5 +1,6 @@
 """What `m3ter-dagster prune` removes of old exports, and what it never does."""
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -160,6 +161,21 @@ def test_old_exports_go_with_all_that_is_known_of_them_but_no_data(house: House)
     assert not [file for file in files if file.exists()]
     assert [house.names[job.id] for job in read_export_jobs(house.instance, limit=9)] == ["last"]
     assert "There is nothing to remove." in house.prune("--yes").output
+
+
+def test_as_json_it_says_what_goes_and_what_is_gone(house: House) -> None:
+    old = house.export("old", OLD)
+    house.export("last", YOUNG)
+    listed = json.loads(house.prune("--json").stdout)
+    assert ([one["id"] for one in listed["exports"]], listed["removed"]) == ([old], None)
+    assert json.loads(house.prune("--json", "--yes").stdout)["removed"] == {
+        "exports": 1,
+        "runs": 1,
+        "keys": 1,
+        "stay": 0,
+        "left": [],
+    }
+    assert house.runs == ["last"]
 
 
 def test_the_last_whole_export_of_each_schedule_stays_however_old(house: House) -> None:

@@ -125,6 +125,16 @@ def copy(original: Original, aws_key: Callable[[Key], None]) -> Copy:
     return Copy(original.s3, bucket, original.key, json.loads(text))
 
 
+def test_json_is_all_that_stands_on_stdout(copy: Copy) -> None:
+    copy.s3.client().delete_object(Bucket=copy.bucket, Key=copy._key("meter"))
+    result = copy.verify("--json")
+    found = json.loads(result.stdout)
+    assert (result.exit_code, found["manifest"]) == (1, f"s3://{copy.bucket}/{copy.key}")
+    assert [(one["entity"], one["severity"]) for one in found["findings"]] == [("meter", "error")]
+    assert {one["entity"] for one in found["entities"]} == set(NAMES)
+    assert result.stderr.splitlines()[-1].startswith("error: meter: object: ")
+
+
 def test_a_whole_export_is_all_right(copy: Copy) -> None:
     result = copy.verify("--strict")
     assert (result.exit_code, findings(result)) == (0, [])

@@ -5,6 +5,7 @@ from functools import cache, partial
 
 import dagster as dg
 
+from m3ter_dagster.assets.entity_checks import Result, not_checked
 from m3ter_dagster.assets.outcomes import FindRows, Outcome, bill_total_outcome, error_outcome, foreign_keys_outcome
 from m3ter_dagster.frames.bill_totals import RULE
 from m3ter_dagster.frames.references import ExportedRows, references_of
@@ -31,7 +32,7 @@ def cross_entity_checks() -> list[dg.AssetChecksDefinition]:
         op_tags={"dagster/priority": "-1"},  # where a process runs one step at a time, the manifest goes first
         required_resource_keys={"organization", IO_MANAGER},
     )
-    def across_entities(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+    def across_entities(context: dg.AssetCheckExecutionContext) -> Iterator[Result]:
         find_in = cache(partial(_finder, context.resources.organization, context.resources.csv_io_manager))
         org_id = context.resources.organization.settings.org_id
         export_of_asset = cache(partial(checked_export, context.instance, context.run, org_id=org_id))
@@ -82,7 +83,9 @@ def _finder(organization: Organization, io_manager: ExportIOManager, export_id: 
     return find
 
 
-def _result(key: dg.AssetCheckKey, outcome: Outcome, export_id: str) -> dg.AssetCheckResult:
+def _result(key: dg.AssetCheckKey, outcome: Outcome, export_id: str) -> Result:
+    if outcome.passed is None:
+        return not_checked(key.asset_key.path[-1], key.name, outcome.text)
     return dg.AssetCheckResult(
         passed=outcome.passed,
         asset_key=key.asset_key,

@@ -11,11 +11,13 @@ from m3ter_dagster.frames.references import SHOWN_ROWS
 from m3ter_dagster.frames.schema import Breach, SchemaBreached
 from m3ter_dagster.history import captions
 from m3ter_dagster.history.failures import NOTIFICATION
-from m3ter_dagster.history.progress import CHECKED, REUSE
+from m3ter_dagster.history.progress import REUSE
 from m3ter_dagster.model.entities import Entity
 from m3ter_dagster.reading.reading import Reading
 
 SCHEMA, ROW_COUNT, COMPLETE = "schema", "row_count", "complete"
+Result = dg.AssetCheckResult | dg.Output[None]
+"""The result of a check, or `not_checked`."""
 _DESCRIPTIONS = {
     SCHEMA: "Every cell fits its column; every row has an id, and no other row has it.",
     ROW_COUNT: "Not fewer than half the rows of the previous export of the same schedule.",
@@ -33,31 +35,33 @@ def check_specs(entity: Entity, *, is_reused: bool = False) -> list[dg.AssetChec
     ]
 
 
-def passed_checks(reading: Reading, *, rows_before: int | None) -> Iterator[dg.AssetCheckResult]:
+def passed_checks(reading: Reading, *, rows_before: int | None) -> Iterator[Result]:
     yield dg.AssetCheckResult(passed=True, check_name=SCHEMA, metadata={"rows": reading.rows})
-    yield _row_count(reading.rows, rows_before)
+    yield _row_count(reading, rows_before)
     yield _complete(reading)
 
 
-def failed_checks(breached: SchemaBreached, *, is_reused: bool = False) -> Iterator[dg.AssetCheckResult]:
-    yield dg.AssetCheckResult(passed=False, check_name=SCHEMA, metadata=breach_metadata(breached))
-    for name in (ROW_COUNT, COMPLETE, REUSE) if is_reused else (ROW_COUNT, COMPLETE):
-        yield dg.AssetCheckResult(
-            passed=False,
-            check_name=name,
-            severity=dg.AssetCheckSeverity.WARN,
-            description="Not checked: the export breaks its schema.",
-            metadata={CHECKED: False},
-        )
+def failed_schema_check(breached: SchemaBreached) -> dg.AssetCheckResult:
+    """The only result where the schema is broken: there is nothing that the other checks could be about."""
+    return dg.AssetCheckResult(passed=False, check_name=SCHEMA, metadata=breach_metadata(breached))
 
 
-def reuse_check(reading: Reading) -> dg.AssetCheckResult:
+def not_checked(asset: str, check: str, why: str) -> dg.Output[None]:
+    """Stands for the result of a check that had nothing to look at.
+
+    Dagster wants an output for each check, and shows one without a result as skipped; the run's log says why.
+    """
+    spec = dg.AssetCheckSpec(check, asset=asset)
+    return dg.Output(None, output_name=spec.get_python_identifier(), metadata={"not checked": why})
+
+
+def reuse_check(reading: Reading) -> Result:
     """Fails where m3ter has other rows than those that would have been taken from the previous export."""
     reuse = reading.reuse
     if reuse is None or reuse.differing is None:
         taken = f"{reuse.rows:,} rows were taken from export {reuse.export}" if reuse else "nothing was reused"
-        words = f"Not checked: {taken}; only an export that reads everything to compare is."
-        return dg.AssetCheckResult(passed=True, check_name=REUSE, description=words, metadata={CHECKED: False})
+        why = f"{taken}; only an export that reads everything to compare is checked"
+        return not_checked(reading.entity.name, REUSE, why)
     parent = (reading.entity.listing.parent or "").replace("_", " ")
     words = f"{len(reuse.differing):,} of {reuse.parents:,} unchanged {parent} records have other rows than in export"
     advice = " Reuse is not safe here: take it out of exports.yaml." if reuse.differing else ""
@@ -85,12 +89,10 @@ def _complete(reading: Reading) -> dg.AssetCheckResult:
     )
 
 
-def _row_count(rows: int, before: int | None) -> dg.AssetCheckResult:
+def _row_count(reading: Reading, before: int | None) -> Result:
     if before is None:
-        description = "Not checked: there is no previous export by the same schedule."
-        return dg.AssetCheckResult(
-            passed=True, check_name=ROW_COUNT, description=description, metadata={"rows": rows, CHECKED: False}
-        )
+        return not_checked(reading.entity.name, ROW_COUNT, "there is no previous export by the same schedule")
+    rows = reading.rows
     return dg.AssetCheckResult(
         passed=2 * rows >= before,
         check_name=ROW_COUNT,

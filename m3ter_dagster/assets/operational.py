@@ -6,11 +6,18 @@ from typing import Any
 
 import dagster as dg
 
-from m3ter_dagster.assets.entity_checks import breach_metadata, check_specs, failed_checks, passed_checks, reuse_check
+from m3ter_dagster.assets.entity_checks import (
+    breach_metadata,
+    check_specs,
+    failed_schema_check,
+    passed_checks,
+    reuse_check,
+)
 from m3ter_dagster.assets.lineage import column_schema, source_key
 from m3ter_dagster.config import ConfigError
 from m3ter_dagster.dagster_internals import steps_of_this_process
 from m3ter_dagster.frames.schema import SchemaBreached
+from m3ter_dagster.history.progress import log_under_way
 from m3ter_dagster.history.retries import retry_after_failure
 from m3ter_dagster.model.entities import Entity, entities
 from m3ter_dagster.reading.reading import EntityUnreadable
@@ -49,10 +56,11 @@ def operational_asset(
         freshness_policy=freshness,
     )
     def export(context: dg.AssetExecutionContext, organization: Organization) -> Iterator[Any]:
-        def waiting(progress: str) -> None:
-            context.log.info(f"{entity.name}: {progress}")
-
         io_manager = getattr(context.resources, IO_MANAGER)
+
+        def waiting(progress: str) -> None:
+            log_under_way(context, progress, organization.under_way(), io_manager.rows_before)
+
         try:
             reading = organization.read(
                 entity,
@@ -61,13 +69,13 @@ def operational_asset(
                 find_past=io_manager.past,
             )
         except SchemaBreached as breached:
-            yield from failed_checks(breached, is_reused=is_reused)
+            yield failed_schema_check(breached)
             raise dg.Failure(str(breached), metadata=breach_metadata(breached), allow_retries=False) from None
         except (EntityUnreadable, ConfigError) as error:
             if isinstance(error, EntityUnreadable) and error.passes:
                 retry_after_failure(context.instance, context.run)
             raise dg.Failure(str(error), allow_retries=False) from None
-        yield from passed_checks(reading, rows_before=io_manager.rows_before(entity))
+        yield from passed_checks(reading, rows_before=io_manager.rows_before.get(entity.name))
         if is_reused:
             yield reuse_check(reading)
         yield dg.Output(reading)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import Any
 
 import polars as pl
@@ -13,7 +12,6 @@ from m3ter_dagster.frames.bill_totals import LEAST_TOLERANCE, compare_totals
 from m3ter_dagster.frames.references import SHOWN_ROWS, Dangling, ExportedRows, Reference, dangling, references_of
 from m3ter_dagster.frames.schema import there
 from m3ter_dagster.history import captions
-from m3ter_dagster.history.progress import CHECKED
 from m3ter_dagster.model.entities import Entity, entities
 
 _KEY_COLUMNS = (
@@ -30,7 +28,8 @@ AskFor = Callable[[str, Sequence[str]], Collection[str] | None]
 
 @dataclass(frozen=True)
 class Outcome:
-    passed: bool
+    passed: bool | None
+    """None: there was nothing to look at, and `text` says why."""
     text: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
@@ -49,7 +48,7 @@ def foreign_keys_outcome(entity: Entity, find: FindRows, ask_for: AskFor) -> Out
         names = ("row id", "column", "refers to")
         metadata["first rows"] = captions.table(names, (dict(zip(names, one, strict=True)) for one in examples))
     if not found and not failures:
-        return _not_checked(keys[0].result.removeprefix(_NOT_CHECKED), metadata)
+        return Outcome(None, keys[0].result.removeprefix(_NOT_CHECKED))
     recent, references = (sum(getattr(one, name) for one in found.values()) for name in ("recent", "references"))
     text = "; ".join(failures) or f"{_count(len(found), 'key')} and {_count(references, 'reference')} looked at"
     return Outcome(not failures, f"{text}{_recent(recent, 'row')}.", metadata)
@@ -129,12 +128,7 @@ def _said(error: Exception) -> str:
 
 
 def _absent(name: str) -> Outcome:
-    return _not_checked(f"{name} is not in this export")
-
-
-def _not_checked(why: str, metadata: Mapping[str, Any] = MappingProxyType({})) -> Outcome:
-    """A check with nothing to look at. It counts as passed: to Dagster a check has either passed or failed."""
-    return Outcome(True, f"Not checked: {why}.", {CHECKED: False, **metadata})
+    return Outcome(None, f"{name} is not in this export")
 
 
 def _recent(count: int, what: str) -> str:

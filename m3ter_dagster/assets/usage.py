@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Any
 
 import dagster as dg
+from msgspec.structs import replace
 
 from m3ter_dagster.assets.entity_checks import breach_metadata
 from m3ter_dagster.assets.lineage import column_schema, source_key
@@ -16,6 +17,7 @@ from m3ter_dagster.config.usage import AGGREGATED, RAW, RAW_BY_DAY
 from m3ter_dagster.dagster_internals import steps_of_this_process
 from m3ter_dagster.frames.schema import SchemaBreached
 from m3ter_dagster.history.log import export_of
+from m3ter_dagster.history.progress import log_under_way
 from m3ter_dagster.history.retries import retry_after_failure
 from m3ter_dagster.m3ter.errors import M3terError
 from m3ter_dagster.model.time_periods import Window
@@ -99,13 +101,17 @@ def _export(
     context: Context, name: str, organization: Organization, selection: UsageSelection, window: Window
 ) -> Iterator[Any]:
     context.log.info(f"{name}: measurements of {window}.")
+
+    def tell(progress: str) -> None:
+        log_under_way(context, progress, replace(organization.under_way(), waits_for=progress))
+
     try:
         reading = organization.measure(
             name,
             selection,
             window,
             steps=steps_of_this_process(context),
-            tell=lambda progress: context.log.info(f"{name}: {progress}"),
+            tell=tell,
             find_past=getattr(context.resources, IO_MANAGER).past,
         )
     except SchemaBreached as breached:

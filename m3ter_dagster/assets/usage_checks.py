@@ -6,11 +6,10 @@ from typing import Any
 
 import dagster as dg
 
-from m3ter_dagster.assets.entity_checks import breach_metadata
+from m3ter_dagster.assets.entity_checks import Result, breach_metadata, not_checked
 from m3ter_dagster.config.usage import AGGREGATED, RAW
 from m3ter_dagster.frames.schema import SchemaBreached
 from m3ter_dagster.history.log import last_deliveries
-from m3ter_dagster.history.progress import CHECKED
 from m3ter_dagster.history.record import Delivery
 from m3ter_dagster.usage.columns import TIME, UID
 from m3ter_dagster.usage.reader import UsageReading
@@ -41,13 +40,13 @@ def usage_check_specs(asset: str) -> list[dg.AssetCheckSpec]:
     ]
 
 
-def usage_checks(asset: str, reading: UsageReading) -> Iterator[dg.AssetCheckResult]:
+def usage_checks(asset: str, reading: UsageReading) -> Iterator[Result]:
     rows = {"rows": reading.usage.rows}
     for name, _ in _stopping(asset):
         yield dg.AssetCheckResult(passed=True, check_name=name, metadata=rows)
-    yield _known(METERS, reading.unknown_meters)
-    yield _known(ACCOUNTS, reading.unknown_accounts)
-    yield _known(COLUMNS, reading.usage.unknown_columns)
+    yield _known(asset, METERS, reading.unknown_meters)
+    yield _known(asset, ACCOUNTS, reading.unknown_accounts)
+    yield _known(asset, COLUMNS, reading.usage.unknown_columns)
 
 
 def failed_usage_checks(asset: str, breached: SchemaBreached) -> Iterator[dg.AssetCheckResult]:
@@ -58,25 +57,29 @@ def failed_usage_checks(asset: str, breached: SchemaBreached) -> Iterator[dg.Ass
         mine = [one for one in breached.breaches if owners.get(one.column, SCHEMA) == name]
         metadata = breach_metadata(breached, mine) if mine else {}
         yield dg.AssetCheckResult(passed=not mine, check_name=name, metadata=metadata)
-    for name in _WARNING:
-        yield _not_checked(name, "the export breaks its schema")
 
 
-@dg.asset_check(
-    asset=AGGREGATED,
-    name=SUMS,
-    additional_deps=[RAW],
-    description="The sums are those of the raw measurements, where both are exported for one window.",
+@dg.multi_asset_check(
+    name=f"{AGGREGATED}_{SUMS}",
+    specs=[
+        dg.AssetCheckSpec(
+            SUMS,
+            asset=AGGREGATED,
+            additional_deps=[RAW],
+            description="The sums are those of the raw measurements, where both are exported for one window.",
+        )
+    ],
 )
-def sums_equal_raw(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+def sums_equal_raw(context: dg.AssetCheckExecutionContext) -> Iterator[Result]:
     last = next(_with_sums(context.instance, AGGREGATED), None)
     aggregated = last.reading.sums if last else {}
     raws = (one.reading.sums for one in _with_sums(context.instance, RAW, last.org_id if last else None))
     raw = next((one for one in raws if _is_comparable(one, aggregated)), None)
     if raw is None:
-        return _not_checked(SUMS, "the raw measurements of this window are not exported")
+        yield not_checked(AGGREGATED, SUMS, "the raw measurements of this window are not exported")
+        return
     differences = list(_differences(aggregated["sums"], raw["sums"]))
-    return dg.AssetCheckResult(
+    yield dg.AssetCheckResult(
         passed=not differences,
         severity=dg.AssetCheckSeverity.WARN,
         description=f"{len(differences)} sums differ." if differences else "Every sum is that of the raw measurements.",
@@ -89,25 +92,15 @@ def _stopping(asset: str) -> Sequence[tuple[str, str]]:
     return [(name, text) for name, text in _BLOCKING.items() if name != UNIQUE or asset != AGGREGATED]
 
 
-def _known(check: str, unknown: Sequence[str] | None) -> dg.AssetCheckResult:
+def _known(asset: str, check: str, unknown: Sequence[str] | None) -> Result:
     if unknown is None:
-        return _not_checked(check, f"the Organization's {check} could not be read")
+        return not_checked(asset, check, f"the Organization's {check} could not be read")
     return dg.AssetCheckResult(
         passed=not unknown,
         check_name=check,
         severity=dg.AssetCheckSeverity.WARN,
         description=f"{len(unknown)} unknown." if unknown else None,
         metadata={"unknown": list(unknown[:_SHOWN])} if unknown else {},
-    )
-
-
-def _not_checked(check: str, reason: str) -> dg.AssetCheckResult:
-    return dg.AssetCheckResult(
-        passed=True,
-        check_name=check,
-        severity=dg.AssetCheckSeverity.WARN,
-        description=f"Not checked: {reason}.",
-        metadata={CHECKED: False},
     )
 
 

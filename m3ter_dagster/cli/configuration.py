@@ -7,7 +7,7 @@ import threading
 
 import click
 
-from m3ter_dagster.cli.terminal import configured
+from m3ter_dagster.cli.terminal import configured, connection
 from m3ter_dagster.config import (
     exports_json_schema,
     exports_path,
@@ -39,7 +39,7 @@ def check(without_environment: bool, connect: bool, notify: bool) -> None:
     exports = configured(load_exports)
     click.echo(f"{exports_path()}: {len(exports.destinations)} destinations, {len(exports.schedules)} schedules")
     if not without_environment:
-        settings = configured(load_m3ter_settings)
+        settings = configured(connection)
         click.echo(f"environment: Organization {settings.org_id} at {settings.base_url}")
         if warning:
             click.echo(f"Warning: {warning}", err=True)

@@ -1,4 +1,4 @@
-"""m3ter-dagster export: an export now, or the rest of one that failed."""
+"""m3ter-dagster export: an export now."""
 
 from __future__ import annotations
 
@@ -10,12 +10,24 @@ from typing import TYPE_CHECKING
 import click
 
 from m3ter_dagster.cli.instance import open_instance
-from m3ter_dagster.cli.terminal import configured, listed, open_console
-from m3ter_dagster.config import AnySchedule, Exports, UsageSchedule, load_exports, load_m3ter_settings
+from m3ter_dagster.cli.terminal import (
+    as_json,
+    configured,
+    connection,
+    listed,
+    open_console,
+    print_json,
+    with_objects,
+)
+from m3ter_dagster.config import AnySchedule, Exports, UsageSchedule, load_exports
 from m3ter_dagster.model.entities import UnknownEntity, entities, find_entity
+from m3ter_dagster.model.suggestions import known_names
 from m3ter_dagster.model.time_periods import window_of
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from m3ter_dagster.history.progress import RunResult
     from m3ter_dagster.runs import UsageRun
 
 
@@ -27,6 +39,8 @@ if TYPE_CHECKING:
 @click.option("--to", "end", metavar="TIME", help="With --schedule of usage: the end. Times without a zone are UTC.")
 @click.option("--resume", "run_id", metavar="RUN_ID", help="Complete the failed export of this run.")
 @click.option("--abandoned", is_flag=True, help="With --resume: the run's process has died.")
+@with_objects
+@as_json
 @click.option("--verbose", is_flag=True, help="Show Dagster's own log.")
 def export(
     names: str | None,
@@ -36,89 +50,116 @@ def export(
     end: str | None,
     run_id: str | None,
     abandoned: bool,
+    with_objects: bool,
+    as_json: bool,
     verbose: bool,
 ) -> None:
     """Export entities to destinations now; exit code 0 only if all was delivered."""
     exports = configured(load_exports)
+    _refuse_together(names, codes, code, start, end, run_id, abandoned)
+    console = open_console(stderr=as_json)
+    if run_id is not None:
+        settings = configured(connection)
+        result = resume_export(console, run_id, settings.org_id, abandoned=abandoned)
+    elif code is not None:
+        schedule = find_schedule(exports, code)
+        window = _window(schedule, start, end)
+        configured(connection)
+        result = run_schedule(console, schedule, verbose=verbose, window=window)
+    else:
+        known = [one.code for one in exports.destinations]
+        destinations = _destinations(codes, known) if codes is not None else list(exports.default_destinations)
+        chosen = _entities(names)
+        configured(connection)
+        result = run_export(console, chosen, destinations, verbose=verbose)
+    show_result(console, result, with_objects=with_objects, as_json=as_json)
+    raise SystemExit(0 if result.is_complete else 1)
+
+
+def _refuse_together(
+    names: str | None,
+    codes: str | None,
+    code: str | None,
+    start: str | None,
+    end: str | None,
+    run_id: str | None,
+    abandoned: bool,
+) -> None:
+    """Options that say the opposite of each other are wrong use."""
     if code is None and (start is not None or end is not None):
         raise click.UsageError("--from and --to need a usage schedule; name it with --schedule.")
     if abandoned and run_id is None:
         raise click.UsageError("--abandoned says that the run of --resume has died; give --resume RUN_ID with it.")
-    if run_id is not None:
-        if names is not None or codes is not None or code is not None:
-            raise click.UsageError(
-                "--resume completes what its export began; leave out --entities, --destinations and --schedule."
-            )
-        settings = configured(load_m3ter_settings)
-        raise SystemExit(resume_export(run_id, settings.org_id, abandoned=abandoned))
-    if code is not None:
-        if names is not None or codes is not None:
-            raise click.UsageError(
-                "--schedule brings its own entities and destinations; leave out --entities and --destinations."
-            )
-        schedule = find_schedule(exports, code)
-        window = _window(schedule, start, end)
-        configured(load_m3ter_settings)
-        raise SystemExit(run_schedule(schedule, verbose=verbose, window=window))
-    known = [one.code for one in exports.destinations]
-    destinations = _destinations(codes, known) if codes is not None else list(exports.default_destinations)
-    chosen = _entities(names)
-    configured(load_m3ter_settings)
-    raise SystemExit(run_export(chosen, destinations, verbose=verbose))
+    if run_id is not None and (names is not None or codes is not None or code is not None):
+        raise click.UsageError(
+            "--resume completes what its export began; leave out --entities, --destinations and --schedule."
+        )
+    if code is not None and (names is not None or codes is not None):
+        raise click.UsageError(
+            "--schedule brings its own entities and destinations; leave out --entities and --destinations."
+        )
 
 
 def run_schedule(
-    schedule: AnySchedule, *, verbose: bool = False, window: Mapping[str, str] = MappingProxyType({})
-) -> int:
-    """Run an export of the schedule as if it were due now; return the exit code."""
+    console: Console,
+    schedule: AnySchedule,
+    *,
+    verbose: bool = False,
+    window: Mapping[str, str] = MappingProxyType({}),
+) -> RunResult:
+    """Run an export of the schedule as if it were due now."""
     from m3ter_dagster.history.log import DUE_TAG, SCHEDULE_TAG
     from m3ter_dagster.runs import usage_run
 
     now = datetime.now(UTC).replace(microsecond=0)
     tags = {SCHEDULE_TAG: schedule.code, DUE_TAG: now.isoformat()}
     usage = usage_run(schedule, window) if isinstance(schedule, UsageSchedule) else None
-    return run_export(schedule.asset_names, schedule.destinations, verbose=verbose, tags=tags, usage=usage)
+    return run_export(console, schedule.asset_names, schedule.destinations, verbose=verbose, tags=tags, usage=usage)
 
 
 def run_export(
+    console: Console,
     names: Sequence[str],
     destinations: Sequence[str],
     *,
     verbose: bool = False,
     tags: Mapping[str, str] | None = None,
     usage: UsageRun | None = None,
-) -> int:
-    """Run the export job in this process and show its progress; return the exit code."""
-    from m3ter_dagster.cli.progress import print_result, progress
+) -> RunResult:
+    """Run the export job in this process and show its progress."""
+    from m3ter_dagster.cli.progress import progress
     from m3ter_dagster.runs import export_now
 
-    console = open_console()
     with open_instance() as instance, progress(console) as changed:
-        result = export_now(instance, names, destinations, verbose=verbose, changed=changed, tags=tags, usage=usage)
-    print_result(console, result)
-    return 0 if result.is_complete else 1
+        return export_now(instance, names, destinations, verbose=verbose, changed=changed, tags=tags, usage=usage)
 
 
-def resume_export(run_id: str, org_id: str, *, abandoned: bool) -> int:
-    """Run what is missing from an export and show its progress; return the exit code."""
-    from m3ter_dagster.cli.progress import print_result, progress
+def resume_export(console: Console, run_id: str, org_id: str, *, abandoned: bool) -> RunResult:
+    """Run what is missing from an export and show its progress."""
+    from m3ter_dagster.cli.progress import progress
     from m3ter_dagster.runs import NothingToResume, resume
 
-    console = open_console()
     try:
         with open_instance() as instance, progress(console) as changed:
-            result = resume(instance, run_id, org_id=org_id, abandoned=abandoned, changed=changed)
+            return resume(instance, run_id, org_id=org_id, abandoned=abandoned, changed=changed)
     except NothingToResume as nothing:
         raise click.UsageError(f"--resume: {nothing}") from None
-    print_result(console, result)
-    return 0 if result.is_complete else 1
+
+
+def show_result(console: Console, result: RunResult, *, with_objects: bool, as_json: bool) -> None:
+    from m3ter_dagster.cli.progress import print_result
+
+    if as_json:
+        print_json(result)
+    else:
+        print_result(console, result, with_objects=with_objects)
 
 
 def find_schedule(exports: Exports, code: str) -> AnySchedule:
     """The schedule of this code, or the end of the command with the codes that there are."""
     by_code = {one.code: one for one in exports.schedules}
     if code not in by_code:
-        known = f"known are {', '.join(sorted(by_code))}." if by_code else "exports.yaml has no schedules."
+        known = known_names(code, by_code) if by_code else "exports.yaml has no schedules."
         raise click.UsageError(f"--schedule: there is no schedule {code!r}; {known}")
     return by_code[code]
 
@@ -165,6 +206,5 @@ def _destinations(codes: str, known: Sequence[str]) -> list[str]:
     chosen = listed("--destinations", codes)
     for code in chosen:
         if code not in known:
-            words = f"there is no destination {code!r}; known are {', '.join(sorted(known))}."
-            raise click.UsageError(f"--destinations: {words}")
+            raise click.UsageError(f"--destinations: there is no destination {code!r}; {known_names(code, known)}")
     return chosen

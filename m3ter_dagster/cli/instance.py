@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from m3ter_dagster.cli.terminal import Unusable
+from m3ter_dagster.cli.terminal import Unusable, configured
 from m3ter_dagster.config import dagster_home
 
 if TYPE_CHECKING:
@@ -25,12 +25,13 @@ def shipped(name: str) -> Path:
     return next((folder / name for folder in (package, package.parent) if (folder / name).exists()), package / name)
 
 
-def prepared_home() -> Path:
+def prepared_home(*, looks_back: bool = False) -> Path:
     """DAGSTER_HOME, or .dagster in the current folder. Without settings it gets those of the folder, or this project's.
 
-    Settings that are there stay, for a person may have changed them.
+    Settings that are there stay, for a person may have changed them. For what only `looks_back`, a home that the
+    environment names must exist.
     """
-    home = dagster_home()
+    home = configured(lambda: dagster_home(must_exist=looks_back))
     settings = next((one for one in (Path(SETTINGS), shipped(SETTINGS)) if one.is_file()), None)
     try:
         home.mkdir(parents=True, exist_ok=True)
@@ -43,11 +44,11 @@ def prepared_home() -> Path:
 
 
 @contextmanager
-def open_instance(*, compute_logs: bool = False) -> Generator[DagsterInstance]:
+def open_instance(*, looks_back: bool = False, compute_logs: bool = False) -> Generator[DagsterInstance]:
     """The instance of the home; if its records cannot be kept or read, the command ends and says why."""
     from m3ter_dagster.dagster_internals import RecordsFailed, open_instance_for_a_terminal, reason_of
 
-    home = prepared_home()
+    home = prepared_home(looks_back=looks_back)
     try:
         with open_instance_for_a_terminal(home, compute_logs=compute_logs) as instance:
             yield instance

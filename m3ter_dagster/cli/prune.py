@@ -8,9 +8,10 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from m3ter_dagster.cli.instance import open_instance
-from m3ter_dagster.cli.terminal import configured, moment_text, print_table
+from m3ter_dagster.cli.terminal import as_json, configured, moment_text, print_json, print_table
 from m3ter_dagster.config import load_exports, organization_id
 from m3ter_dagster.config.fields import AGES, age
 
@@ -38,7 +39,8 @@ class Age(click.ParamType):
 @click.option("--keep", type=Age(), default="90d", show_default=True, help="Keep younger exports: 90d, 12w.")
 @click.option("--yes", is_flag=True, help="Remove what is otherwise only listed.")
 @click.option("--leave-files", is_flag=True, help="Leave the keys files in the destinations.")
-def prune(keep: timedelta, yes: bool, leave_files: bool) -> None:
+@as_json
+def prune(keep: timedelta, yes: bool, leave_files: bool, as_json: bool) -> None:
     """Remove old exports from Dagster's records, and their keys files; never data nor manifests.
 
     The last whole export of each schedule stays, however old. What is removed can be neither listed nor resumed.
@@ -47,15 +49,19 @@ def prune(keep: timedelta, yes: bool, leave_files: bool) -> None:
     from m3ter_dagster.history.pruning import old_exports, remove
 
     exports = configured(load_exports)
-    with open_instance(compute_logs=True) as instance:
+    with open_instance(looks_back=True, compute_logs=True) as instance:
         old = old_exports(instance, datetime.now(UTC) - keep, org_id=organization_id(), with_keys=not leave_files)
-        _print_old(old)
-        if not old.exports or not yes:
-            click.echo("Nothing was removed; --yes removes this." if old.exports else "There is nothing to remove.")
-            return
-        removed = remove(instance, old.exports, Destinations({one.code: one for one in exports.destinations}))
-    _print_removed(removed)
-    if removed.stay:
+        if not as_json:
+            _print_old(old)
+        destinations = Destinations({one.code: one for one in exports.destinations})
+        removed = remove(instance, old.exports, destinations) if yes and old.exports else None
+    if as_json:
+        print_json({**msgspec.to_builtins(old), "removed": removed})
+    elif removed:
+        _print_removed(removed)
+    else:
+        click.echo("Nothing was removed; --yes removes this." if old.exports else "There is nothing to remove.")
+    if removed and removed.stay:
         stay = f"{removed.stay} exports stay until their keys files can be removed"
         raise click.ClickException(f"{stay}; with --leave-files those stay instead.")
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
-from m3ter_dagster.cli.export import run_export
-from m3ter_dagster.cli.terminal import Unusable, configured
+from m3ter_dagster.cli.export import run_export, show_result
+from m3ter_dagster.cli.terminal import Unusable, as_json, configured, open_console, with_objects
 from m3ter_dagster.config import load_exports
 from m3ter_dagster.model.entities import entities
 
@@ -41,7 +41,9 @@ def sandbox(accounts: int, command: Sequence[str]) -> None:
 @click.command()
 @accounts_option
 @click.option("--output", default="demo-output", show_default=True, help="Folder for copies of the delivered files.")
-def demo(accounts: int, output: str) -> None:
+@with_objects
+@as_json
+def demo(accounts: int, output: str, with_objects: bool, as_json: bool) -> None:
     """Export the sample organization to the sample S3, all through Dagster."""
     with _needs_the_extra():
         from m3ter_sandbox import Sandbox
@@ -53,13 +55,21 @@ def demo(accounts: int, output: str) -> None:
     with Sandbox(accounts=accounts) as sample:
         os.environ.update(sample.environment, DAGSTER_HOME=str(home))
         exports = load_exports()
-        print(f"Sample organization of {accounts} accounts at {sample.api.base_url}, S3 at {sample.s3.endpoint_url}")
-        code = run_export(names, list(exports.default_destinations))
-        if code == 0:
+        about = f"Sample organization of {accounts} accounts at {sample.api.base_url}, S3 at {sample.s3.endpoint_url}"
+        click.echo(about, err=as_json)
+        console = open_console(stderr=as_json)
+        result = run_export(console, names, exports.default_destinations)
+        show_result(console, result, with_objects=with_objects, as_json=as_json)
+        if result.is_complete:
             buckets = [exports.destination(one).bucket_name for one in exports.default_destinations]
-            count = sum(_write(sample.s3.objects(bucket), Path(output) / bucket) for bucket in buckets)
-            print(f"{count} delivered files were copied to {output}/")
-    raise SystemExit(code)
+            keys = [key for bucket in buckets for key in _write(sample.s3.objects(bucket), Path(output) / bucket)]
+            of_hashes = sum(key.endswith("_keys.parquet") for key in keys)
+            click.echo(
+                f"{len(keys) - of_hashes} delivered files were copied to {output}/, with {of_hashes} files of keys, "
+                "by which the next export finds what has changed.",
+                err=as_json,
+            )
+    raise SystemExit(0 if result.is_complete else 1)
 
 
 @contextmanager
@@ -77,11 +87,11 @@ def _needs_the_extra() -> Generator[None]:
         ) from None
 
 
-def _write(objects: Mapping[str, bytes], folder: Path) -> int:
+def _write(objects: Mapping[str, bytes], folder: Path) -> Iterable[str]:
     """Replaces what the folder had."""
     shutil.rmtree(folder, ignore_errors=True)
     for key, content in objects.items():
         path = folder / key
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-    return len(objects)
+    return objects.keys()

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
+import msgspec
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from m3ter_dagster.config import ConfigError
+from m3ter_dagster.config import ConfigError, M3terSettings, load_settings
 from m3ter_dagster.model.entities import DescriptorError
 
 WIDE = 400
 
 T = TypeVar("T")
+
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON (docs/terminal.md).")
+with_objects = click.option("--objects", "with_objects", is_flag=True, help="List the address of every file.")
 
 
 class Unusable(click.ClickException):
@@ -42,17 +47,32 @@ def listed(option: str, text: str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def open_console() -> Console:
+def connection() -> M3terSettings:
+    """How to reach m3ter; what else a run reads from the environment is looked at, too."""
+    return load_settings().connection()
+
+
+def open_console(*, stderr: bool = False) -> Console:
     """A console fitted to a terminal; in a log nothing is cut off, and values are never read as markup."""
-    console = Console(markup=False, emoji=False, highlight=False)
+    console = Console(markup=False, emoji=False, highlight=False, stderr=stderr)
     if not console.is_terminal:
         console.width = WIDE
     return console
 
 
+def short(id: str) -> str:
+    """A run's id as Dagster's pages show it; commands take it, too."""
+    return id[:8]
+
+
 def printable(text: str) -> str:
     """Text from elsewhere without what would move, colour or clear the terminal: that is shown as `\\x1b` and so on."""
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
+def print_json(value: Any) -> None:
+    """The one thing on stdout of a command with --json: dataclasses, msgspec's structs, times."""
+    click.echo(msgspec.json.format(msgspec.json.encode(value)))
 
 
 def print_table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
 from pydantic import ValidationError
 
-from m3ter_dagster.cli.terminal import Unusable, configured, print_table, printable
+from m3ter_dagster.cli.terminal import Unusable, as_json, configured, print_json, print_table, printable
 from m3ter_dagster.config import Destination, load_exports
 from m3ter_dagster.config.wording import refusals
+from m3ter_dagster.model.suggestions import known_names
 from m3ter_dagster.temporary_folder import TemporaryFolder
 
 if TYPE_CHECKING:
@@ -31,7 +33,10 @@ LARGEST_MANIFEST = 64 * 1024 * 1024
 @click.option("--endpoint-url", metavar="URL", help="The address of an S3-compatible store.")
 @click.option("--region", metavar="REGION", help="The bucket's region. Default: the environment's.")
 @click.option("--strict", is_flag=True, help="Warnings count as errors.")
-def verify(manifest: str, code: str | None, endpoint_url: str | None, region: str | None, strict: bool) -> None:
+@as_json
+def verify(
+    manifest: str, code: str | None, endpoint_url: str | None, region: str | None, strict: bool, as_json: bool
+) -> None:
     """Check a delivered export against its manifest; exit code 0 only if it is whole.
 
     Errors are what went wrong with the delivery: an object that is missing or has another size, sha256, number of rows
@@ -57,11 +62,14 @@ def verify(manifest: str, code: str | None, endpoint_url: str | None, region: st
             f"{manifest!r} is not the address of a manifest; write s3://bucket/.../<export id>_manifest.json."
         )
     store = store_of(_destination(code, found[1], endpoint_url, region), max_attempts=MAX_ATTEMPTS)
-    package = _package(store, manifest)
+    package = _package(store, manifest, as_json=as_json)
     about = f"export {package.export.id}, due {package.export.due}"
-    click.echo(f"{printable(about)}: {counted(len(package.resources), 'file')}")
-    report = _verified(package, manifest, store)
-    _print(report)
+    click.echo(f"{printable(about)}: {counted(len(package.resources), 'file')}", err=as_json)
+    report = _verified(package, manifest, store, as_json=as_json)
+    if as_json:
+        print_json({"manifest": manifest, "export": package.export.id, "due": package.export.due, **asdict(report)})
+    else:
+        _print(report)
     raise SystemExit(1 if report.count("error") or (strict and report.count("warning")) else 0)
 
 
@@ -72,8 +80,7 @@ def _destination(code: str | None, bucket: str, endpoint_url: str | None, region
     if code is not None:
         known = {one.code: one for one in configured(load_exports).destinations}
         if code not in known:
-            words = f"there is no destination {code!r}; known are {', '.join(sorted(known))}."
-            raise click.UsageError(f"--destination: {words}")
+            raise click.UsageError(f"--destination: there is no destination {code!r}; {known_names(code, known)}")
         base = known[code].model_dump(by_alias=True, exclude={"name"}, exclude_none=True)
     try:
         return Destination.model_validate(base | {name: value for name, value in given.items() if value is not None})
@@ -82,27 +89,27 @@ def _destination(code: str | None, bucket: str, endpoint_url: str | None, region
         raise click.UsageError("\n".join(words)) from None
 
 
-def _package(store: Store, manifest: str) -> DataPackage:
+def _package(store: Store, manifest: str, *, as_json: bool) -> DataPackage:
     from m3ter_dagster.delivery.store import ObjectMissing, ObjectUnreadable
     from m3ter_dagster.verification.data_package import NotAManifest, read_data_package
 
     try:
         return read_data_package(store.read(manifest, at_most=LARGEST_MANIFEST))
     except ObjectMissing as error:
-        click.echo(f"error: manifest: {error}: the export is not finished, or the address is wrong.")
+        click.echo(f"error: manifest: {error}: the export is not finished, or the address is wrong.", err=as_json)
     except NotAManifest as error:
-        click.echo(printable(f"error: manifest: {error}"))
+        click.echo(printable(f"error: manifest: {error}"), err=as_json)
     except ObjectUnreadable as error:
         raise Unusable(str(error)) from None
     raise SystemExit(1)
 
 
-def _verified(package: DataPackage, manifest: str, store: Store) -> Report:
+def _verified(package: DataPackage, manifest: str, store: Store, *, as_json: bool) -> Report:
     from m3ter_dagster.verification.verify import verify as verify_export
 
     def print_findings(findings: Sequence[Finding]) -> None:
         for one in findings:
-            click.echo(printable(str(one)))
+            click.echo(printable(str(one)), err=as_json)
 
     with TemporaryFolder() as folder:
         try:

@@ -191,9 +191,15 @@ def read_env_file(environ: MutableMapping[str, str] = os.environ, *, folder: Pat
             environ.setdefault(name, value)
 
 
-def dagster_home(environ: MutableMapping[str, str] = os.environ) -> Path:
-    """DAGSTER_HOME, else .dagster in the current folder, kept from run to run; Dagster finds it in `environ`, too."""
-    home = Path(_value(environ, "DAGSTER_HOME") or ".dagster").absolute()
+def dagster_home(environ: MutableMapping[str, str] = os.environ, *, must_exist: bool = False) -> Path:
+    """DAGSTER_HOME, else .dagster in the current folder, kept from run to run; Dagster finds it in `environ`, too.
+
+    One that is named `must_exist` for what only looks back: its name may be misspelt.
+    """
+    named = _value(environ, "DAGSTER_HOME")
+    home = Path(named or ".dagster").absolute()
+    if named and must_exist and not home.exists():
+        raise ConfigError(f"the environment has the DAGSTER_HOME {named!r}, which does not exist: correct its name.")
     environ["DAGSTER_HOME"] = str(home)
     return home
 

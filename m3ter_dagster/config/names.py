@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from m3ter_dagster.config.wording import Loc, unknown
+from m3ter_dagster.config.wording import Loc
+from m3ter_dagster.model.suggestions import known_names
 
 NameMistake = tuple[Loc, str]
 
@@ -84,7 +85,7 @@ def _uses(owner: Any, field: str, known: list[str], loc: Loc) -> Iterator[NameMi
         if not isinstance(code, str):
             continue
         if known and code not in known:
-            yield (*loc, field, index), f"names the destination {code!r}; {unknown(code, set(known))}"
+            yield (*loc, field, index), f"names the destination {code!r}; {known_names(code, set(known))}"
         elif code in codes[:index]:
             yield (*loc, field, index), f"names the destination {code!r} twice; name it once"
 

@@ -21,9 +21,9 @@ from m3ter_dagster.config.fields import (
     rule,
 )
 from m3ter_dagster.config.names import ALL, OPERATIONAL, USAGE, dagster_name, job_name
-from m3ter_dagster.config.wording import unknown
 from m3ter_dagster.model.cadence import Cadence
 from m3ter_dagster.model.entities import Entity, UnknownEntity, entities, find_entity
+from m3ter_dagster.model.suggestions import known_names
 
 
 class ScheduleFields(FileModel):
@@ -71,7 +71,7 @@ def _entity_name(name: str) -> str:
         return find_entity(name).name
     except UnknownEntity:
         known = [ALL, *data_types()]
-        raise ValueError(f"names the operational data type {name!r}; {unknown(name, known)}") from None
+        raise ValueError(f"names the operational data type {name!r}; {known_names(name, known)}") from None
 
 
 def _all_entities(value: Any) -> Any:

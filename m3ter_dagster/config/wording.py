@@ -5,14 +5,15 @@ What is allowed, and an example of it, stands beside each field; it is read from
 
 from __future__ import annotations
 
-import difflib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
+
+from m3ter_dagster.model.suggestions import known_names
 
 Loc = tuple[str | int, ...]
 Schema = Mapping[str, Any]
@@ -73,15 +74,6 @@ def _follows(details: ErrorDetails) -> bool:
     """Whether an error follows from another: a wrong field is no default, a wrong item makes a list too short."""
     kind = details["type"]
     return kind == "default_factory_not_called" or (kind == "too_short" and bool(details["input"]))
-
-
-def unknown(value: str, known: Iterable[str]) -> str:
-    """What is allowed instead of `value`, and which of it was probably meant."""
-    names = sorted(known)
-    folded = {name.casefold(): name for name in names}
-    near = difflib.get_close_matches(value.casefold(), folded, n=1, cutoff=0.6)
-    meant = f" Did you mean {folded[near[0]]!r}?" if near and len(names) > 5 else ""
-    return f"known are {', '.join(names)}.{meant}"
 
 
 def sentence(words: str) -> str:
@@ -151,7 +143,7 @@ def _values(details: ErrorDetails, place: _Place) -> dict[str, Any]:
         "has_a_kind": f"is {kind}" if is_item else f"has {kind} as {key}",
         "key": key,
         "kind": kind,
-        "known": unknown(key, place.owner.get("properties", ())),
+        "known": known_names(key, place.owner.get("properties", ())),
         "noun": place.value.get("title", "value") if is_item else key,
         "other": other.get("properties", {}).get("sourceType", {}).get("const"),
         "pair": f"{first[0]}: {_example(first[1])}",
@@ -166,7 +158,7 @@ def _advice(value: Schema, given: Any) -> str:
     if "errorMessage" in value:
         return value["errorMessage"]
     if len(choices) > MOST_CHOICES:
-        return unknown(str(given), choices)
+        return known_names(str(given), choices)
     if choices:
         return f"write {' or '.join(choices)}"
     if value.get("type") == "integer":

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Literal
 
 import dagster as dg
+import msgspec
 from dagster import DagsterEventType as Type
 from dagster import DagsterRunStatus as RunStatus
 
 from m3ter_dagster.dagster_internals import events_of_run, runs_by_tag
+from m3ter_dagster.history.failures import failure_text
 from m3ter_dagster.history.log import (
+    DESTINATIONS_TAG,
     DUE_TAG,
     ORGANIZATION_TAG,
     SCHEDULE_TAG,
     chosen_entities,
+    deliveries_of,
     exported,
     is_of,
     root_id,
@@ -44,8 +47,10 @@ _STATES = {
 """The state of an entity by the last event about it."""
 
 
-@dataclass(frozen=True)
-class ExportJob:
+_ENDS = {Type.RUN_FAILURE, Type.RUN_CANCELED}
+
+
+class ExportJob(msgspec.Struct, frozen=True, rename="camel"):
     """What became of one export so far."""
 
     id: str
@@ -60,6 +65,16 @@ class ExportJob:
     """Entities that are in every destination, whichever run of the export delivered them."""
     failed: tuple[str, ...]
     """Entities that failed and, once the export has ended, all others that are missing."""
+    destinations: tuple[str, ...]
+    error: str
+    """Why the export failed: the first failure of its last run that has any, with the name of the entity."""
+    rows: int | None = None
+    """The rows of what was delivered; None where they were not counted."""
+
+    @property
+    def seconds(self) -> float | None:
+        """From the start of the first run to the end of the last."""
+        return (self.finished - self.started).total_seconds() if self.started and self.finished else None
 
 
 def read_export_jobs(
@@ -73,6 +88,19 @@ def read_export_jobs(
     """The last exports of the Organization (None: of any); the one that ran last comes first."""
     found = (job for job in _jobs(instance, org_id, schedule, status) if status in (None, job.status))
     return list(islice(found, limit))
+
+
+def export_job(instance: dg.DagsterInstance, run: dg.DagsterRun) -> ExportJob | None:
+    """The export that a run belongs to, if it exports anything."""
+    return _job(instance, root_id(run))
+
+
+def with_rows(instance: dg.DagsterInstance, job: ExportJob) -> ExportJob:
+    """The same with its rows, for which the logs of its runs are read."""
+    delivered = deliveries_of(instance, job.id).values()
+    where = tuple(sorted({stored.destination for one in delivered for stored in one.objects}))
+    rows = sum(one.rows for one in delivered)
+    return msgspec.structs.replace(job, rows=rows, destinations=job.destinations or where)
 
 
 def last_export(instance: dg.DagsterInstance, schedule: str, org_id: str | None = None) -> ExportJob | None:
@@ -104,13 +132,13 @@ def _jobs(
 def _job(instance: dg.DagsterInstance, id: str) -> ExportJob | None:
     """The export with this id, or None where the run exports nothing."""
     runs = runs_of(instance, id)
-    states = _entity_states(instance, runs)
+    states, error = _entity_states(instance, runs)
     if not states:
         return None
     first, last = runs[0], runs[-1]
     status = _status(runs, states)
     has_ended = status in ("SUCCEEDED", "FAILED")
-    due = first.dagster_run.tags.get(DUE_TAG)
+    due, destinations = (first.dagster_run.tags.get(tag) for tag in (DUE_TAG, DESTINATIONS_TAG))
     return ExportJob(
         id=id,
         schedule=first.dagster_run.tags.get(SCHEDULE_TAG),
@@ -120,6 +148,8 @@ def _job(instance: dg.DagsterInstance, id: str) -> ExportJob | None:
         status=status,
         delivered=_in_state(states, "delivered"),
         failed=_in_state(states, "failed", *(("waiting", "running") if has_ended else ())),
+        destinations=tuple(destinations.split(",")) if destinations else (),
+        error=error if status == "FAILED" else "",
     )
 
 
@@ -130,18 +160,27 @@ def _status(runs: Sequence[dg.RunRecord], states: Mapping[str, str]) -> Status:
     return "FAILED" if status == "SUCCEEDED" and not is_complete else status
 
 
-def _entity_states(instance: dg.DagsterInstance, runs: Sequence[dg.RunRecord]) -> dict[str, str]:
-    """The last state of each entity. A run that succeeded at once has delivered its plan: its log can stay closed."""
+def _entity_states(instance: dg.DagsterInstance, runs: Sequence[dg.RunRecord]) -> tuple[dict[str, str], str]:
+    """The last state of each entity, and why the last run failed that did.
+
+    A run that succeeded at once has delivered its plan: its log can stay closed.
+    """
     first = runs[0].dagster_run
     if len(runs) == 1 and first.status == RunStatus.SUCCESS:
-        return dict.fromkeys(chosen_entities(instance, first), "delivered")
+        return dict.fromkeys(chosen_entities(instance, first), "delivered"), ""
     states: dict[str, str] = {}
+    error = ""
     for run in runs:
-        for event, _ in events_of_run(instance, run.dagster_run.run_id, _STATES.keys()):
+        failures: list[str] = []
+        for event, _ in events_of_run(instance, run.dagster_run.run_id, _STATES.keys() | _ENDS):
             name = _entity_of(event)
+            if event.event_type in _ENDS or event.event_type == Type.STEP_FAILURE:
+                text = failure_text(event)
+                failures.append(text if text.startswith(name) else f"{name}: {text}")
             if name in exported() and states.get(name) != "delivered":
                 states[name] = _STATES[event.event_type]
-    return states
+        error = failures[0] if failures else error
+    return states, error
 
 
 def _entity_of(event: dg.DagsterEvent) -> str:

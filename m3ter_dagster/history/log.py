@@ -9,7 +9,7 @@ from math import inf
 import dagster as dg
 
 from m3ter_dagster.config.usage import AGGREGATED, RAW, USAGE_ASSETS
-from m3ter_dagster.dagster_internals import events_of_run, planned_steps
+from m3ter_dagster.dagster_internals import events_of_run, planned_steps, run_ids
 from m3ter_dagster.history.record import Delivery, WholeExport, delivery_in, whole_export_in
 from m3ter_dagster.model.entities import entities
 from m3ter_dagster.model.exports import Export
@@ -33,6 +33,7 @@ EXPORT_TAG = "m3ter/export"
 _AT_ONCE = 50
 """Materialisations that are read at once. Mostly the first are enough; of 2,000 manifests, all take a second."""
 _RUNS_AT_ONCE = 50
+_SHOWN = 3
 
 
 def exported() -> tuple[str, ...]:
@@ -52,6 +53,25 @@ def export_of(run: dg.DagsterRun, instance: dg.DagsterInstance, org_id: str) -> 
     due = root.tags.get(DUE_TAG)
     started = datetime.fromtimestamp(record.start_time, UTC) if record and record.start_time else datetime.now(UTC)
     return Export(root_id(run), org_id, datetime.fromisoformat(due) if due else started)
+
+
+class NoSuchRun(Exception):
+    """What a person called a run is the id of none, or may be that of several."""
+
+
+def run_named(instance: dg.DagsterInstance, id: str) -> dg.DagsterRun:
+    """The run with this id, or with an id that starts so: Dagster's pages show the first eight characters."""
+    run = instance.get_run_by_id(id)
+    if run:
+        return run
+    found = [one for one in run_ids(instance) if one.startswith(id)]
+    if len(found) > 1:
+        shown = ", ".join(found[:_SHOWN]) + (", ..." if len(found) > _SHOWN else "")
+        raise NoSuchRun(f"the ids of {len(found)} runs start with {id!r} ({shown}); give more of it.")
+    run = instance.get_run_by_id(found[0]) if found else None
+    if run is None:
+        raise NoSuchRun(f"there is no run {id}; `m3ter-dagster jobs` lists the exports.")
+    return run
 
 
 def root_id(run: dg.DagsterRun) -> str:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import dagster as dg
+import msgspec
 from dagster import DagsterEventType as Type
 
-from m3ter_dagster.dagster_internals import events_of_run
+from m3ter_dagster.dagster_internals import events_of_run, log_engine_event
 from m3ter_dagster.history.failures import failure_text
 from m3ter_dagster.history.log import MANIFEST, USAGE_MANIFEST
-from m3ter_dagster.history.record import delivery_in, whole_export_in
+from m3ter_dagster.history.record import StoredObject, delivery_in, whole_export_in
 
-CHECKED = "m3ter/checked"
-"""Metadata of a check: false if it had nothing to check. It has passed then, as Dagster knows no third result."""
+UNDER_WAY = "m3ter/under_way"
+"""The name of the metadata value that is an `UnderWay`."""
 REUSE = "reuse"
 """The check of rows that a schedule takes over from its previous export."""
 _FOLLOWED = {
+    Type.ENGINE_EVENT,
     Type.STEP_START,
     Type.STEP_RESTARTED,
     Type.STEP_FAILURE,
@@ -31,33 +33,77 @@ _FOLLOWED = {
 _LOOK_EVERY_SECONDS = 1.0
 
 
-@dataclass
-class EntityResult:
+class UnderWay(msgspec.Struct, frozen=True, rename="camel"):
+    """How far a process is with what it reads: in the log every few seconds while a step waits for it."""
+
+    rows: dict[str, int] = {}
+    """The rows of each entity that were read so far."""
+    requests: dict[str, int] = {}
+    rows_before: dict[str, int] = {}
+    """What the previous export of the same schedule had of each entity."""
+    silent_seconds: float | None = None
+    """How long m3ter has answered nobody; None: it answers."""
+    waits_for: str = ""
+    """In words for people, where a step waits for something else than these rows."""
+
+
+def log_under_way(
+    context: dg.AssetExecutionContext,
+    words: str,
+    found: UnderWay,
+    rows_before: Mapping[str, int] = MappingProxyType({}),
+) -> None:
+    """Log the words, which no code reads, and beside them the values."""
+    values = msgspec.to_builtins(msgspec.structs.replace(found, rows_before=dict(rows_before)))
+    step = context.asset_key.to_user_string()
+    metadata = {UNDER_WAY: dg.MetadataValue.json(values)}
+    log_engine_event(context.instance, context.run, f"{step}: {words}", step=step, metadata=metadata)
+
+
+class CheckResult(msgspec.Struct, frozen=True):
+    passed: bool
+    words: str
+    """What the check says of itself; may be empty."""
+
+
+class EntityResult(msgspec.Struct, rename="camel"):
     """What became of one entity in a run."""
 
     entity: str
     status: str = "waiting"
     """waiting, running, delivered or failed"""
+    rows_read: int | None = None
+    """Those that were read so far, which may be before it is its turn to run."""
+    requests: int | None = None
+    """Those made so far, or that it took."""
+    rows_before: int | None = None
+    """Those of the previous export of the same schedule, once that is known."""
     rows: int | None = None
+    """Those that were delivered."""
     bytes: int | None = None
     changes: int | None = None
     """The rows of the file of changes, if there is one."""
     seconds: float | None = None
-    checks: list[bool] = field(default_factory=list)
-    uris: list[str] = field(default_factory=list)
+    checks: dict[str, CheckResult] = {}
+    """By name. A check that had nothing to look at is not among them."""
+    objects: list[StoredObject] = []
+    """The files of rows and of changes, in every destination."""
     error: str = ""
 
 
-@dataclass
-class RunResult:
+class RunResult(msgspec.Struct, rename="camel"):
     """What became of a run so far."""
 
     entities: dict[str, EntityResult]
     run_id: str = ""
-    manifest: list[str] = field(default_factory=list)
-    """Addresses of the manifests; each exists only when everything that it lists does."""
+    manifests: list[StoredObject] = []
+    """Each exists only when everything that it lists does."""
     error: str = ""
     """Why the run as a whole failed, where no entity says so."""
+    silent_seconds: float | None = None
+    """How long m3ter has answered nobody, as far as is known."""
+    waits_for: str = ""
+    """In words for people: see `UnderWay`."""
     has_succeeded: bool = False
     """Whether the run has succeeded, so its manifests exist as well."""
 
@@ -66,11 +112,15 @@ class RunResult:
         return self.has_succeeded and all(one.status == "delivered" for one in self.entities.values())
 
 
+Changed = Callable[[RunResult, str | None], None]
+"""Called with the name of each entity whose state has changed, and with None every second."""
+
+
 def follow(
     instance: dg.DagsterInstance,
     request: Mapping[str, str],
     result: RunResult,
-    changed: Callable[[RunResult, str], None],
+    changed: Changed,
     ended: threading.Event,
 ) -> None:
     """Keep `result` up to date with the run that has the tags `request`, until `ended` is set and the log is read."""
@@ -84,6 +134,7 @@ def follow(
             cursor = found[-1][1] if found else cursor
             for name in _apply((event for event, _ in found), result):
                 changed(result, name)
+        changed(result, None)
 
 
 def _run_id(instance: dg.DagsterInstance, request: Mapping[str, str]) -> str:
@@ -94,17 +145,32 @@ def _run_id(instance: dg.DagsterInstance, request: Mapping[str, str]) -> str:
 def _apply(events: Iterable[dg.DagsterEvent], result: RunResult) -> Iterator[str]:
     """Update the result with the events; yields the names of the entities that changed."""
     for event in events:
+        if event.event_type == Type.ENGINE_EVENT:
+            _apply_under_way(event, result)
+            continue
         entity = result.entities.get(_entity_of(event))
         if entity is not None:
             _apply_to_entity(event, entity)
             yield entity.entity
         elif event.step_key in (MANIFEST, USAGE_MANIFEST) and event.event_type == Type.ASSET_MATERIALIZATION:
             whole = whole_export_in(event.step_materialization_data.materialization)
-            result.manifest += [one.uri for one in whole.objects] if whole else []
+            result.manifests += whole.objects if whole else ()
         elif event.event_type == Type.RUN_SUCCESS:
             result.has_succeeded = True
         elif event.is_failure and not any(one.error for one in result.entities.values()):
             result.error = failure_text(event)
+
+
+def _apply_under_way(event: dg.DagsterEvent, result: RunResult) -> None:
+    values = event.engine_event_data.metadata.get(UNDER_WAY)
+    if values is None:
+        return
+    found = msgspec.convert(values.value, UnderWay)
+    result.silent_seconds, result.waits_for = found.silent_seconds, found.waits_for
+    for name, entity in result.entities.items():
+        entity.rows_read = found.rows.get(name, entity.rows_read)
+        entity.requests = found.requests.get(name, entity.requests)
+        entity.rows_before = found.rows_before.get(name, entity.rows_before)
 
 
 def _entity_of(event: dg.DagsterEvent) -> str:
@@ -117,19 +183,19 @@ def _entity_of(event: dg.DagsterEvent) -> str:
 def _apply_to_entity(event: dg.DagsterEvent, entity: EntityResult) -> None:
     match event.event_type:
         case Type.STEP_START | Type.STEP_RESTARTED:
-            entity.status, entity.checks = "running", []
+            entity.status, entity.checks = "running", {}
         case Type.STEP_FAILURE:
             entity.status, entity.error = "failed", failure_text(event)
         case Type.ASSET_CHECK_EVALUATION:
-            checked = event.asset_check_evaluation_data.metadata.get(CHECKED)
-            if checked is None or checked.value:
-                entity.checks.append(event.asset_check_evaluation_data.passed)
+            check = event.asset_check_evaluation_data
+            entity.checks[check.check_name] = CheckResult(check.passed, check.description or "")
         case Type.ASSET_MATERIALIZATION:
             delivery = delivery_in(event.step_materialization_data.materialization)
             if delivery:
                 entity.status, entity.rows, entity.bytes = "delivered", delivery.rows, delivery.objects[0].bytes
                 entity.seconds = delivery.reading.seconds + delivery.seconds_to_deliver
-                entity.uris = [one.uri for one in delivery.objects]
+                entity.requests = delivery.reading.requests
+                entity.objects = [*delivery.objects]
                 if changes := delivery.changes:
                     entity.changes = sum(changes.rows.values())
-                    entity.uris += [one.uri for one in changes.objects]
+                    entity.objects += changes.objects

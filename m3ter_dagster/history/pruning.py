@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import datetime
 
 import dagster as dg
+import msgspec
 
 from m3ter_dagster.config.names import PRUNE_HISTORY
 from m3ter_dagster.config.usage import RAW_BY_DAY
@@ -35,8 +35,7 @@ _REQUESTS_AT_ONCE = 16
 Keys = tuple[StoredObject, ...]
 
 
-@dataclass(frozen=True)
-class OldExport:
+class OldExport(msgspec.Struct, frozen=True, rename="camel"):
     """An export that nothing needs any more."""
 
     id: str
@@ -50,15 +49,13 @@ class OldExport:
     """Its keys files: all that it delivered and that is no data."""
 
 
-@dataclass(frozen=True)
-class Old:
+class Old(msgspec.Struct, frozen=True, rename="camel"):
     exports: Sequence[OldExport]
     needed: int
     """The number of exports that are as old and must stay."""
 
 
-@dataclass(frozen=True)
-class Left:
+class Left(msgspec.Struct, frozen=True, rename="camel"):
     """A keys file that is still there."""
 
     reason: tuple[str, str]
@@ -68,8 +65,7 @@ class Left:
     """Whether it stays for good: exports.yaml no longer has its destination."""
 
 
-@dataclass(frozen=True)
-class Removed:
+class Removed(msgspec.Struct, frozen=True, rename="camel"):
     """What was removed: keys files, and the runs of the exports whose keys files all destinations removed."""
 
     exports: int

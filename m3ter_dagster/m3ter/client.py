@@ -56,6 +56,11 @@ class M3terClient:
         self._http = Http(base_url, credentials, stop=stop, limits=limits, times=times)
         self._page_sizes: dict[str, int] = {}
 
+    @property
+    def silent_seconds(self) -> float | None:
+        """How long m3ter has answered nobody; None: it answers."""
+        return self._http.silent_seconds
+
     def get(self, path: str, check: Callable[[bytes], T], *, gives_way: bool = False) -> T:
         """See `Http.get`."""
         return self._http.get(self._organization + path, check, gives_way=gives_way)

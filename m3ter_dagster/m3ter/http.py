@@ -73,6 +73,11 @@ class Http:
         """How long m3ter took for the last answer that this thread got, from its turn on."""
         return self._last.seconds
 
+    @property
+    def silent_seconds(self) -> float | None:
+        """How long m3ter has been down as a whole; None: it is not."""
+        return self._outage.seconds
+
     def get(self, path: str, check: Callable[[bytes], T], *, gives_way: bool = False) -> T:
         """The answer's body as `check` reads it; `check` raises Later for a body that is worth another try."""
         request = f"GET {self._base_url}{path}"

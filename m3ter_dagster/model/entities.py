@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
 
+from m3ter_dagster.model.suggestions import known_names
+
 TYPES = ("array", "boolean", "integer", "number", "object", "string")
 
 
@@ -21,7 +23,7 @@ class UnknownEntity(ValueError):
     """A name that is neither that of an entity nor one of m3ter's operational data types."""
 
     def __init__(self, name: str, known: Iterable[str]) -> None:
-        super().__init__(f"there is no entity {name!r}; known are {', '.join(sorted(known))}.")
+        super().__init__(f"there is no entity {name!r}; {known_names(name, known)}")
 
 
 @dataclass(frozen=True)

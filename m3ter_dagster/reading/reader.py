@@ -105,6 +105,10 @@ class OrganizationReader:
             self._forget_ids_for(entity.listing)
         return future.result()
 
+    def so_far(self) -> Mapping[str, tuple[int, int]]:
+        """The rows and the requests of each entity, of those that are being read or were."""
+        return {name: (spool.rows, spool.requests) for name, spool in self._spools.copy().items()}
+
     def collected(self, listing: Listing, kind: type[C]) -> C:
         """The collector, once it has seen the whole list.
 

@@ -35,7 +35,7 @@ from m3ter_dagster.history.log import (
 )
 from m3ter_dagster.history.retries import retry_after_death, retry_after_failure
 from m3ter_dagster.model import manifest
-from m3ter_dagster.model.entities import Entity, entities
+from m3ter_dagster.model.entities import entities
 from m3ter_dagster.model.exports import Export
 from m3ter_dagster.model.manifest import Manifest
 from m3ter_dagster.reading.past import Past
@@ -128,10 +128,10 @@ class ExportIOManager(dg.ConfigurableIOManager):
             export_id=self._root.run_id,
         )
 
-    def rows_before(self, entity: Entity) -> int | None:
-        """The number of rows in the previous whole export by the same schedule, if there is one."""
-        whole = self.previous.get(entity.name)
-        return whole.entities[entity.name].rows if whole else None
+    @property
+    def rows_before(self) -> Mapping[str, int]:
+        """The rows of each entity in the previous whole export by the same schedule, as far as there is one."""
+        return {name: whole.entities[name].rows for name, whole in self.previous.items()}
 
     def past(self) -> Past:
         """What the exports before this one had, and what the run's schedule wants to be done with that."""

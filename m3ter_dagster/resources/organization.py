@@ -9,7 +9,8 @@ from pydantic import PrivateAttr
 
 from m3ter_dagster.config import Settings, UsageSelection
 from m3ter_dagster.config.usage import USAGE_ASSETS
-from m3ter_dagster.m3ter.client import open_client
+from m3ter_dagster.history.progress import UnderWay
+from m3ter_dagster.m3ter.client import M3terClient, open_client
 from m3ter_dagster.m3ter.errors import M3terError
 from m3ter_dagster.model.entities import Entity, entities
 from m3ter_dagster.model.time_periods import Window
@@ -24,6 +25,7 @@ from m3ter_dagster.usage.reader import UsageReader, UsageReading
 class _Session:
     """What is open from the first request of a process to its last."""
 
+    client: M3terClient
     folder: TemporaryFolder
     reader: OrganizationReader
     usage: UsageReader
@@ -68,6 +70,18 @@ class Organization(dg.ConfigurableResource):
         session = self._session
         return session.reader.already_read(entity) if session and entity.name in session.steps else None
 
+    def under_way(self) -> UnderWay:
+        """How far this process is with what it reads."""
+        session = self._session
+        if session is None:
+            return UnderWay()
+        found = session.reader.so_far()
+        return UnderWay(
+            rows={name: rows for name, (rows, _) in found.items()},
+            requests={name: requests for name, (_, requests) in found.items()},
+            silent_seconds=session.client.silent_seconds,
+        )
+
     def has(self, name: str, ids: Sequence[str]) -> Collection[str] | None:
         """Which records of an entity m3ter has; None if this process has not read from it, or it does not say."""
         session = self._session
@@ -105,7 +119,7 @@ class Organization(dg.ConfigurableResource):
             past = replace(past, reused={name: one for name, one in past.reused.items() if name in steps})
             folder = TemporaryFolder()
             reader = OrganizationReader(client, folder.path, stop=stop)
-            self._session = _Session(folder, reader, UsageReader(client, reader, folder.path), steps)
+            self._session = _Session(client, folder, reader, UsageReader(client, reader, folder.path), steps)
             parents = {entities()[name].listing.parent for name in past.reused}
             chosen = [entity for name, entity in entities().items() if name in steps or name in parents]
             measured = bool(steps & {*USAGE_ASSETS})
