@@ -181,7 +181,18 @@ def test_a_ui_without_an_exports_yaml_does_not_start(folder: Path, started: list
     assert (refused.exit_code, started) == (2, [])
     assert f"there is no {folder / 'exports.yaml'}; write one" in refused.stderr
     assert "`m3ter-dagster init` writes one" in refused.stderr
-    assert not (folder / ".dagster").exists()
+
+
+def test_a_ui_goes_on_with_the_exports_yaml_that_was_right(folder: Path, started: list[Any], free_port: int) -> None:
+    """After a restart of the machine nobody may be there to correct the file, and schedules are due."""
+    run("init")
+    (folder / ".env").write_text(ENV_FILE)
+    assert run("ui", "--port", str(free_port)).stderr == ""
+    os.chdir(folder)
+    (folder / "exports.yaml").write_text("destinations: []\n")
+    again = run("ui", "--port", str(free_port))
+    assert (again.exit_code, len(started)) == (0, 2)
+    assert "exports.yaml:1: " in again.stderr
 
 
 def test_a_port_that_is_taken_is_told(folder: Path, started: list[Any]) -> None:

@@ -12,7 +12,7 @@ import click
 
 from m3ter_dagster.cli.instance import SETTINGS, prepared_home, shipped
 from m3ter_dagster.cli.terminal import Unusable, configured
-from m3ter_dagster.config import absolute_paths, exports_json_schema, load_exports
+from m3ter_dagster.config import absolute_paths, exports_json_schema, load_exports_or_last_good
 
 HOST, PORT = "127.0.0.1", 3000
 SCHEMA = "exports.schema.json"
@@ -56,8 +56,10 @@ def ui(port: int) -> None:
 
     Dagster's records are kept in .dagster in the current folder, or in DAGSTER_HOME.
     """
-    configured(load_exports)
     home = prepared_home()
+    _, unloadable = configured(load_exports_or_last_good)
+    if unloadable:
+        click.echo(str(unloadable), err=True)
     try:
         socket.create_server((HOST, port)).close()
     except OSError as error:
@@ -71,7 +73,7 @@ def ui(port: int) -> None:
     python = [sys.executable, "-W", "ignore:Function `dev_command` is superseded", "-m"]
     workspace = str(shipped("workspace.yaml").absolute())
     command = ["dagster", "dev", "--workspace", workspace, "-h", HOST, "-p", str(port)]
-    os.execve(sys.executable, [*python, *command], environment)  # noqa: S606 - that is the point
+    os.execve(sys.executable, [*python, *command], environment)  # noqa: S606 (the words are ours)
 
 
 def _files() -> dict[str, str]:
