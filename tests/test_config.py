@@ -800,6 +800,36 @@ def test_settings() -> None:
     assert found.requests_per_second == 0.5
 
 
+def test_secrets_may_be_in_files(tmp_path: Path) -> None:
+    secret, bucket = tmp_path / "secret", tmp_path / "bucket"
+    secret.write_text("the-secret\n", encoding="utf-8")
+    bucket.write_text("acme-exports", encoding="utf-8")
+    environ = {name: value for name, value in CREDENTIALS.items() if name != "M3TER_API_SECRET"}
+    environ |= {"M3TER_API_SECRET_FILE": str(secret), "M3TER_BUCKET_FILE": f" {bucket} "}
+    assert load_m3ter_settings(environ).api_secret.get_secret_value() == "the-secret"
+    (tmp_path / "exports.yaml").write_text("destinations: [{code: warehouse, bucketName: '${M3TER_BUCKET}'}]")
+    assert load_exports(environ, folder=tmp_path).destinations[0].bucket_name == "acme-exports"
+
+
+def test_files_of_secrets_that_are_wrong(tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text("\n", encoding="utf-8")
+    (tmp_path / "bytes").write_bytes(b"\xff")
+    (tmp_path / "key").write_text("another", encoding="utf-8")
+    environ = {
+        **CREDENTIALS,
+        **{"M3TER_ORG_ID_FILE": "gone", "M3TER_API_KEY_FILE": str(tmp_path / "key")},
+        **{"M3TER_A_FILE": str(tmp_path / "empty"), "M3TER_B_FILE": str(tmp_path / "bytes"), "OTHER_FILE": "gone"},
+    }
+    with pytest.raises(ConfigError) as error:
+        load_m3ter_settings(environ)
+    assert error.value.mistakes == (
+        "the environment has the M3TER_ORG_ID_FILE 'gone', which cannot be read: No such file or directory.",
+        "the environment has M3TER_API_KEY and M3TER_API_KEY_FILE; keep one of them.",
+        f"the environment has the M3TER_A_FILE '{tmp_path}/empty', which is empty; write the value into it.",
+        f"the environment has the M3TER_B_FILE '{tmp_path}/bytes', which cannot be read: it is not UTF-8 text.",
+    )
+
+
 def test_settings_have_defaults() -> None:
     found = load_m3ter_settings({**CREDENTIALS, "M3TER_BASE_URL": " "})
     assert (found.base_url, found.requests_per_second) == ("https://api.m3ter.com", 40.0)

@@ -38,7 +38,7 @@ def jobs(export_id: str | None, code: str | None, status: Status | None, limit: 
 
     if export_id is not None and (code is not None or status is not None):
         raise click.UsageError("one export is named by its id alone; leave out --schedule and --status.")
-    org_id = organization_id()
+    org_id = configured(organization_id)
     with open_instance(looks_back=True) as instance:
         found = (
             read_export_jobs(instance, org_id=org_id, schedule=code, status=status, limit=limit)

@@ -48,9 +48,9 @@ def prune(keep: timedelta, yes: bool, leave_files: bool, as_json: bool) -> None:
     from m3ter_dagster.delivery.destinations import Destinations
     from m3ter_dagster.history.pruning import old_exports, remove
 
-    exports = configured(load_exports)
+    exports, org_id = configured(load_exports), configured(organization_id)
     with open_instance(looks_back=True, compute_logs=True) as instance:
-        old = old_exports(instance, datetime.now(UTC) - keep, org_id=organization_id(), with_keys=not leave_files)
+        old = old_exports(instance, datetime.now(UTC) - keep, org_id=org_id, with_keys=not leave_files)
         if not as_json:
             _print_old(old)
         destinations = Destinations({one.code: one for one in exports.destinations})

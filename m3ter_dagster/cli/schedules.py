@@ -48,7 +48,7 @@ def schedules(as_json: bool) -> None:
     now = datetime.now(UTC)
     with open_instance(looks_back=True) as instance:
         off = switched_off_schedules(instance)
-        org_id = organization_id()
+        org_id = configured(organization_id)
         found = [
             _scheduled(one, last_export(instance, one.code, org_id), is_on=one.dagster_name not in off, now=now)
             for one in configured_schedules
