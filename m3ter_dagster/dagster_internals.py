@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 from collections.abc import Generator, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,6 +51,8 @@ _NO_COMPUTE_LOGS = {
 
 _TEMPORARY_HOME = ".tmp_dagster_home_"
 """How the folder begins that `dagster dev` makes in the current one (`dagster._cli.utils`, which is slow to import)."""
+OPENING = ".opening"
+"""The file in DAGSTER_HOME that a process has locked while it opens the databases there."""
 _OPEN_LOGS = 4
 """Each run has a file of its own, and a command may read hundreds."""
 
@@ -109,11 +112,18 @@ class Storage(DagsterSqliteStorage):
 
 
 def open_instance_for_a_terminal(home: Path, *, compute_logs: bool = False) -> dg.DagsterInstance:
-    """The instance of `home`, without compute logs: `DagsterInstance.get` takes no overrides of dagster.yaml."""
+    """The instance of `home`, without compute logs: `DagsterInstance.get` takes no overrides of dagster.yaml.
+
+    Commands open it one after the other: two that make its databases at once would make them unusable for ever
+    ("alembic_version has more than one head").
+    """
     ref = InstanceRef.from_dir(str(home), overrides={} if compute_logs else _NO_COMPUTE_LOGS)
-    if ref.storage_data and ref.storage_data.class_name == DagsterSqliteStorage.__name__:
-        ref = ref._replace(storage_data=ref.storage_data._replace(module_name=__name__, class_name=Storage.__name__))
-    return dg.DagsterInstance.from_ref(ref)
+    if not ref.storage_data or ref.storage_data.class_name != DagsterSqliteStorage.__name__:
+        return dg.DagsterInstance.from_ref(ref)
+    ref = ref._replace(storage_data=ref.storage_data._replace(module_name=__name__, class_name=Storage.__name__))
+    with (home / OPENING).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return dg.DagsterInstance.from_ref(ref)
 
 
 def is_temporary(instance: dg.DagsterInstance) -> bool:

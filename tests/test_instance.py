@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import fcntl
 import logging
 import shutil
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from dagster._daemon.monitoring.run_monitoring import execute_run_monitoring_ite
 from processes import plain_environment
 
 from m3ter_dagster.cli import main
+from m3ter_dagster.dagster_internals import OPENING, open_instance_for_a_terminal
 from m3ter_sandbox import Sandbox
 
 SETTINGS = Path(__file__).parents[1] / "dagster.yaml"
@@ -82,6 +86,24 @@ def test_what_looks_back_makes_no_home(tmp_path: Path, command: str) -> None:
         f"Error: the environment has the DAGSTER_HOME {str(home)!r}, which does not exist: correct its name.\n"
     )
     assert not home.exists()
+
+
+def test_a_new_home_is_opened_by_one_process_after_the_other(tmp_path: Path) -> None:
+    """Two that made its databases at once made them unusable."""
+    opened = threading.Event()
+
+    def open_it() -> None:
+        with open_instance_for_a_terminal(tmp_path):
+            opened.set()
+
+    with (tmp_path / OPENING).open("w") as lock, ThreadPoolExecutor(1) as other:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        opening = other.submit(open_it)
+        assert not opened.wait(0.5)
+        assert not (tmp_path / "history").exists()
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        opening.result(60)
+    assert opened.is_set()
 
 
 LIMITED = """
