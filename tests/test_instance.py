@@ -79,7 +79,11 @@ def test_a_home_that_cannot_be_a_folder_is_wrong_use(tmp_path: Path, monkeypatch
 @pytest.mark.parametrize("command", ["jobs", "prune"])
 def test_what_looks_back_makes_no_home(tmp_path: Path, command: str) -> None:
     home = tmp_path / "misspelt"
-    environment = {"DAGSTER_HOME": str(home), "M3TER_EXPORTS": str(SETTINGS.with_name("exports.yaml"))}
+    environment = {
+        "DAGSTER_HOME": str(home),
+        "M3TER_EXPORTS": str(SETTINGS.with_name("exports.yaml")),
+        "M3TER_BUCKET": "acme",
+    }
     ended = CliRunner().invoke(main, [command], env=environment)
     assert (ended.exit_code, ended.stdout) == (2, "")
     assert ended.stderr == (
