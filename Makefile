@@ -9,7 +9,7 @@ PIN := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header -
 	--no-emit-find-links
 AUDIT := $(BIN)/pip-audit --strict --disable-pip --no-deps --progress-spinner off --requirement
 
-.PHONY: help demo test test-fast mutants bench profile check fix ui lock docs sbom audit browser clean
+.PHONY: help demo test test-fast mutants bench profile check fix ui lock docs pictures sbom audit browser clean
 
 help: ## This list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -59,6 +59,10 @@ lock: $(INSTALLED) ## Pin the newest allowed versions of everything: what export
 	$(PIN) --upgrade --all-extras pyproject.toml --output-file requirements-dev.lock
 	$(PIN) --constraints requirements-dev.lock pyproject.toml --output-file requirements.lock
 	$(PIN) --upgrade bench/requirements.in --output-file bench/requirements.lock
+
+pictures: $(INSTALLED) ## The pictures of the documentation, made anew by the tests in a browser
+	mkdir -p docs/pictures
+	M3TER_PICTURES=docs/pictures $(BIN)/pytest tests/test_ui.py
 
 docs: $(INSTALLED) ## The documentation as a site, in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -155,6 +155,20 @@ def verified(sandbox: Sandbox, bucket: str, manifest: str) -> int:
     return CliRunner().invoke(main, command, env=sandbox.environment, catch_exceptions=False).exit_code
 
 
+def test_the_page_of_the_manifest_is_the_report_of_its_export(ui: UI) -> None:
+    ui.open("/assets/export_manifest?view=overview")
+    report = ui.page.locator("table table").filter(has_text="complete").first
+    rows = report.locator("tbody tr")
+    expect(rows).to_have_count(len(entities()))
+    assert [row.locator("td").first.inner_text() for row in rows.all()] == list(entities())
+    ui.picture("report")
+    ui.page.set_viewport_size({"width": 1500, "height": 600})  # in whose middle Dagster puts the asset
+    ui.open("/assets/bill?view=lineage&lineageScope=neighbors")
+    expect(ui.page.get_by_text("export_manifest", exact=True).first).to_be_visible()
+    expect(ui.page.get_by_text("Loading...", exact=True)).to_have_count(0)
+    ui.picture("lineage")
+
+
 def test_a_backfill_exports_a_file_of_each_day(ui: UI, sandbox: Sandbox) -> None:
     days = [f"{datetime.now(UTC) - timedelta(days=ago):%Y-%m-%d}" for ago in (3, 2)]
     ui.open("/assets/usage_raw_by_day")

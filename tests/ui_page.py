@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, FloatRect, Locator, Page, expect, sync_playwright
 from processes import poll
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -26,6 +27,8 @@ LONGEST_WAIT = 90_000
 """Milliseconds, for a machine that does much else."""
 LONGEST_RUN = 270
 """Seconds; a run is a new process that imports everything."""
+PICTURE: FloatRect = {"x": 240, "y": 0, "width": 1260, "height": 900}
+"""What is shown to the right of Dagster's navigation."""
 ENDED = {"SUCCESS": "Success", "FAILURE": "Failure", "CANCELED": "Canceled"}
 """What a page says of a run in this status."""
 RUN = """
@@ -53,6 +56,11 @@ class UI:
         for asset in assets:
             link = self.page.locator(f'a[href="/assets/{asset}"]')
             self.page.locator("div:has(input[type=checkbox])", has=link).last.locator("label").click()
+
+    def picture(self, name: str) -> None:
+        """Keeps what is seen for the documentation, if M3TER_PICTURES names a folder (`make pictures`)."""
+        if folder := os.environ.get("M3TER_PICTURES"):
+            self.page.screenshot(path=Path(folder, f"{name}.png"), clip=PICTURE)
 
     def materialize(self) -> Locator:
         """The button, once it can be clicked."""

@@ -14,7 +14,7 @@ from m3ter_dagster.model.entities import Table
 from m3ter_dagster.model.manifest import ExportedEntity, Manifest
 from m3ter_dagster.model.time_periods import Window
 
-_REPORT = ("entity", "rows", "bytes", "added", "changed", "removed", "deleted", "complete")
+_REPORT = ("entity", "rows", "complete", "added", "changed", "removed", "deleted", "bytes")
 PREVIEW_ROWS = 5
 PREVIEW_COLUMNS = 8
 PREVIEW_CHARACTERS = 60
