@@ -21,6 +21,7 @@ from mkdocs.config import load_config
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from m3ter_dagster.cli.edit import Listed
 from m3ter_dagster.cli.schedules import Scheduled
 from m3ter_dagster.config import exports_json_schema
 from m3ter_dagster.frames.csv import Csv
@@ -150,6 +151,7 @@ def test_the_json_of_a_command_is_as_documented(heading: str, kind: Any) -> None
 
 def test_the_json_of_the_other_commands_is_as_documented() -> None:
     assert [*json_below("`schedules`")[0]] == [*Scheduled.__struct_encode_fields__]
+    assert [*json_below("`destination list`")[0]] == [*Listed.__struct_encode_fields__]
     pruned, verified = json_below("`prune`"), json_below("`verify`")
     removed = pruned.pop("removed")
     assert read_as(Old, pruned) == pruned

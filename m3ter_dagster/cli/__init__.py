@@ -8,6 +8,7 @@ import gc
 import click
 
 from m3ter_dagster.cli.configuration import check, pull, schema
+from m3ter_dagster.cli.edit import destination, schedule
 from m3ter_dagster.cli.export import export
 from m3ter_dagster.cli.jobs import jobs
 from m3ter_dagster.cli.project import init, ui
@@ -42,5 +43,19 @@ def main(context: click.Context) -> None:
         configured(read_env_file)
 
 
-for command in (init, check, export, ui, schedules, jobs, prune, pull, schema, verify, *OF_THE_SANDBOX):
+for command in (
+    init,
+    check,
+    export,
+    ui,
+    schedules,
+    schedule,
+    destination,
+    jobs,
+    prune,
+    pull,
+    schema,
+    verify,
+    *OF_THE_SANDBOX,
+):
     main.add_command(command)

@@ -267,7 +267,17 @@ def exports_path(environ: Mapping[str, str] = os.environ, *, folder: Path | None
 def load_exports(environ: Mapping[str, str] = os.environ, *, folder: Path | None = None) -> Exports:
     """The checked exports.yaml; needs no credentials."""
     path = exports_path(environ, folder=folder)
-    return parse_exports(_text(path), file=_shown(path), environ=with_secrets(environ))
+    return check_exports(_text(path), path, environ)
+
+
+def exports_text(environ: Mapping[str, str] = os.environ) -> str:
+    """exports.yaml as it stands there, unchecked."""
+    return _text(exports_path(environ))
+
+
+def check_exports(text: str, path: Path, environ: Mapping[str, str] = os.environ) -> Exports:
+    """The exports of a text that is that of the file, or is to be."""
+    return parse_exports(text, file=_shown(path), environ=with_secrets(environ))
 
 
 def load_exports_or_last_good(

@@ -87,22 +87,22 @@ def _place(schema: Schema, loc: Loc) -> _Place:
     for part in loc:
         if "oneOf" in value:
             # Pydantic says which model of several read the item; the file has no such level.
-            alternatives = [_meant(one, schema) for one in value["oneOf"]]
+            alternatives = [meant(one, schema) for one in value["oneOf"]]
             value = schema["$defs"][part]
             continue
         plain.append(part)
         if isinstance(part, str):
             owner = value
-        value = _meant(value.get("items", {}) if isinstance(part, int) else value["properties"].get(part, {}), schema)
+        value = meant(value.get("items", {}) if isinstance(part, int) else value["properties"].get(part, {}), schema)
     return _Place(tuple(plain), value, owner, alternatives)
 
 
-def _meant(value: Schema, schema: Schema) -> Schema:
+def meant(value: Schema, schema: Schema) -> Schema:
     """The usual form of a value, without null and the word ALL that are allowed beside it."""
     if "$ref" in value:
         return {**schema["$defs"][value["$ref"].rsplit("/", 1)[-1]], **value}
     usual = next((one for one in value.get("anyOf", ()) if one.get("type") != "null" and "const" not in one), None)
-    return {**_meant(usual, schema), **value} if usual else value
+    return {**meant(usual, schema), **value} if usual else value
 
 
 def _kind(details: ErrorDetails, place: _Place) -> str:

@@ -1,0 +1,273 @@
+"""m3ter-dagster schedule and destination: exports.yaml changed from a terminal, by options or by answers."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import click
+import msgspec
+
+from m3ter_dagster.cli.questions import ask, heard, in_order
+from m3ter_dagster.cli.schedules import schedules
+from m3ter_dagster.cli.terminal import Unusable, as_json, configured, print_json, print_table, printable
+from m3ter_dagster.config import (
+    AnySchedule,
+    ConfigError,
+    Destination,
+    Exports,
+    ExportSchedule,
+    UsageSchedule,
+    check_exports,
+    exports_path,
+    exports_text,
+    load_exports,
+)
+from m3ter_dagster.config.answers import option_of, questions
+from m3ter_dagster.config.exports_edit import (
+    Answer,
+    NotEditable,
+    plain,
+    replace_text,
+    with_fields,
+    with_item,
+    without_item,
+)
+from m3ter_dagster.config.fields import FileModel
+from m3ter_dagster.config.names import OPERATIONAL, USAGE
+from m3ter_dagster.config.schedules import data_types
+from m3ter_dagster.model.suggestions import known_names
+
+TAKEN_UP = (
+    "{file} is changed. Dagster's daemon takes the edit up within about a minute; in the UI: Deployment > Reload."
+)
+ASKED_TOO = ("prefix", "iamRoleArn", "region")
+"""Questions that may be left without an answer."""
+COLUMNS = ("destination", "bucket", "folder", "order", "role", "used by")
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+T = TypeVar("T")
+
+
+class Listed(msgspec.Struct, frozen=True, rename="camel"):
+    """An Export Destination, and what uses it."""
+
+    destination: str
+    bucket_name: str
+    prefix: str
+    partition_order: str
+    iam_role_arn: str | None
+    region: str | None
+    endpoint_url: str | None
+    is_default: bool
+    schedules: list[str]
+
+
+def options_of(*models: type[FileModel]) -> Callable[[Command], Command]:
+    """An option for each field of the models but its code; the names are those of the file, as --schedule-type."""
+    fields = {str(one.alias): one for model in models for one in model.model_fields.values()}
+    fields.pop("code", None)
+
+    def add(command: Command) -> Command:
+        for name, field in reversed(in_order(fields).items()):
+            example = (field.examples or [None])[0]
+            such_as = ",".join(example) if isinstance(example, list) else example
+            about = f"{field.description}{f' Such as {such_as}.' if such_as else ''}"
+            command = click.option(option_of(name), name, help=about)(command)
+        return click.argument("code")(click.option("--yes", is_flag=True, help="Write without asking.")(command))
+
+    return add
+
+
+@click.group()
+def schedule() -> None:
+    """List, add, edit or remove Export Schedules of exports.yaml. What has no option is asked."""
+
+
+schedule.add_command(schedules, "list")
+
+
+@schedule.command("add")
+@options_of(ExportSchedule, UsageSchedule)
+def add_schedule(code: str, yes: bool, **given: str | None) -> None:
+    """Add the Export Schedule CODE. Lists are comma-separated; an empty text leaves a field out."""
+    text, exports = _read()
+    _refuse_known("schedule", code, exports.schedules)
+    fields = _fields(given, ExportSchedule, UsageSchedule)
+    defaults: dict[str, Answer] = {
+        "destinations": list(exports.default_destinations),
+        "dtCreated": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+    }
+    if fields:
+        fields.setdefault("dtCreated", defaults["dtCreated"])
+    else:
+        kind = replace(questions(UsageSchedule)["sourceType"], choices=(OPERATIONAL, USAGE))
+        fields["sourceType"] = ask(kind, OPERATIONAL)
+    model = UsageSchedule if fields.get("sourceType") == USAGE else ExportSchedule
+    fields = {"code": code, **fields, **_asked(model, exports, defaults, but=("code", *fields))}
+    _save(text, with_item, "schedules", in_order(fields), yes=yes)
+
+
+@schedule.command("edit")
+@options_of(ExportSchedule, UsageSchedule)
+def edit_schedule(code: str, yes: bool, **given: str | None) -> None:
+    """Change fields of the Export Schedule CODE; without options each is asked. An empty text leaves a field out.
+
+    A new dtCreated makes it a new schedule: its first export is due at once.
+    """
+    text, exports = _read()
+    index = _index("schedule", code, exports.schedules)
+    before = plain(text)["schedules"][index]
+    fields = _fields(given, ExportSchedule, UsageSchedule)
+    if not fields:
+        fields = _asked(type(exports.schedules[index]), exports, before, but=("code", "sourceType"))
+    changed = {name: value for name, value in fields.items() if value != before.get(name)}
+    _save(text, with_fields, "schedules", index, changed, yes=yes)
+
+
+@schedule.command("remove")
+@options_of()
+def remove_schedule(code: str, yes: bool) -> None:
+    """Remove the Export Schedule CODE. What it has delivered stays."""
+    text, exports = _read()
+    index = _index("schedule", code, exports.schedules)
+    _save(text, without_item, "schedules", index, yes=yes)
+
+
+@click.group()
+def destination() -> None:
+    """List, add or remove Export Destinations of exports.yaml. What has no option is asked."""
+
+
+@destination.command("list")
+@as_json
+def list_destinations(as_json: bool) -> None:
+    """List the Export Destinations of exports.yaml, and what uses each."""
+    exports = configured(load_exports)
+    found = [_listed(one, exports) for one in exports.destinations]
+    if as_json:
+        print_json(found)
+    else:
+        print_table(COLUMNS, map(_row, found))
+
+
+@destination.command("add")
+@options_of(Destination)
+def add_destination(code: str, yes: bool, **given: str | None) -> None:
+    """Add the Export Destination CODE. An empty text leaves a field out; ${NAME} is a variable of the environment."""
+    text, exports = _read()
+    _refuse_known("destination", code, exports.destinations)
+    fields = _fields(given, Destination)
+    also = () if fields else ASKED_TOO
+    fields = {"code": code, **fields, **_asked(Destination, exports, {}, but=("code", *fields), also=also)}
+    _save(text, with_item, "destinations", in_order(fields), yes=yes)
+
+
+@destination.command("remove")
+@options_of()
+def remove_destination(code: str, yes: bool) -> None:
+    """Remove the Export Destination CODE, which nothing may use any more. What was delivered there stays."""
+    text, exports = _read()
+    index = _index("destination", code, exports.destinations)
+    users = [f"the schedule {one!r}" for one in _listed(exports.destinations[index], exports).schedules]
+    if code in (plain(text).get("defaultDestinations") or ()):
+        users.append("defaultDestinations")
+    if users:
+        raise Unusable(f"destination {code!r} is used by {', '.join(users)}; name another destination there first.")
+    _save(text, without_item, "destinations", index, yes=yes)
+
+
+def _read() -> tuple[str, Exports]:
+    """exports.yaml as it stands there, and what it says, which must be right before anything is changed."""
+    return configured(exports_text), configured(load_exports)
+
+
+def _save(text: str, change: Callable[..., str], *what: Any, yes: bool) -> None:
+    """Write the changed text, if it is right and a person who sees the difference wants it."""
+    path = exports_path()
+    try:
+        new = change(text, *what)
+        check_exports(new, path)
+    except NotEditable as error:
+        raise Unusable(f"nothing was written: {path} {error}") from None
+    except ConfigError as error:
+        raise Unusable(f"nothing was written, because exports.yaml would be wrong:\n{error}") from None
+    if new == text:
+        click.echo("There is nothing to change.")
+        return
+    for line in difflib.unified_diff(text.splitlines(), new.splitlines(), str(path), str(path), lineterm=""):
+        click.echo(printable(line))
+    if not yes and not heard(lambda: click.confirm("Write this?"), "--yes"):
+        click.echo("Nothing was written.")
+        return
+    if configured(exports_text) != text:
+        raise Unusable(f"nothing was written: {path} was changed by somebody else meanwhile; run the command again.")
+    try:
+        replace_text(path, new)
+    except OSError as error:
+        raise Unusable(f"{path} cannot be written: {error.strerror}.") from None
+    click.echo(TAKEN_UP.format(file=path))
+
+
+def _fields(given: Mapping[str, str | None], *models: type[FileModel]) -> dict[str, Answer]:
+    """The options that were given, as exports.yaml has them."""
+    known = {name: one for model in models for name, one in questions(model).items()}
+    return {name: known[name].answer(text) for name, text in given.items() if text is not None}
+
+
+def _asked(
+    model: type[FileModel],
+    exports: Exports,
+    defaults: Mapping[str, Answer],
+    *,
+    but: Sequence[str],
+    also: Sequence[str] = (),
+) -> dict[str, Answer]:
+    """A person's answers for the fields that an item of this model must have, and for some that it may have."""
+    choices = {
+        "operationalDataTypes": tuple(data_types()),
+        "destinations": tuple(one.code for one in exports.destinations),
+    }
+    found = {}
+    for name, question in in_order(questions(model)).items():
+        if name not in but and (question.is_needed or name in also):
+            question = replace(question, choices=choices.get(name, question.choices))
+            found[name] = ask(question, defaults.get(name, None if question.is_needed else ""))
+    return found
+
+
+def _refuse_known(noun: str, code: str, items: Sequence[AnySchedule | Destination]) -> None:
+    if any(one.code == code for one in items):
+        advice = "change it with `schedule edit`" if noun == "schedule" else "choose another code"
+        raise click.UsageError(f"there is a {noun} {code!r} already; {advice}.")
+
+
+def _index(noun: str, code: str, items: Sequence[AnySchedule | Destination]) -> int:
+    codes = [one.code for one in items]
+    if code not in codes:
+        known = known_names(code, codes) if codes else f"exports.yaml has no {noun}s."
+        raise click.UsageError(f"there is no {noun} {code!r}; {known}")
+    return codes.index(code)
+
+
+def _listed(one: Destination, exports: Exports) -> Listed:
+    return Listed(
+        destination=one.code,
+        bucket_name=one.bucket_name,
+        prefix=one.prefix,
+        partition_order=one.partition_order,
+        iam_role_arn=one.iam_role_arn,
+        region=one.region,
+        endpoint_url=one.endpoint_url,
+        is_default=one.code in exports.default_destinations,
+        schedules=[schedule.code for schedule in exports.schedules if one.code in schedule.destinations],
+    )
+
+
+def _row(one: Listed) -> tuple[str, ...]:
+    users = [*one.schedules, *(["exports by hand"] if one.is_default else [])]
+    role = one.iam_role_arn or ""
+    return one.destination, one.bucket_name, one.prefix, one.partition_order, role, ", ".join(users)
