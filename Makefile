@@ -5,11 +5,13 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 BENCH := .venv-bench
 PORT ?= 3000
+SEEDS ?= 20
+FIRST ?= 0
 PIN := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --no-emit-index-url \
 	--no-emit-find-links
 AUDIT := $(BIN)/pip-audit --strict --disable-pip --no-deps --progress-spinner off --requirement
 
-.PHONY: help demo test test-fast mutants bench profile check fix ui lock docs pictures sbom audit browser clean
+.PHONY: help demo test test-fast mutants simulate bench profile check fix ui lock docs pictures sbom audit browser clean
 
 help: ## This list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -29,6 +31,9 @@ test-fast: $(INSTALLED) ## The tests that start no server, no browser and no oth
 mutants: $(INSTALLED) ## Which changes of the code no test would notice (takes long; MUTANTS="m3ter_dagster.m3ter.token*" names some)
 	$(BIN)/mutmut run $(MUTANTS)
 	@$(BIN)/mutmut results | grep -v ': not checked$$' || true
+
+simulate: $(INSTALLED) ## Months of exports with everything that may happen to them (SEEDS=20, FIRST=0)
+	$(BIN)/python -m simulation run --seeds $(SEEDS) --first $(FIRST)
 
 bench: $(INSTALLED) $(BENCH)/installed ## CPU and memory beside a script and dlt (OPTIONS="--rounds 1 --line-items 50000 ...")
 	$(BIN)/python -m bench run --pipelines-python $(BENCH)/bin/python $(OPTIONS)

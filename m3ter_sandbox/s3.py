@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.request import Request, urlopen
 from uuid import uuid4
 
@@ -15,6 +15,11 @@ from moto.backends import get_backend
 from moto.server import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 
 from m3ter_sandbox.loopback import LoopbackServer, QuietHandler, Startable
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+    Around = Callable[[WSGIApplication], WSGIApplication]
 
 REGION = "us-east-1"
 ACCOUNT = "123456789012"
@@ -69,9 +74,11 @@ class SandboxS3(Startable):
     _open = 0
     _lock = Lock()
 
-    def __init__(self, buckets: Sequence[str] = (), *, port: int = 0) -> None:
+    def __init__(self, buckets: Sequence[str] = (), *, port: int = 0, around: Around | None = None) -> None:
+        """`around` stands between the server and the store, for example to refuse requests."""
         self.buckets = tuple(buckets)
         application = DomainDispatcherApplication(create_backend_app)
+        application = around(application) if around else application
         self._server = LoopbackServer(application, port=port, handler=_QuietMotoHandler)
         self.endpoint_url = self._server.url
         self.root = Keys(ANYONE, ANYONE)

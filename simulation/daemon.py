@@ -1,0 +1,93 @@
+"""Dagster's daemon in this process: its real iterations, one after the other, whenever it is told to look."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections import deque
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager, redirect_stderr
+from datetime import UTC, datetime
+from io import StringIO
+from typing import Any
+
+import dagster as dg
+from dagster._core.execution.plan.resume_retry import ReexecutionStrategy
+from dagster._core.remote_origin import InProcessCodeLocationOrigin
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+from dagster._core.workspace.context import WorkspaceProcessContext
+from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget
+from dagster._daemon.monitoring.run_monitoring import execute_run_monitoring_iteration
+from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
+from dagster._daemon.sensor import execute_sensor_iteration
+from dagster._scheduler.scheduler import ScheduleIterationTimes, launch_scheduled_runs
+
+LOCATION = "m3ter_dagster"
+LOG = logging.getLogger("simulation.daemon")
+LOG.setLevel(logging.CRITICAL)
+
+
+class Daemon:
+    """Schedules, sensors, run monitoring and the queue over the project's own definitions.
+
+    What is only in a daemon's memory is lost when it is made anew.
+    """
+
+    def __init__(self, instance: dg.DagsterInstance) -> None:
+        self._instance = instance
+        target = LoadableTargetOrigin(module_name="m3ter_dagster.definitions", attribute="definitions")
+        origin = InProcessCodeLocationOrigin(target, location_name=LOCATION)  # ty: ignore[abstract-class-instantiation]
+        with _no_warnings():
+            self._workspace = WorkspaceProcessContext(instance, InProcessWorkspaceLoadTarget(origin))
+        self._times: dict[str, ScheduleIterationTimes] = {}
+        self._queue = QueuedRunCoordinatorDaemon(interval_seconds=5)
+        self._queue._logger = LOG
+
+    @property
+    def has_loaded(self) -> bool:
+        return not self._workspace.has_code_location_error(LOCATION)
+
+    def reload(self) -> None:
+        """What a daemon does each minute: exports.yaml may have been edited."""
+        with _no_warnings():
+            self._workspace.refresh_workspace()
+
+    def close(self) -> None:
+        self._workspace.__exit__(None, None, None)
+
+    def look(self) -> None:
+        with redirect_stderr(StringIO()):  # where sensors say what they do
+            _exhaust(launch_scheduled_runs(self._workspace, LOG, datetime.now(UTC), self._times))
+            _exhaust(execute_sensor_iteration(self._workspace, LOG, None, None))
+            _exhaust(execute_run_monitoring_iteration(self._workspace, LOG))
+            _exhaust(self._queue.run_iteration(self._workspace))
+
+    def reexecute(self, run: dg.DagsterRun) -> bool:
+        """What "re-execute from failure" does in Dagster's UI; False if the run's job is no longer there."""
+        context = self._workspace.create_request_context()
+        location = context.get_code_location(LOCATION)
+        (repository,) = location.get_repositories().values()
+        if not repository.has_job(run.job_name):
+            return False
+        again = self._instance.create_reexecuted_run(
+            request_context=context,
+            parent_run=run,
+            code_location=location,
+            remote_job=repository.get_full_job(run.job_name),
+            strategy=ReexecutionStrategy.FROM_FAILURE,
+            use_parent_run_tags=True,
+        )
+        self._instance.submit_run(again.run_id, context)
+        return True
+
+
+@contextmanager
+def _no_warnings() -> Generator[None]:
+    """Dagster warns of a location that cannot be loaded, with its whole trace."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _exhaust(iteration: Iterable[Any]) -> None:
+    deque(iteration, maxlen=0)

@@ -1,0 +1,232 @@
+"""The system that a story happens to: servers, exports.yaml, Dagster's records, its daemon, and processes of runs."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+from unittest.mock import patch
+
+import botocore.session
+import dagster as dg
+import time_machine
+from alembic.script import ScriptDirectory
+from botocore.loaders import create_loader
+from dagster._core.storage.runs.sqlite import sqlite_run_storage
+from dagster._core.storage.schedules.sqlite import sqlite_schedule_storage
+from dagster._core.storage.sql import create_engine
+
+from m3ter_dagster.dagster_internals import open_instance_for_a_terminal
+from m3ter_dagster.history.log import SCHEDULE_TAG, root_id
+from m3ter_dagster.temporary_folder import PREFIX
+from m3ter_sandbox import SandboxS3
+from m3ter_sandbox.loopback import LoopbackServer
+from simulation import processes, store
+from simulation.daemon import Daemon
+from simulation.due_times import DueTimes, Schedule
+from simulation.fates import Fate
+from simulation.faults import Gate
+from simulation.invariants import Invariants, Violated, Window
+from simulation.organization import Organization
+from simulation.processes import Launcher, Work
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+BEGIN = datetime(2024, 5, 6, 7, 30, tzinfo=UTC)
+"""In the past, since SQLite notes by the machine's own clock when a run was made."""
+BUCKETS = {"warehouse": "simulated-warehouse", "archive": "simulated-archive"}
+PROJECT = Path(__file__).parents[1]
+LAUNCHER = f"""
+run_launcher:
+  module: {Launcher.__module__}
+  class: {Launcher.__name__}
+"""
+EXPORTS = """\
+destinations:
+  - code: warehouse
+    bucketName: {warehouse}
+    prefix: m3ter
+    endpointUrl: {store}
+  - code: archive
+    bucketName: {archive}
+    partitionOrder: TYPE_FIRST
+    endpointUrl: {store}
+notifications:
+  webhookUrl: {webhook}
+schedules:"""
+BROKEN = "  - code: [\n"
+OLD_SECONDS = 95
+"""Between two steps; each sensor looks again after so many seconds."""
+
+
+class Webhook:
+    """Keeps the messages that it gets."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.server = LoopbackServer(self._take)
+
+    def _take(self, environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+        self.texts.append(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])).decode())
+        start("200 OK", [("Content-Length", "2")])
+        return [b"ok"]
+
+
+@dataclass
+class System:
+    home: Path
+    clock: time_machine.Traveller
+    organization: Organization
+    api: Gate
+    store: Gate
+    store_url: str
+    webhook: Webhook
+    instance: dg.DagsterInstance
+    daemon: Daemon | None = None
+    schedules: Sequence[Schedule] = ()
+    is_broken: bool = False
+    """Whether exports.yaml is."""
+    due_times: DueTimes = field(default_factory=DueTimes)
+
+    def __post_init__(self) -> None:
+        self.invariants = Invariants(self.instance, self.organization, self.due_times, BUCKETS)
+
+    @property
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    @property
+    def is_watching(self) -> bool:
+        """Whether a daemon looks that knows what to export."""
+        return self.daemon is not None and self.daemon.has_loaded
+
+    def find_runs(self) -> list[dg.DagsterRun]:
+        """Oldest first."""
+        runs = [record.dagster_run for record in self.instance.get_run_records(ascending=True)]
+        for run in runs:
+            self._expect(run)
+        return runs
+
+    def move_to(self, moment: datetime) -> None:
+        self.clock.move_to(max(moment, self.now + timedelta(seconds=OLD_SECONDS)))
+
+    def write_exports(self, schedules: Sequence[Schedule], *, broken: bool = False) -> None:
+        """The daemon, if there is one, sees it at once."""
+        self.schedules, self.is_broken = schedules, broken
+        head = EXPORTS.format(store=self.store_url, webhook=self.webhook.server.url, **BUCKETS)
+        text = "".join((head, *(one.yaml() for one in schedules), BROKEN if broken else ""))
+        (self.home / "exports.yaml").write_text(text, encoding="utf-8")
+        if self.daemon:
+            self.daemon.reload()
+
+    def start_daemon(self) -> None:
+        self.daemon = Daemon(self.instance)
+
+    def stop_daemon(self) -> None:
+        if self.daemon:
+            self.daemon.close()
+        self.daemon = None
+
+    def look(self) -> list[str]:
+        """One look of the daemon; returns the runs that it has launched."""
+        if self.daemon is None:
+            return []
+        if self.daemon.has_loaded:
+            self.due_times.look(self.schedules, self.now)
+        self.daemon.look()
+        launcher = self.instance.run_launcher
+        assert isinstance(launcher, Launcher)
+        return launcher.take()
+
+    def execute(self, work: Work, export: str, fate: Fate) -> bool:
+        """Whether the process died. It is one of this export."""
+        self.api.plan(fate.api)
+        self.store.plan(fate.s3)
+        first = self.organization.moment
+        log = self.home / "processes.log"
+        process = processes.start(work, self.home, self.clock, dies_at_event=fate.dies_at_event, log=log)
+        self.api.process = self.store.process = process
+        has_died = processes.ended(process)
+        self.invariants.process_ended(export, Window(first, self.organization.moment))
+        if not has_died and self.api.requests and (left := self._temporary_folders()):
+            raise Violated(f"{left} were left behind by processes that have ended")
+        return has_died
+
+    def check(self) -> None:
+        if self.is_watching:
+            self.invariants.step_ended(self.webhook.texts)
+
+    def _temporary_folders(self) -> list[str]:
+        return [path.name for path in (self.home / "tmp").iterdir() if path.name.startswith(PREFIX)]
+
+    def _expect(self, run: dg.DagsterRun) -> None:
+        """What a run is to export, by the file as it is when the run is first seen."""
+        schedule = next((one for one in self.schedules if one.code == run.tags[SCHEDULE_TAG]), None)
+        if schedule:
+            self.invariants.expect(schedule, root_id(run))
+
+
+@contextmanager
+def open_system() -> Generator[System]:
+    """A new one at the beginning of the month, whose daemon is not running yet."""
+    with ExitStack() as stack:
+        stack.enter_context(_read_once())
+        stack.enter_context(store.small_parts())
+        home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="m3ter-simulation-", dir=_memory())))
+        (home / "tmp").mkdir()
+        (home / "dagster.yaml").write_text((PROJECT / "dagster.yaml").read_text(encoding="utf-8") + LAUNCHER)
+        clock = stack.enter_context(time_machine.travel(BEGIN, tick=True))
+        organization, webhook = Organization(BEGIN - timedelta(days=30)), Webhook()
+        api = Gate(organization.api.app.wsgi_app)
+        stack.enter_context(patch.object(organization.api.app, "wsgi_app", api))
+        gates: list[Gate] = []
+        s3 = SandboxS3(tuple(BUCKETS.values()), around=lambda application: gates.append(Gate(application)) or gates[0])
+        for server in (organization.api, s3, webhook.server):
+            stack.enter_context(server)
+        _set_environment(home, {**organization.api.environment, **s3.environment})
+        instance = stack.enter_context(open_instance_for_a_terminal(home))
+        system = System(home, clock, organization, api, gates[0], s3.endpoint_url, webhook, instance)
+        try:
+            yield system
+        finally:
+            system.api.down = system.store.down = None
+            system.stop_daemon()
+
+
+@contextmanager
+def _read_once() -> Generator[None]:
+    """What each instance of Dagster reads of migrations, what each of its connections compiles, and what each session
+    of botocore reads of AWS, would take longer than all the rest."""
+    with (
+        patch.object(botocore.session, "create_loader", cache(create_loader)),
+        patch.object(ScriptDirectory, "from_config", cache(ScriptDirectory.from_config)),
+        patch.object(sqlite_run_storage, "create_engine", cache(create_engine)),
+        patch.object(sqlite_schedule_storage, "create_engine", cache(create_engine)),
+    ):
+        yield
+
+
+def _memory() -> str | None:
+    return "/dev/shm" if Path("/dev/shm").is_dir() else None
+
+
+def _set_environment(home: Path, servers: dict[str, str]) -> None:
+    os.environ |= {
+        **servers,
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "DAGSTER_HOME": str(home),
+        "M3TER_EXPORTS": str(home / "exports.yaml"),
+        "M3TER_PATIENCE_SECONDS": "10",
+        "M3TER_REQUESTS_PER_SECOND": "50",
+        "TMPDIR": str(home / "tmp"),
+    }
+    tempfile.tempdir = str(home / "tmp")
