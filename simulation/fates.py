@@ -28,9 +28,8 @@ class Fate:
     is_survived: bool = True
     """Whether the run must succeed, unless its process dies."""
 
-    def __str__(self) -> str:
-        words = [fault.words for fault in (*self.api, *self.s3)]
-        return ", ".join([*words, *([f"dies at event {self.dies_at_event}"] if self.dies_at_event else [])])
+
+NOTHING = Fate()
 
 
 def fate(random: Random, change: Callable[[], str]) -> Fate:

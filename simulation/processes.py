@@ -21,6 +21,7 @@ from dagster._serdes import ConfigurableClass, ConfigurableClassData
 from m3ter_dagster.dagster_internals import open_instance_for_a_terminal
 from m3ter_dagster.m3ter.http import Http
 from m3ter_dagster.runs import job_named, resume
+from simulation.speed import forget_connections
 
 HURRY = 50
 """How many times faster than in life processes wait."""
@@ -101,6 +102,7 @@ def start(work: Work, home: Path, clock: time_machine.Traveller, *, dies_at_even
             os.dup2(output.fileno(), 1)
             os.dup2(output.fileno(), 2)
         _hurry(clock)
+        forget_connections()
         with open_instance_for_a_terminal(home) as instance:
             if dies_at_event:
                 _die_at_event(instance, dies_at_event)

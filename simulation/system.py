@@ -8,19 +8,12 @@ from collections.abc import Generator, Iterable, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest.mock import patch
 
-import botocore.session
 import dagster as dg
 import time_machine
-from alembic.script import ScriptDirectory
-from botocore.loaders import create_loader
-from dagster._core.storage.runs.sqlite import sqlite_run_storage
-from dagster._core.storage.schedules.sqlite import sqlite_schedule_storage
-from dagster._core.storage.sql import create_engine
 
 from m3ter_dagster.dagster_internals import open_instance_for_a_terminal
 from m3ter_dagster.history.log import SCHEDULE_TAG, root_id
@@ -35,6 +28,7 @@ from simulation.faults import Gate
 from simulation.invariants import Invariants, Violated, Window
 from simulation.organization import Organization
 from simulation.processes import Launcher, Work
+from simulation.speed import quick_records
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -134,6 +128,14 @@ class System:
             self.daemon.close()
         self.daemon = None
 
+    def repair(self) -> None:
+        """Nothing is down or broken any more."""
+        self.api.down = self.store.down = None
+        if self.is_broken:
+            self.write_exports(self.schedules)
+        if not self.daemon:
+            self.start_daemon()
+
     def look(self) -> list[str]:
         """One look of the daemon; returns the runs that it has launched."""
         if self.daemon is None:
@@ -177,7 +179,7 @@ class System:
 def open_system() -> Generator[System]:
     """A new one at the beginning of the month, whose daemon is not running yet."""
     with ExitStack() as stack:
-        stack.enter_context(_read_once())
+        stack.enter_context(quick_records())
         stack.enter_context(store.small_parts())
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="m3ter-simulation-", dir=_memory())))
         (home / "tmp").mkdir()
@@ -198,19 +200,6 @@ def open_system() -> Generator[System]:
         finally:
             system.api.down = system.store.down = None
             system.stop_daemon()
-
-
-@contextmanager
-def _read_once() -> Generator[None]:
-    """What each instance of Dagster reads of migrations, what each of its connections compiles, and what each session
-    of botocore reads of AWS, would take longer than all the rest."""
-    with (
-        patch.object(botocore.session, "create_loader", cache(create_loader)),
-        patch.object(ScriptDirectory, "from_config", cache(ScriptDirectory.from_config)),
-        patch.object(sqlite_run_storage, "create_engine", cache(create_engine)),
-        patch.object(sqlite_schedule_storage, "create_engine", cache(create_engine)),
-    ):
-        yield
 
 
 def _memory() -> str | None:

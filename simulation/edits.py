@@ -1,0 +1,50 @@
+"""exports.yaml as it is at first, and what a person makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from random import Random
+
+from simulation.due_times import Schedule
+
+SHORT, LONG = (24, 30, 36, 48), (72, 96, 120, 168)
+"""Hours from one export to the next."""
+VERY_SHORT = 6
+"""For a day or two, so that several due times wait behind a run that has died."""
+BOTH = ("warehouse", "archive")
+KINDS = ("cadence", "very short", "renamed", "entity", "broken", "broken")
+
+
+def first_schedules(random: Random, now: datetime) -> list[Schedule]:
+    """One that began before, one that will begin, one of old."""
+    minute, day = timedelta(minutes=1), timedelta(days=1)
+    schedules = (
+        Schedule("often", ("meter",), BOTH[:1], random.choice(SHORT), now - random.randint(0, 900) * minute),
+        Schedule("plain", ("meter", "product"), BOTH, random.choice(LONG), now + random.randint(1, 99) * minute),
+        Schedule("weekly", ("account", "account_plan", "product"), BOTH, 168, now - 400 * day),
+    )
+    choices = ("previous", "twoPasses", "onePass")
+    return [replace(one, changes=random.random() < 0.3, completeness=random.choice(choices)) for one in schedules]
+
+
+def edited(random: Random, kind: str, schedules: Sequence[Schedule], number: int) -> tuple[list[Schedule], str]:
+    """The file after an edit of this kind, and what it was in words."""
+    after, place = list(schedules), random.randrange(len(schedules))
+    one = after[place]
+    if kind == "renamed":
+        after[place] = replace(one, code=f"{one.code}_{number}")
+        return after, f"schedule {one.code} is renamed to {after[place].code}"
+    if kind == "entity":
+        after[place] = replace(one, entities=tuple(dict.fromkeys((*one.entities, "product"))))
+        return after, f"schedule {one.code} exports {', '.join(after[place].entities)}"
+    others = [hours for hours in (SHORT if one.hours in SHORT else LONG) if hours != one.hours]
+    hours = VERY_SHORT if kind == "very short" else random.choice(others)
+    after[place] = replace(one, hours=hours)
+    return after, f"schedule {one.code} is due every {hours} hours"
+
+
+def slowed(random: Random, schedules: Sequence[Schedule]) -> list[Schedule]:
+    """Those that were due very often are so no more."""
+    return [replace(one, hours=random.choice(SHORT)) if one.hours == VERY_SHORT else one for one in schedules]
