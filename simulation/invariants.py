@@ -25,7 +25,7 @@ from simulation.store import Place
 
 KEY = re.compile(
     r"(?:m3ter/)?orgId=[^/]+/(?:date=(?P<date>[-\d]+)/hour=(?P<hour>\d+)/type=(?P<type>\w+)|"
-    r"type=(?P<type2>\w+)/date=(?P<date2>[-\d]+)/hour=(?P<hour2>\d+))/(?P<export>[-0-9a-f]{36})_(?P<name>\w+)\.(?P<suffix>\w+)"
+    r"type=(?P<type2>\w+)/date=(?P<date2>[-\d]+)/hour=(?P<hour2>\d+))/(?P<export>[-0-9a-f]{36})_\w+\.(?P<suffix>\w+)"
 )
 PARQUET = b"PAR1"
 
@@ -48,7 +48,6 @@ class Object:
     content: bytes
     type: str
     export: str
-    name: str
     suffix: str
     hour: datetime
 
@@ -59,9 +58,7 @@ class Object:
             raise Violated(f"{place} is no name that is documented")
         part = found.groupdict()
         hour = datetime.fromisoformat(f"{part['date'] or part['date2']}T{part['hour'] or part['hour2']}:00:00+00:00")
-        return cls(
-            place, content, part["type"] or part["type2"] or "", part["export"], part["name"], part["suffix"], hour
-        )
+        return cls(place, content, part["type"] or part["type2"] or "", part["export"], part["suffix"], hour)
 
     @property
     def rows(self) -> list[dict[str, str]]:

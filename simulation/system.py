@@ -56,8 +56,8 @@ notifications:
   webhookUrl: {webhook}
 schedules:"""
 BROKEN = "  - code: [\n"
-OLD_SECONDS = 95
-"""Between two steps; each sensor looks again after so many seconds."""
+SECONDS_BETWEEN_STEPS = 95
+"""So many, and each sensor looks again."""
 
 
 class Webhook:
@@ -90,6 +90,8 @@ class System:
     due_times: DueTimes = field(default_factory=DueTimes)
 
     def __post_init__(self) -> None:
+        self._known: dict[str, Schedule] = {}
+        """Each schedule that there ever was, as it was last, by its code."""
         self.invariants = Invariants(self.instance, self.organization, self.due_times, BUCKETS)
 
     @property
@@ -105,15 +107,17 @@ class System:
         """Oldest first."""
         runs = [record.dagster_run for record in self.instance.get_run_records(ascending=True)]
         for run in runs:
-            self._expect(run)
+            # By the file as it is when the run is first seen.
+            self.invariants.expect(self._known[run.tags[SCHEDULE_TAG]], root_id(run))
         return runs
 
     def move_to(self, moment: datetime) -> None:
-        self.clock.move_to(max(moment, self.now + timedelta(seconds=OLD_SECONDS)))
+        self.clock.move_to(max(moment, self.now + timedelta(seconds=SECONDS_BETWEEN_STEPS)))
 
     def write_exports(self, schedules: Sequence[Schedule], *, broken: bool = False) -> None:
         """The daemon, if there is one, sees it at once."""
         self.schedules, self.is_broken = schedules, broken
+        self._known |= {one.code: one for one in schedules}
         head = EXPORTS.format(store=self.store_url, webhook=self.webhook.server.url, **BUCKETS)
         text = "".join((head, *(one.yaml() for one in schedules), BROKEN if broken else ""))
         (self.home / "exports.yaml").write_text(text, encoding="utf-8")
@@ -167,12 +171,6 @@ class System:
 
     def _temporary_folders(self) -> list[str]:
         return [path.name for path in (self.home / "tmp").iterdir() if path.name.startswith(PREFIX)]
-
-    def _expect(self, run: dg.DagsterRun) -> None:
-        """What a run is to export, by the file as it is when the run is first seen."""
-        schedule = next((one for one in self.schedules if one.code == run.tags[SCHEDULE_TAG]), None)
-        if schedule:
-            self.invariants.expect(schedule, root_id(run))
 
 
 @contextmanager
