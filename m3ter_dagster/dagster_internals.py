@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Generator, Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,6 +13,7 @@ from typing import Any
 
 import dagster as dg
 import sqlalchemy
+from dagster._core.definitions.assets.job.asset_job import IMPLICIT_ASSET_JOB_NAME
 from dagster._core.definitions.reconstruct import ReconstructableJob, ReconstructableRepository
 from dagster._core.definitions.run_request import DagsterRunReaction, InstigatorType
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
@@ -140,12 +141,19 @@ def reason_of(error: RecordsFailed) -> str:
     return str(error.orig)
 
 
-def reconstructable_job(module: str, function: str, name: str) -> ReconstructableJob:
+def reconstructable_job(
+    module: str, function: str, name: str, *, otherwise: Collection[str] = ()
+) -> ReconstructableJob:
     """A job of the definitions that `function` of `module` gives, for `dg.execute_job`.
 
-    `dg.build_reconstructable_job` cannot take Dagster's own job behind the Materialize button (`__ASSET_JOB`).
+    Where none has this name, and assets are named `otherwise`, it is Dagster's own job behind the Materialize button
+    (`__ASSET_JOB`) with these. `dg.build_reconstructable_job` cannot take that.
     """
-    return ReconstructableRepository.for_module(module, function).get_reconstructable_job(name)
+    repository = ReconstructableRepository.for_module(module, function)
+    if not otherwise or repository.get_definition().has_job(name):
+        return repository.get_reconstructable_job(name)
+    assets = frozenset(map(dg.AssetKey, otherwise))
+    return repository.get_reconstructable_job(IMPLICIT_ASSET_JOB_NAME).get_subset(asset_selection=assets)
 
 
 def switched_off_schedules(instance: dg.DagsterInstance) -> set[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ import dagster as dg
 from m3ter_dagster.assets.usage_config import usage_ops
 from m3ter_dagster.config import UsageSchedule
 from m3ter_dagster.config.usage import RAW_BY_DAY
-from m3ter_dagster.dagster_internals import ReconstructableJob, reconstructable_job, report_abandoned
+from m3ter_dagster.dagster_internals import ReconstructableJob, planned_steps, reconstructable_job, report_abandoned
 from m3ter_dagster.history.log import (
     DESTINATIONS_TAG,
     EXPORT_JOB,
@@ -26,6 +26,7 @@ from m3ter_dagster.history.log import (
     NoSuchRun,
     chosen_entities,
     deliveries_of,
+    exported,
     is_of,
     root_id,
     run_named,
@@ -95,7 +96,8 @@ def resume(
     try:
         with _followed(instance, result, changed) as request:
             dg.execute_job(
-                job_named(last.job_name),
+                # The job of a schedule is gone when that was renamed or removed.
+                job_named(last.job_name, otherwise=_assets(instance, root)),
                 instance,
                 run_config={**last.run_config, "loggers": _loggers(verbose=False)},
                 tags={**inherited, ROOT_TAG: root_id(last), "dagster/parent_run_id": last.run_id, **request},
@@ -146,9 +148,16 @@ def _followed(instance: dg.DagsterInstance, result: RunResult, changed: Changed)
     following.result()  # raises what ended it; whatever ended the run itself comes first
 
 
-def job_named(name: str) -> ReconstructableJob:
-    """A job of this project, or Dagster's own job behind the Materialize button, for a process that executes it."""
-    return reconstructable_job("m3ter_dagster.definitions", "definitions", name)
+def job_named(name: str, *, otherwise: Collection[str] = ()) -> ReconstructableJob:
+    """A job of this project, or Dagster's own job behind the Materialize button, for a process that executes it.
+
+    `otherwise` are the assets of one that this project may no longer have.
+    """
+    return reconstructable_job("m3ter_dagster.definitions", "definitions", name, otherwise=otherwise)
+
+
+def _assets(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Collection[str]:
+    return planned_steps(instance, run) & {*exported(), MANIFEST, USAGE_MANIFEST}
 
 
 def _run_config(destinations: Sequence[str], *, verbose: bool) -> Mapping[str, Any]:

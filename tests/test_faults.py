@@ -38,6 +38,7 @@ from stores import Key, Store
 
 from m3ter_dagster.delivery.destinations import Destinations
 from m3ter_dagster.history.heartbeat import Heartbeat
+from m3ter_dagster.history.log import EXPORT_JOB
 from m3ter_dagster.history.log import MANIFEST as MANIFEST_ASSET
 from m3ter_dagster.history.progress import RunResult
 from m3ter_dagster.runs import export_now, job_named, resume
@@ -328,6 +329,26 @@ def test_what_the_button_materialize_began_is_completed_by_a_resume(
     assets = [dg.AssetKey(name) for name in (*NAMES, MANIFEST_ASSET)]
     with dg.execute_job(job_named("__ASSET_JOB"), instance, asset_selection=assets) as failed:
         assert not failed.success
+    house.heal()
+    result = resume(instance, failed.run_id, abandoned=False, changed=lambda *_: None)
+    assert result.is_complete, result
+    assert list(result.entities) == ["product"]
+    assert_whole(house, truth, failed.run_id)
+
+
+def test_an_export_whose_schedule_was_removed_is_completed_by_a_resume(
+    move_in: MoveIn, instance: dg.DagsterInstance, truth: Truth
+) -> None:
+    house = move_in(small_organization(), codes=["warehouse"])
+    without = house.exports.read_text(encoding="utf-8")
+    often = {"scheduleType": "DAY", "period": 1, "dtCreated": "2024-06-01T10:00:00Z"}
+    schedule = {"code": "finance", "operationalDataTypes": NAMES, "destinations": ["warehouse"], **often}
+    house.exports.write_text(json.dumps({**json.loads(without), "schedules": [schedule]}), encoding="utf-8")
+    house.api.always(PRODUCTS, instead(404))
+    with dg.execute_job(job_named("export_finance"), instance) as failed:
+        assert not failed.success
+    house.exports.write_text(without, encoding="utf-8")
+    job_named(EXPORT_JOB).get_definition()  # a process keeps the last job that it has loaded
     house.heal()
     result = resume(instance, failed.run_id, abandoned=False, changed=lambda *_: None)
     assert result.is_complete, result
