@@ -12,6 +12,7 @@ from io import StringIO
 from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.reconstruct import ReconstructableJob
 from dagster._core.execution.plan.resume_retry import ReexecutionStrategy
 from dagster._core.remote_origin import InProcessCodeLocationOrigin
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
@@ -48,7 +49,9 @@ class Daemon:
         return not self._workspace.has_code_location_error(LOCATION)
 
     def reload(self) -> None:
-        """What a daemon does each minute: exports.yaml may have been edited."""
+        """What a daemon does each minute, with a new process for the code: exports.yaml may have been edited."""
+        ReconstructableJob.get_definition.cache_clear()
+        ReconstructableJob.get_repository_definition.cache_clear()
         with _no_warnings():
             self._workspace.refresh_workspace()
 
@@ -62,13 +65,11 @@ class Daemon:
             _exhaust(execute_run_monitoring_iteration(self._workspace, LOG))
             _exhaust(self._queue.run_iteration(self._workspace))
 
-    def reexecute(self, run: dg.DagsterRun) -> bool:
-        """What "re-execute from failure" does in Dagster's UI; False if the run's job is no longer there."""
+    def reexecute(self, run: dg.DagsterRun) -> None:
+        """What "re-execute from failure" does in Dagster's UI."""
         context = self._workspace.create_request_context()
         location = context.get_code_location(LOCATION)
         (repository,) = location.get_repositories().values()
-        if not repository.has_job(run.job_name):
-            return False
         again = self._instance.create_reexecuted_run(
             request_context=context,
             parent_run=run,
@@ -78,7 +79,6 @@ class Daemon:
             use_parent_run_tags=True,
         )
         self._instance.submit_run(again.run_id, context)
-        return True
 
 
 @contextmanager

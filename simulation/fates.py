@@ -66,6 +66,7 @@ def _passing_api_faults(random: Random) -> Sequence[Fault]:
         "a reset": faults.reset,
         "a lost reply": faults.lost_reply,
         "half an answer": faults.cut_off,
+        "a slow answer": faults.slow,
     }
     words, count = random.choice(sorted(effects)), random.randint(1, 3)
     return [Fault(where, first + n, effects[words], f"{words} to {where}") for n in range(count)]

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from threading import Lock
@@ -110,6 +111,12 @@ def denied(exchange: Exchange) -> Iterable[bytes]:
 
 def _s3_error(code: str) -> bytes:
     return f"<Error><Code>{code}</Code><Message>{code}</Message></Error>".encode()
+
+
+def slow(exchange: Exchange) -> Iterable[bytes]:
+    """Others wait as well."""
+    time.sleep(0.1)
+    return exchange.pass_on()
 
 
 def reset(exchange: Exchange) -> Iterable[bytes]:
