@@ -183,7 +183,7 @@ class Story:
         return [run for run in last.values() if run.status == dg.DagsterRunStatus.FAILURE]
 
     def _reexecute(self, run: dg.DagsterRun) -> None:
-        """In the UI, or in a terminal, where the schedule may be gone. It waits for a daemon and for a file in order."""
+        """In the UI, or in a terminal, where the schedule may be gone. It waits for a daemon that has loaded."""
         system, words = self._system, f"a person re-executes {run.run_id[:8]}"
         is_there = run.tags[SCHEDULE_TAG] in {one.code for one in system.schedules}
         if run not in self._failed():
