@@ -38,7 +38,7 @@ class Daemon:
         self._instance = instance
         target = LoadableTargetOrigin(module_name="m3ter_dagster.definitions", attribute="definitions")
         origin = InProcessCodeLocationOrigin(target, location_name=LOCATION)  # ty: ignore[abstract-class-instantiation]
-        with _no_warnings():
+        with _new_code():
             self._workspace = WorkspaceProcessContext(instance, InProcessWorkspaceLoadTarget(origin))
         self._times: dict[str, ScheduleIterationTimes] = {}
         self._queue = QueuedRunCoordinatorDaemon(interval_seconds=5)
@@ -50,9 +50,7 @@ class Daemon:
 
     def reload(self) -> None:
         """What a daemon does each minute, with a new process for the code: exports.yaml may have been edited."""
-        ReconstructableJob.get_definition.cache_clear()
-        ReconstructableJob.get_repository_definition.cache_clear()
-        with _no_warnings():
+        with _new_code():
             self._workspace.refresh_workspace()
 
     def close(self) -> None:
@@ -82,8 +80,10 @@ class Daemon:
 
 
 @contextmanager
-def _no_warnings() -> Generator[None]:
-    """Dagster warns of a location that cannot be loaded, with its whole trace."""
+def _new_code() -> Generator[None]:
+    """The code is loaded as by a new process, without Dagster's warning and trace where that fails."""
+    ReconstructableJob.get_definition.cache_clear()
+    ReconstructableJob.get_repository_definition.cache_clear()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
