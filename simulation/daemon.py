@@ -18,6 +18,7 @@ from dagster._core.remote_origin import InProcessCodeLocationOrigin
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget
+from dagster._daemon.auto_run_reexecution.event_log_consumer import EventLogConsumerDaemon
 from dagster._daemon.monitoring.run_monitoring import execute_run_monitoring_iteration
 from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
 from dagster._daemon.sensor import execute_sensor_iteration
@@ -29,7 +30,7 @@ LOG.setLevel(logging.CRITICAL)
 
 
 class Daemon:
-    """Schedules, sensors, run monitoring and the queue over the project's own definitions.
+    """Schedules, sensors, run monitoring, run retries and the queue over the project's own definitions.
 
     What is only in a daemon's memory is lost when it is made anew.
     """
@@ -42,7 +43,8 @@ class Daemon:
             self._workspace = WorkspaceProcessContext(instance, InProcessWorkspaceLoadTarget(origin))
         self._times: dict[str, ScheduleIterationTimes] = {}
         self._queue = QueuedRunCoordinatorDaemon(interval_seconds=5)
-        self._queue._logger = LOG
+        self._retries = EventLogConsumerDaemon()
+        self._queue._logger = self._retries._logger = LOG
 
     @property
     def has_loaded(self) -> bool:
@@ -61,6 +63,7 @@ class Daemon:
             _exhaust(launch_scheduled_runs(self._workspace, LOG, datetime.now(UTC), self._times))
             _exhaust(execute_sensor_iteration(self._workspace, LOG, None, None))
             _exhaust(execute_run_monitoring_iteration(self._workspace, LOG))
+            _exhaust(self._retries.run_iteration(self._workspace))
             _exhaust(self._queue.run_iteration(self._workspace))
 
     def reexecute(self, run: dg.DagsterRun) -> None:
@@ -81,10 +84,10 @@ class Daemon:
 
 @contextmanager
 def _new_code() -> Generator[None]:
-    """The code is loaded as by a new process, without Dagster's warning and trace where that fails."""
+    """The code is loaded as by a new process, which says on the terminal what is wrong with exports.yaml."""
     ReconstructableJob.get_definition.cache_clear()
     ReconstructableJob.get_repository_definition.cache_clear()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), redirect_stderr(StringIO()):
         warnings.simplefilter("ignore")
         yield
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import dagster as dg
-from dagster._core.storage.tags import RUN_KEY_TAG
+from dagster._core.storage.tags import RETRY_NUMBER_TAG, RUN_KEY_TAG
 
 from m3ter_dagster.history.log import DUE_TAG, SCHEDULE_TAG, deliveries_of, root_id
 from m3ter_dagster.history.record import NOT_PROVEN, Delivery
@@ -202,11 +202,10 @@ class Invariants:
                 raise Violated(f"the export for {_shown([due])} was canceled, and none replaces it")
 
     def _failures_are_told(self, runs: Sequence[dg.DagsterRun], told: Sequence[str]) -> None:
-        """But those of runs in a terminal, whose exit code tells."""
-        failed = Counter(
-            root_id(run) for run in runs if run.status == dg.DagsterRunStatus.FAILURE and run.remote_job_origin
-        )
-        for export, count in failed.items():
+        """But those that Dagster retries, and those of runs in a terminal, whose exit code tells."""
+        retried = {run.parent_run_id for run in runs if RETRY_NUMBER_TAG in run.tags}
+        failed = [run for run in runs if run.status == dg.DagsterRunStatus.FAILURE and run.remote_job_origin]
+        for export, count in Counter(root_id(run) for run in failed if run.run_id not in retried).items():
             found = sum("failed" in text and export in text for text in told)
             if found < count:
                 raise Violated(f"export {export} failed {count} times, and {found} messages say so")

@@ -21,7 +21,7 @@ from simulation.system import BEGIN, System, open_system
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 LOOKS = (2 * MINUTE, 12 * MINUTE, 3 * MINUTE, 3 * MINUTE, 40 * MINUTE, 5 * HOUR, 9 * HOUR, 10 * HOUR, 8 * HOUR)
 """How long after one look the next one is while runs have not ended."""
-MOST_LOOKS = 8
+MOST_LOOKS = 16
 """In one step."""
 DAYS_PER_EDIT, DAYS_PER_OUTAGE = 6, 12
 
@@ -124,9 +124,11 @@ class Story:
             self._system.write_exports(self._system.schedules)
 
     def _slow_down(self) -> None:
+        if self._system.is_broken:
+            self._at(self._system.now + 5 * HOUR, "", self._slow_down)
+            return
         self._say("no schedule is due every few hours any more")
-        schedules = edits.slowed(self._random, self._system.schedules)
-        self._system.write_exports(schedules, broken=self._system.is_broken)
+        self._system.write_exports(edits.slowed(self._random, self._system.schedules))
 
     # What follows
 
@@ -157,7 +159,7 @@ class Story:
         """A process of an export, and its fate."""
         system, chance = self._system, Random(f"{self._seed}/{next(self._processes)}")
         chosen = NOTHING if self._is_over else fate(chance, partial(system.organization.change, chance))
-        must_succeed = chosen.is_survived and not (system.api.down or system.store.down or system.is_broken)
+        must_succeed = chosen.is_survived and not (system.api.down or system.store.down)
         has_died = system.execute(work, export, chosen)
         self._runs = system.find_runs()
         status = [run for run in self._runs if root_id(run) == export][-1].status
@@ -183,15 +185,14 @@ class Story:
         return [run for run in last.values() if run.status == dg.DagsterRunStatus.FAILURE]
 
     def _reexecute(self, run: dg.DagsterRun) -> None:
-        """In the UI, or in a terminal, where the schedule may be gone. It waits for a daemon that has loaded."""
+        """In the UI, or in a terminal, where the schedule may be gone. It waits for a daemon."""
         system, words = self._system, f"a person re-executes {run.run_id[:8]}"
         is_there = run.tags[SCHEDULE_TAG] in {one.code for one in system.schedules}
         if run not in self._failed():
             return
-        if not system.is_watching:
+        if not system.daemon:
             self._at(system.now + 3 * HOUR, "", partial(self._reexecute, run))
         elif is_there and self._random.random() < 0.5:
-            assert system.daemon
             self._say(f"{words} in the UI")
             system.daemon.reexecute(run)
         else:

@@ -86,7 +86,7 @@ class System:
     daemon: Daemon | None = None
     schedules: Sequence[Schedule] = ()
     is_broken: bool = False
-    """Whether exports.yaml is."""
+    """Whether exports.yaml is; then the schedules are those that were loaded last."""
     due_times: DueTimes = field(default_factory=DueTimes)
 
     def __post_init__(self) -> None:
@@ -97,11 +97,6 @@ class System:
     @property
     def now(self) -> datetime:
         return datetime.now(UTC)
-
-    @property
-    def is_watching(self) -> bool:
-        """Whether a daemon looks that knows what to export."""
-        return self.daemon is not None and self.daemon.has_loaded
 
     def find_runs(self) -> list[dg.DagsterRun]:
         """Oldest first."""
@@ -125,7 +120,7 @@ class System:
             self.daemon.reload()
 
     def start_daemon(self) -> None:
-        self.daemon = Daemon(self.instance)
+        self.daemon = self.daemon or Daemon(self.instance)
 
     def stop_daemon(self) -> None:
         if self.daemon:
@@ -137,15 +132,15 @@ class System:
         self.api.down = self.store.down = None
         if self.is_broken:
             self.write_exports(self.schedules)
-        if not self.daemon:
-            self.start_daemon()
+        self.start_daemon()
 
     def look(self) -> list[str]:
         """One look of the daemon; returns the runs that it has launched."""
         if self.daemon is None:
             return []
-        if self.daemon.has_loaded:
-            self.due_times.look(self.schedules, self.now)
+        if not self.daemon.has_loaded:
+            raise Violated("the daemon does not go on with the last exports.yaml that could be loaded")
+        self.due_times.look(self.schedules, self.now)
         self.daemon.look()
         launcher = self.instance.run_launcher
         assert isinstance(launcher, Launcher)
@@ -166,7 +161,7 @@ class System:
         return has_died
 
     def check(self) -> None:
-        if self.is_watching:
+        if self.daemon:
             self.invariants.step_ended(self.webhook.texts)
 
     def _temporary_folders(self) -> list[str]:
