@@ -171,7 +171,8 @@ class Invariants:
         """`told` are the messages that the webhook got."""
         runs = [record.dagster_run for record in self._instance.get_run_records()]
         self._due_times_are_accounted_for([run for run in runs if root_id(run) == run.run_id])
-        self._failures_are_told(runs, told)
+        if untold := self.untold(runs, told):
+            raise Violated(f"no message tells of the failure of {untold}")
         uploads = store.open_uploads(self._buckets.values())
         for export in {root_id(run) for run in runs if run.status == dg.DagsterRunStatus.SUCCESS}:
             self._success_means_whole(export)
@@ -201,14 +202,15 @@ class Invariants:
             if not kept and not any(code == due[0] and later > due[1] for code, later in by_due):
                 raise Violated(f"the export for {_shown([due])} was canceled, and none replaces it")
 
-    def _failures_are_told(self, runs: Sequence[dg.DagsterRun], told: Sequence[str]) -> None:
-        """But those that Dagster retries, and those of runs in a terminal, whose exit code tells."""
+    def untold(self, runs: Sequence[dg.DagsterRun], told: Sequence[str]) -> list[str]:
+        """The exports of whose failures fewer messages tell than there were.
+
+        Dagster retries some failures, and the exit code tells of those in a terminal.
+        """
         retried = {run.parent_run_id for run in runs if RETRY_NUMBER_TAG in run.tags}
         failed = [run for run in runs if run.status == dg.DagsterRunStatus.FAILURE and run.remote_job_origin]
-        for export, count in Counter(root_id(run) for run in failed if run.run_id not in retried).items():
-            found = sum("failed" in text and export in text for text in told)
-            if found < count:
-                raise Violated(f"export {export} failed {count} times, and {found} messages say so")
+        counts = Counter(root_id(run) for run in failed if run.run_id not in retried)
+        return [one for one, count in counts.items() if sum("failed" in text and one in text for text in told) < count]
 
     def _success_means_whole(self, export: str) -> None:
         for code in self._schedules[export].destinations:

@@ -160,6 +160,10 @@ class System:
             raise Violated(f"{left} were left behind by processes that have ended")
         return has_died
 
+    def untold(self, runs: Sequence[dg.DagsterRun]) -> list[str]:
+        """The exports of whose failures the daemon has still to tell."""
+        return self.invariants.untold(runs, self.webhook.texts) if self.daemon else []
+
     def check(self) -> None:
         if self.daemon:
             self.invariants.step_ended(self.webhook.texts)
