@@ -13,7 +13,8 @@ from m3ter_dagster.config import exports_json_schema
 from m3ter_dagster.model.entities import Column, Entity, entities
 
 MODELS = {
-    "Destination": "destinations",
+    "S3Destination": "destinations",
+    "LocalDestination": "destinations in a folder",
     "ExportSchedule": "schedules",
     "UsageSchedule": "schedules of measurements",
     "Notifications": "notifications",

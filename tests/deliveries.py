@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from stores import Store
 
-from m3ter_dagster.config import Destination
+from m3ter_dagster.config import Destination, LocalDestination, S3Destination
 from m3ter_dagster.delivery.destinations import Delivered, DeliveryFailed, Destinations
 from m3ter_dagster.frames.csv import Csv
 from m3ter_dagster.model.exports import Export
@@ -22,10 +22,14 @@ MARK = b"begin-of-the-file"
 """What the large file starts with."""
 
 
-def destination(store: Store | str, bucket: str, code: str = "warehouse", **more: Any) -> Destination:
+def destination(store: Store | str, bucket: str, code: str = "warehouse", **more: Any) -> S3Destination:
     endpoint = store if isinstance(store, str) else store.endpoint
     given: dict[str, Any] = {"prefix": "m3ter", "endpoint_url": endpoint, **more}
-    return Destination(code=code, name=code, bucket_name=bucket, **given)
+    return S3Destination(code=code, name=code, bucket_name=bucket, **given)
+
+
+def local_destination(folder: Path, code: str = "warehouse") -> LocalDestination:
+    return LocalDestination(code=code, destination_type="LOCAL", path=folder)
 
 
 def destinations(*given: Destination, retries: int = 1) -> Destinations:

@@ -19,7 +19,7 @@ from faulty_proxy import FaultyProxy
 from processes import plain_environment
 from stores import Key, Store
 
-from m3ter_dagster.config import Destination
+from m3ter_dagster.config import S3Destination
 from m3ter_dagster.delivery.destinations import store_of
 from m3ter_dagster.model.entities import entities
 from m3ter_dagster.verification.data_package import read_data_package
@@ -114,7 +114,7 @@ class House:
 
     def _verify(self, manifest: str) -> Sequence[object]:
         bucket = manifest.split("/")[2]
-        store = store_of(Destination(code="any", bucket_name=bucket, endpoint_url=self.store.endpoint))
+        store = store_of(S3Destination(code="any", bucket_name=bucket, endpoint_url=self.store.endpoint))
         package = read_data_package(store.read(manifest, at_most=1_000_000))
         with TemporaryDirectory() as folder:
             report = verify(package, manifest, store=store, folder=Path(folder), found=lambda _: None)

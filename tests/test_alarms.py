@@ -14,7 +14,7 @@ from toggles import switch
 
 from m3ter_dagster.alarms import alarm_sensors, freshness_policies, messages
 from m3ter_dagster.alarms.late_exports import runs_due
-from m3ter_dagster.config import AnySchedule, Destination, Exports, ExportSchedule, Notifications, grace
+from m3ter_dagster.config import AnySchedule, Exports, ExportSchedule, Notifications, S3Destination, grace
 from m3ter_dagster.config.usage import UsageSchedule
 from m3ter_dagster.history.log import MANIFEST
 from m3ter_dagster.history.record import Delivery, Reading, StoredObject, as_metadata
@@ -67,7 +67,7 @@ def schedule_of(code: str = "finance", **values: Any) -> ExportSchedule:
 
 def exports_of(receiver: Receiver, *schedules: AnySchedule, **notifications: Any) -> Exports:
     return Exports(
-        destinations=(Destination(code="warehouse", bucket_name="acme"),),
+        destinations=(S3Destination(code="warehouse", bucket_name="acme"),),
         schedules=schedules or (schedule_of(),),
         notifications=Notifications.model_validate({"webhook_url": receiver.url, **notifications}),
     )
@@ -121,7 +121,7 @@ def evaluate(sensor: dg.SensorDefinition, instance: dg.DagsterInstance, cursor: 
 
 
 def test_nothing_is_defined_without_notifications(receiver: Receiver) -> None:
-    assert alarm_sensors(Exports(destinations=(Destination(code="warehouse", bucket_name="acme"),))) == []
+    assert alarm_sensors(Exports(destinations=(S3Destination(code="warehouse", bucket_name="acme"),))) == []
     assert list(sensors_of(exports_of(receiver), receiver)) == [
         "failed_exports",
         "broken_configuration",
@@ -547,4 +547,4 @@ def test_an_asset_is_fresh_for_the_period_of_its_most_frequent_schedule(receiver
         "bill": timedelta(days=1, hours=6),
         "usage_raw": timedelta(days=1, hours=6),
     }
-    assert freshness_policies(Exports(destinations=(Destination(code="a", bucket_name="abc"),))) == {}
+    assert freshness_policies(Exports(destinations=(S3Destination(code="a", bucket_name="abc"),))) == {}

@@ -21,11 +21,12 @@ from pydantic import ValidationError
 from m3ter_dagster.config import (
     EXAMPLE,
     ConfigError,
-    Destination,
     Exports,
     ExportSchedule,
+    LocalDestination,
     M3terSettings,
     Notifications,
+    S3Destination,
     Settings,
     UsageSchedule,
     UsageSelection,
@@ -128,7 +129,7 @@ def mistakes_in(text: str, **environ: str) -> tuple[str, ...]:
 def test_the_whole_file() -> None:
     exports = parse(WHOLE, EXTERNAL_ID="a-shared-id", WEBHOOK_URL=WEBHOOK)
     warehouse, archive = exports.destinations
-    assert warehouse == Destination(
+    assert warehouse == S3Destination(
         code="warehouse",
         name="Data warehouse bucket",
         destination_type="S3",
@@ -143,7 +144,7 @@ def test_the_whole_file() -> None:
         server_side_encryption="aws:kms",
         kms_key_id="alias/exports",
     )
-    assert archive == Destination(code="archive", bucket_name="archive.acme")
+    assert archive == S3Destination(code="archive", bucket_name="archive.acme")
     assert exports.destination("archive") is archive
     assert exports.default_destinations == ("archive",)
     finance, agent = exports.schedules
@@ -266,13 +267,23 @@ def test_a_variable_anywhere_in_a_text() -> None:
 
 
 def test_models_made_in_code_are_checked_alike() -> None:
-    destination = Destination(code="a", bucket_name="abc")
+    destination = S3Destination(code="a", bucket_name="abc")
     with pytest.raises(ValidationError, match="names the destination 'b'; known are a"):
         Exports(destinations=(destination,), default_destinations=("b",))
 
 
+def test_a_folder_as_a_destination(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    text = "destinations: [{code: a, destinationType: LOCAL, path: ~/exports/}, {code: b, bucketName: abc}]"
+    folder = LocalDestination(code="a", destination_type="LOCAL", path=Path("/home/somebody/exports"))
+    assert parse(text).destinations == (folder, S3Destination(code="b", bucket_name="abc"))
+    assert Exports(destinations=(folder,)).destinations == (folder,)
+    assert folder.prefix == ""
+
+
 PIECES = ["\n", ": ", "- ", "  ", "[", "]", "{}", "&a ", "*a", "${", "}", "${A}", "code: ", "'", '"', "#", "? "]
 
+BUCKET, LOCAL = "bucketName: acme-exports", "destinationType: LOCAL\n    path:"
 # (what to replace in GOOD, by what, line, words)
 WRONG = [
     ("code: warehouse", "code: ''", 2, "destination '' has the code ''; write 1 to 80 characters"),
@@ -294,7 +305,41 @@ WRONG = [
     ("acme-exports", "abc\n    bucketname: x", 4, "unknown key 'bucketname'; known are bucketName, code,"),
     ("acme-exports", "abc\n    bucketname: x", 4, "Did you mean 'bucketName'?"),
     ("acme-exports", "abc\n    bucket_name: x", 4, "has the unknown key 'bucket_name'"),
-    ("acme-exports", "abc\n    destinationType: GCS", 4, "has the destinationType 'GCS'; write S3."),
+    ("acme-exports", "abc\n    destinationType: GCS", 4, "has the destinationType 'GCS'; write S3 or LOCAL."),
+    (
+        BUCKET,
+        "destinationType: LOCAL",
+        2,
+        "destination 'warehouse' has no 'path'; write it, such as path: /srv",
+    ),
+    (
+        BUCKET,
+        f"{LOCAL} exports",
+        4,
+        "has the path 'exports'; write the absolute path of a folder without '..', such",
+    ),
+    (BUCKET, f"{LOCAL} ~nobody-at-all/x", 4, "has the path '~nobody-at-all/x'; write the absolute path of a folder"),
+    (BUCKET, f"{LOCAL} /srv/../x", 4, "has the path '/srv/../x'; write the absolute path of a folder without '..'"),
+    (BUCKET, f"{LOCAL} [/srv]", 4, "has a list as path; write the absolute path of a folder"),
+    (BUCKET, f"{LOCAL}", 4, "has nothing behind 'path'; write it, such as path: /srv/m3ter-exports"),
+    (
+        BUCKET,
+        f"{LOCAL} /x\n    prefix: a",
+        5,
+        "'prefix', which belongs to the destinationType S3; leave it out, or",
+    ),
+    (
+        BUCKET,
+        f"{LOCAL} /x\n    pat: a",
+        5,
+        "has the unknown key 'pat'; known are code, destinationType, name, part",
+    ),
+    (
+        BUCKET,
+        f"{BUCKET}\n    path: /x",
+        4,
+        "'path', which belongs to the destinationType LOCAL; leave it out",
+    ),
     ("acme-exports", "abc\n    partitionOrder: TIME", 4, "'TIME'; write TIME_FIRST or TYPE_FIRST."),
     ("acme-exports", "abc\n    iamRoleArn: arn:aws:iam::1:user/x", 4, "arn:aws:iam::123456789012:role/m3ter-export"),
     ("acme-exports", "abc\n    externalId: secret-id", 4, "has an externalId and no iamRoleArn; write the iamRoleArn"),
@@ -374,7 +419,7 @@ WRONG = [
         "00Z\n",
         "00Z\n    timePeriod: TODAY\n",
         13,
-        "'timePeriod', which belongs to the sourceType USAGE; a schedule exp",
+        "'timePeriod', which belongs to the sourceType USAGE; leave it out, or write sourceType: USAGE.",
     ),
     ("00Z\n", "00Z\n  -\n", 13, "schedule number 2 is nothing; write keys and values, such as code: nightly"),
     ("00Z\n", "00Z\n  - [a]\n", 13, "schedule number 2 is a list; write keys and values"),
@@ -1035,7 +1080,7 @@ def test_wrong_files_are_wrong_in_an_editor(old: str, new: str) -> None:
 
 def test_an_editor_gives_the_same_advice_as_the_message() -> None:
     (mistake,) = mistakes_in(GOOD.replace("acme-exports", "abc\n    region: eu west"))
-    region, variable = exports_json_schema()["$defs"]["Destination"]["properties"]["region"]["anyOf"]
+    region, variable = exports_json_schema()["$defs"]["S3Destination"]["properties"]["region"]["anyOf"]
     assert mistake.endswith(f"; {region['errorMessage']}.")
     assert variable == {"$ref": "#/$defs/Variable"}
 

@@ -14,7 +14,7 @@ from receiver import Receiver
 from m3ter_dagster.alarms import alarm_sensors
 from m3ter_dagster.assets.manifest import export_manifest
 from m3ter_dagster.assets.operational import operational_assets
-from m3ter_dagster.config import Destination, Exports, Notifications, load_exports, load_settings
+from m3ter_dagster.config import Exports, Notifications, S3Destination, load_exports, load_settings
 from m3ter_dagster.frames.schema import shown, shown_json
 from m3ter_dagster.history.log import MANIFEST
 from m3ter_dagster.model.entities import entities
@@ -126,7 +126,7 @@ def words_in(content: bytes) -> list[str]:
 
 def notification_of(home: dg.DagsterInstance, receiver: Receiver, export: Callable[[], object]) -> str:
     exports = Exports(
-        destinations=(Destination(code="warehouse", bucket_name="acme"),),
+        destinations=(S3Destination(code="warehouse", bucket_name="acme"),),
         notifications=Notifications.model_validate({"webhook_url": receiver.url, "on_success": True}),
     )
     sensors = alarm_sensors(exports, webhook=receiver.webhook())

@@ -100,7 +100,7 @@ def test_a_schedule_is_carried_over_and_stays_due_when_it_was(pulled: Result) ->
 @pytest.mark.parametrize(
     "comment",
     [
-        "destination 'lake' is not carried over: it is of type GCS, and this project delivers to S3.",
+        "destination 'lake' is not carried over: it is of type GCS, and this project delivers to S3 and to folders.",
         "'CHARGES' is not carried over: this project does not export it.",
         "its destination 'lake' is not carried over.",
         "its offset 15 is not carried over: it is due whole periods after dtCreated.",

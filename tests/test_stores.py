@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from deliveries import ROWS, destination
+from deliveries import ROWS, destination, local_destination
 from stores import Key
 from tampering import proxy
 
@@ -25,20 +27,94 @@ from m3ter_dagster.delivery.store import (
     Store,
     Stored,
     StoreFailed,
-    parts_of,
 )
 
 pytestmark = pytest.mark.usefixtures("no_aws_settings")
 
 KEY = "m3ter/type=bill/1_bill.csv"
+CREATE = re.compile(
+    "create the bucket 'no-such-bucket', or correct bucketName"
+    "|create the folder .*/none, or mount the drive that has it, or correct the destination's path"
+)
 CSV = "text/csv; charset=utf-8"
 Call = Callable[[Store, Path], Any]
 
 
+@dataclass(frozen=True)
+class Place:
+    """An empty bucket or folder, where everything is allowed."""
+
+    store: Store
+    root: str
+    """What addresses begin with."""
+    put: Callable[[str], object]
+    """Makes an empty object under a key, as somebody else would."""
+    unfinished: Callable[[], Sequence[Any]]
+    """What is there of objects that are not whole."""
+    listed_at_once: int = 0
+
+    def uri(self, key: str = KEY) -> str:
+        return f"{self.root}/{key}"
+
+
+NewPlace = Callable[[], Place]
+
+
+@pytest.fixture(params=["moto", "rclone", "local"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
 @pytest.fixture
-def store(s3_store: Any, s3_bucket: str) -> Store:
-    """Of each kind, with an empty bucket and a key that may do everything there."""
-    return store_of(destination(s3_store, s3_bucket), max_attempts=1)
+def new_place(
+    kind: str, request: pytest.FixtureRequest, aws_key: Callable[[Key], None], tmp_path_factory: Any
+) -> NewPlace:
+    """Places of each kind in turn: what holds for one must hold for all."""
+
+    def in_a_folder() -> Place:
+        folder = tmp_path_factory.mktemp("a folder")
+        return Place(
+            store_of(local_destination(folder), max_attempts=1),
+            root=folder.as_uri(),
+            put=lambda key: ((folder / key).parent.mkdir(exist_ok=True), (folder / key).touch()),
+            unfinished=lambda: list(folder.rglob("*.part")),
+            listed_at_once=1,
+        )
+
+    def in_a_bucket() -> Place:
+        server = request.getfixturevalue(f"{kind}_store")
+        aws_key(server.exporter)
+        bucket = server.new_bucket()
+        return Place(
+            store_of(destination(server, bucket), max_attempts=1),
+            root=f"s3://{bucket}",
+            put=lambda key: server.client().put_object(Bucket=bucket, Key=key, Body=b""),
+            unfinished=lambda: server.open_uploads(bucket),
+            listed_at_once=server.listed_at_once,
+        )
+
+    return in_a_folder if kind == "local" else in_a_bucket
+
+
+@pytest.fixture
+def place(new_place: NewPlace) -> Place:
+    return new_place()
+
+
+@pytest.fixture
+def store(place: Place) -> Store:
+    return place.store
+
+
+@pytest.fixture
+def nowhere(kind: str, request: pytest.FixtureRequest, place: Place, tmp_path: Path) -> Place:  # noqa: ARG001
+    """A bucket or folder that does not exist."""
+    if kind == "local":
+        where, root = local_destination(tmp_path / "none"), (tmp_path / "none").as_uri()
+    else:
+        server = request.getfixturevalue(f"{kind}_store")
+        where, root = destination(server, "no-such-bucket"), "s3://no-such-bucket"
+    return Place(store_of(where, max_attempts=1), root, put=print, unfinished=list)
 
 
 def put(store: Store, file: Path, key: str = KEY) -> Stored:
@@ -74,26 +150,25 @@ def test_a_file_of_any_size_arrives(store: Store, bill_file: Path, tmp_path: Pat
     assert content(store, KEY, tmp_path) == b"x" * size
 
 
-def test_what_is_stored_is_described(store: Store, s3_bucket: str, bill_file: Path) -> None:
-    etag = hashlib.md5(ROWS, usedforsecurity=False).hexdigest()
-    stored = put(store, bill_file)
-    assert stored == Stored(f"s3://{s3_bucket}/{KEY}", len(ROWS), hashlib.sha256(ROWS).hexdigest(), etag)
-    assert store.stat(KEY) == Stat(len(ROWS), stored.etag)
+def test_what_is_stored_is_described(place: Place, bill_file: Path) -> None:
+    stored = put(place.store, bill_file)
+    assert stored == Stored(place.uri(), len(ROWS), hashlib.sha256(ROWS).hexdigest(), stored.etag)
+    assert stored.etag
+    assert place.store.stat(KEY) == Stat(len(ROWS), stored.etag)
 
 
-def test_a_large_file_arrives_in_parts_and_leaves_none_open(
-    store: Store, s3_store: Any, s3_bucket: str, large_bill_file: Path, tmp_path: Path
-) -> None:
-    stored = put(store, large_bill_file)
-    assert content(store, KEY, tmp_path) == large_bill_file.read_bytes()
-    assert store.stat(KEY) == Stat(large_bill_file.stat().st_size, stored.etag)
-    assert s3_store.open_uploads(s3_bucket) == []
+def test_a_large_file_arrives_in_parts_and_leaves_none(place: Place, large_bill_file: Path, tmp_path: Path) -> None:
+    stored = put(place.store, large_bill_file)
+    assert content(place.store, KEY, tmp_path) == large_bill_file.read_bytes()
+    assert place.store.stat(KEY) == Stat(large_bill_file.stat().st_size, stored.etag)
+    assert place.unfinished() == []
 
 
 def test_an_object_is_replaced(store: Store, bill_file: Path, tmp_path: Path) -> None:
-    put(store, bill_file)
+    first = put(store, bill_file)
     bill_file.write_bytes(b"later")
     stored = put(store, bill_file)
+    assert stored.etag != first.etag
     assert content(store, KEY, tmp_path) == b"later"
     assert store.uris("") == [stored.uri]
 
@@ -102,26 +177,26 @@ def test_a_file_that_is_not_the_fingerprints_is_not_stored(store: Store, bill_fi
     """As one that changes between the two; every upload reads back something else."""
     sent = fingerprint(bill_file)
     bill_file.write_bytes(ROWS.replace(b"one", b"two"))
-    with pytest.raises(NotStored, match=r"after 3 uploads the object has the sha256 .* it was removed"):
+    with pytest.raises(NotStored, match=r" has the sha256 .* it was removed"):
         store.put(bill_file, KEY, sent=sent, content_type=CSV)
     assert store.uris("") == []
 
 
-def test_any_thread_may_ask(store: Store, bill_file: Path) -> None:
+def test_any_thread_may_ask(place: Place, bill_file: Path) -> None:
+    store = place.store
     keys = [f"m3ter/{number}.csv" for number in range(8)]
     with ThreadPoolExecutor(4) as pool:
         stored = list(pool.map(lambda key: put(store, bill_file, key), keys))
-    assert [parts_of(one.uri)[1] for one in stored] == keys
+    assert [one.uri for one in stored] == [place.uri(key) for key in keys]
     assert sorted(store.uris("m3ter/")) == [one.uri for one in stored]
 
 
 # What is only asked for leaves nothing
 
 
-def test_a_probe_leaves_nothing(store: Store, s3_store: Any, s3_bucket: str) -> None:
-    store.probe(KEY)
-    assert store.uris("") == []
-    assert s3_store.open_uploads(s3_bucket) == []
+def test_a_probe_leaves_nothing(place: Place) -> None:
+    place.store.probe(KEY)
+    assert place.store.uris("") == place.unfinished() == []
 
 
 def test_a_probe_leaves_what_stands_there(store: Store, bill_file: Path, tmp_path: Path) -> None:
@@ -142,17 +217,18 @@ def test_an_object_is_named_by_key_or_uri(store: Store, bill_file: Path, tmp_pat
 
 
 def test_an_object_of_another_bucket_is_given_by_its_uri(
-    store: Store, s3_store: Any, bill_file: Path, tmp_path: Path
+    store: Store, new_place: NewPlace, bill_file: Path, tmp_path: Path
 ) -> None:
-    other = put(store_of(destination(s3_store, s3_store.new_bucket()), max_attempts=1), bill_file)
+    other = put(new_place().store, bill_file)
     assert content(store, other.uri, tmp_path) == store.read(other.uri, at_most=1000) == ROWS
     assert store.uris(other.uri[:-3]) == [other.uri]
     assert store.uris(KEY) == []
 
 
-def test_an_object_too_large_to_be_read_at_once_says_so(store: Store, s3_bucket: str, bill_file: Path) -> None:
+def test_an_object_too_large_to_be_read_at_once_says_so(place: Place, bill_file: Path) -> None:
+    store = place.store
     put(store, bill_file)
-    says = f"^s3://{s3_bucket}/{KEY}: it has {len(ROWS)} bytes, and no more than {len(ROWS) - 1} are read at once$"
+    says = f"^{place.uri()}: it has {len(ROWS)} bytes, and no more than {len(ROWS) - 1} are read at once$"
     with pytest.raises(ObjectUnreadable, match=says) as failed:
         store.read(KEY, at_most=len(ROWS) - 1)
     assert not isinstance(failed.value, ObjectMissing)
@@ -166,18 +242,17 @@ def test_what_begins_like_an_address_is_listed(store: Store, bill_file: Path) ->
 
 
 @pytest.mark.slow
-def test_more_are_listed_than_a_store_gives_at_once(store: Store, s3_store: Any, s3_bucket: str) -> None:
-    client = s3_store.client()
-    keys = [f"m3ter/{number:04}" for number in range(s3_store.listed_at_once + 1)]
+def test_more_are_listed_than_a_store_gives_at_once(place: Place) -> None:
+    keys = [f"m3ter/{number:04}" for number in range(place.listed_at_once + 1)]
     for key in keys:
-        client.put_object(Bucket=s3_bucket, Key=key, Body=b"")
-    assert sorted(store.uris("m3ter/")) == [f"s3://{s3_bucket}/{key}" for key in keys]
+        place.put(key)
+    assert sorted(place.store.uris("m3ter/")) == [place.uri(key) for key in keys]
 
 
 @reading_calls
-def test_what_is_not_there_is_missing(store: Store, s3_bucket: str, tmp_path: Path, call: Call) -> None:
-    with pytest.raises(ObjectMissing, match=f"^there is no object s3://{s3_bucket}/{KEY}$") as missing:
-        call(store, tmp_path)
+def test_what_is_not_there_is_missing(place: Place, tmp_path: Path, call: Call) -> None:
+    with pytest.raises(ObjectMissing, match=f"^there is no object {place.uri()}$") as missing:
+        call(place.store, tmp_path)
     assert "there is no such object." in str(missing.value.refusal)
     assert missing.value.refusal.is_permanent
     assert not (tmp_path / "fetched").exists()
@@ -200,28 +275,42 @@ def test_what_is_removed_is_gone_and_may_be_removed_again(store: Store, bill_fil
 
 
 @every_call
-@pytest.mark.usefixtures("s3_bucket", "bill_file")
-def test_a_missing_bucket_is_named(s3_store: Any, tmp_path: Path, call: Call, failure: type[StoreFailed]) -> None:
-    store = store_of(destination(s3_store, "no-such-bucket"), max_attempts=1)
+@pytest.mark.usefixtures("bill_file")
+def test_a_missing_bucket_is_named(nowhere: Place, tmp_path: Path, call: Call, failure: type[StoreFailed]) -> None:
     with pytest.raises(failure) as failed:
-        call(store, tmp_path)
+        call(nowhere.store, tmp_path)
     refusal = failed.value.refusal
-    assert refusal.uri == f"s3://no-such-bucket/{KEY}"
+    assert refusal.uri == nowhere.uri()
+    assert refusal.is_permanent
     # A HEAD has no body, so that it cannot say what of the two is missing.
     if not isinstance(failed.value, ObjectMissing):
-        assert "create the bucket 'no-such-bucket', or correct bucketName" in str(refusal)
+        assert CREATE.search(str(refusal))
 
 
-@pytest.mark.usefixtures("s3_bucket")
-def test_a_missing_bucket_is_named_for_a_large_file(s3_store: Any, large_bill_file: Path) -> None:
-    with pytest.raises(NotStored, match="create the bucket 'no-such-bucket', or correct bucketName"):
-        put(store_of(destination(s3_store, "no-such-bucket"), max_attempts=1), large_bill_file)
+def test_a_missing_bucket_is_named_for_a_large_file(nowhere: Place, large_bill_file: Path) -> None:
+    with pytest.raises(NotStored, match=CREATE):
+        put(nowhere.store, large_bill_file)
+
+
+@pytest.mark.parametrize("error", [OSError("odd {words}"), ValueError("odd {words}")])
+def test_any_error_is_explained(place: Place, error: Exception) -> None:
+    refusal = place.store.explain(error, KEY)
+    assert (refusal.destination, refusal.uri) == ("warehouse", place.uri())
+    assert "odd {words}" in str(refusal)
+
+
+# What S3 refuses for reasons of its own
+
+
+@pytest.fixture
+def s3_place(s3_store: Any, s3_bucket: str) -> Store:
+    return store_of(destination(s3_store, s3_bucket), max_attempts=1)
 
 
 @every_call
 @pytest.mark.usefixtures("bill_file")
 def test_a_wrong_secret_is_refused_and_not_repeated(
-    store: Store,
+    s3_place: Store,
     s3_store: Any,
     aws_key: Callable[[Key], None],
     tmp_path: Path,
@@ -230,28 +319,28 @@ def test_a_wrong_secret_is_refused_and_not_repeated(
 ) -> None:
     aws_key(Key(s3_store.exporter.id, "not-the-secret"))
     with pytest.raises(failure) as failed:
-        call(store, tmp_path)
+        call(s3_place, tmp_path)
     assert "not-the-secret" not in f"{failed.value} {failed.value.refusal}"
 
 
 def test_an_unknown_access_key_is_refused(
-    store: Store, s3_store: Any, bill_file: Path, aws_key: Callable[[Key], None]
+    s3_place: Store, s3_store: Any, bill_file: Path, aws_key: Callable[[Key], None]
 ) -> None:
     aws_key(Key("AKIAUNKNOWN", "secret"))
     with pytest.raises(NotStored, match="InvalidAccessKeyId on PutObject: check that AWS_ACCESS_KEY_ID") as failed:
-        put(store, bill_file)
+        put(s3_place, bill_file)
     assert f"belongs to {s3_store.endpoint}" in str(failed.value)
 
 
 @every_call
 @pytest.mark.usefixtures("bill_file")
 def test_missing_credentials_are_named(
-    store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, call: Call, failure: type[StoreFailed]
+    s3_place: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, call: Call, failure: type[StoreFailed]
 ) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     with pytest.raises(failure, match="NoCredentials: no AWS credentials were found: set AWS_ACCESS_KEY_ID") as failed:
-        call(store, tmp_path)
+        call(s3_place, tmp_path)
     assert failed.value.refusal.is_permanent
 
 
@@ -266,13 +355,6 @@ def test_a_store_that_does_not_answer_is_named(
     with pytest.raises(failure, match=f"EndpointConnection: {gone} cannot be reached: check endpointUrl") as failed:
         call(store, tmp_path)
     assert not failed.value.refusal.is_permanent
-
-
-@pytest.mark.parametrize("error", [OSError("odd {words}"), ValueError("odd {words}")])
-def test_any_error_is_explained(store: Store, s3_bucket: str, error: Exception) -> None:
-    refusal = store.explain(error, KEY)
-    assert (refusal.destination, refusal.uri) == ("warehouse", f"s3://{s3_bucket}/{KEY}")
-    assert "odd {words}" in str(refusal)
 
 
 def test_nothing_is_asked_before_the_first_call(s3_store: Any, s3_bucket: str, bill_file: Path) -> None:

@@ -479,7 +479,7 @@ def test_an_unknown_type_of_column_is_no_manifest(copy: Copy) -> None:
 
 
 WRONG_USE = [
-    (["bill.csv"], "'bill.csv' is not the address of a manifest; write s3://bucket/.../<export id>_manifest.json."),
+    (["bill.csv"], "'bill.csv' is not the address of a manifest; write s3://bucket/.../<export id>_manifest.json, or"),
     (["s3://bucket"], "'s3://bucket' is not the address of a manifest"),
     (["s3://Bad_Bucket/x"], "the command has the bucketName 'Bad_Bucket'; write the name of an S3 bucket"),
     (["s3://bucket/x", "--endpoint-url", "nowhere"], "the command has the endpointUrl 'nowhere'; write an address"),

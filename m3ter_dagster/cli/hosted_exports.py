@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from m3ter_dagster.config import Destination, ExportSchedule, UsageSchedule
+from m3ter_dagster.config import ExportSchedule, S3Destination, UsageSchedule
 from m3ter_dagster.config.names import OPERATIONAL, RESERVED, USAGE, dagster_name
 from m3ter_dagster.config.wording import refusals
 from m3ter_dagster.model.entities import UnknownEntity, entities, find_entity
@@ -57,9 +57,9 @@ def _destination(record: Record, taken: set[str]) -> Item:
     item = _item(record, fields, _free_code(record, taken, key=str))
     kind = record.get("destinationType", "S3")
     if kind != "S3":
-        item.reasons.append(f"it is of type {kind}, and this project delivers to S3")
+        item.reasons.append(f"it is of type {kind}, and this project delivers to S3 and to folders")
         return _with_the_rest(item, record)
-    return _checked(item, Destination, record)
+    return _checked(item, S3Destination, record)
 
 
 def _schedule(record: Record, destinations: Mapping[str, Item], taken: set[str]) -> Item:

@@ -12,7 +12,7 @@ import click
 
 from m3ter_dagster.cli.export import run_export, show_result
 from m3ter_dagster.cli.terminal import Unusable, as_json, configured, open_console, with_objects
-from m3ter_dagster.config import load_exports
+from m3ter_dagster.config import S3Destination, load_exports
 from m3ter_dagster.model.entities import entities
 
 accounts_option = click.option(
@@ -61,7 +61,8 @@ def demo(accounts: int, output: str, with_objects: bool, as_json: bool) -> None:
         result = run_export(console, names, exports.default_destinations)
         show_result(console, result, with_objects=with_objects, as_json=as_json)
         if result.is_complete:
-            buckets = [exports.destination(one).bucket_name for one in exports.default_destinations]
+            destinations = [exports.destination(one) for one in exports.default_destinations]
+            buckets = [one.bucket_name for one in destinations if isinstance(one, S3Destination)]
             keys = [key for bucket in buckets for key in _write(sample.s3.objects(bucket), Path(output) / bucket)]
             of_hashes = sum(key.endswith("_keys.parquet") for key in keys)
             click.echo(

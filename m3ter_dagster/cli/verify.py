@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 from pydantic import ValidationError
 
 from m3ter_dagster.cli.terminal import Unusable, as_json, configured, print_json, print_table, printable
-from m3ter_dagster.config import Destination, load_exports
+from m3ter_dagster.config import Destination, LocalDestination, S3Destination, load_exports
+from m3ter_dagster.config.models import LOCAL
 from m3ter_dagster.config.wording import refusals
 from m3ter_dagster.model.suggestions import known_names
 from m3ter_dagster.temporary_folder import TemporaryFolder
@@ -21,14 +23,14 @@ if TYPE_CHECKING:
     from m3ter_dagster.verification.data_package import DataPackage
     from m3ter_dagster.verification.findings import Finding, Report
 
-MANIFEST = re.compile(r"s3://([^/]+)/(.+)")
+MANIFEST = re.compile(r"s3://(?P<bucket>[^/]+)/.+|file:///.+")
 MAX_ATTEMPTS = 5
 """Few, because a person is waiting."""
 LARGEST_MANIFEST = 64 * 1024 * 1024
 
 
 @click.command()
-@click.argument("manifest", metavar="s3://BUCKET/.../ID_manifest.json")
+@click.argument("manifest", metavar="MANIFEST")
 @click.option("--destination", "code", metavar="CODE", help="Read with this destination's role, region and endpoint.")
 @click.option("--endpoint-url", metavar="URL", help="The address of an S3-compatible store.")
 @click.option("--region", metavar="REGION", help="The bucket's region. Default: the environment's.")
@@ -38,6 +40,8 @@ def verify(
     manifest: str, code: str | None, endpoint_url: str | None, region: str | None, strict: bool, as_json: bool
 ) -> None:
     """Check a delivered export against its manifest; exit code 0 only if it is whole.
+
+    MANIFEST is its address, s3://bucket/.../ID_manifest.json or file:///..., or the path of a file.
 
     Errors are what went wrong with the delivery: an object that is missing or has another size, sha256, number of rows
     or header than the manifest says, a cell that does not read as its type, an id that is missing or stands twice, an
@@ -54,14 +58,20 @@ def verify(
     Exit codes: 0 all is well, 1 something is wrong, 2 wrong use (address, credentials, bucket).
     """
     from m3ter_dagster.delivery.destinations import store_of
+    from m3ter_dagster.delivery.local import address_of
     from m3ter_dagster.verification.findings import counted
 
+    if "://" not in manifest and manifest.endswith(".json"):
+        manifest = address_of(Path(manifest).absolute())
     found = MANIFEST.fullmatch(manifest)
     if not found:
         raise click.UsageError(
-            f"{manifest!r} is not the address of a manifest; write s3://bucket/.../<export id>_manifest.json."
+            f"{manifest!r} is not the address of a manifest; write s3://bucket/.../<export id>_manifest.json, "
+            "or the path of a file."
         )
-    store = store_of(_destination(code, found[1], endpoint_url, region), max_attempts=MAX_ATTEMPTS)
+    options = {"bucketName": found["bucket"], "endpointUrl": endpoint_url, "region": region}
+    given = {name: value for name, value in options.items() if value is not None}
+    store = store_of(_destination(code, given), max_attempts=MAX_ATTEMPTS)
     package = _package(store, manifest, as_json=as_json)
     about = f"export {package.export.id}, due {package.export.due}"
     click.echo(f"{printable(about)}: {counted(len(package.resources), 'file')}", err=as_json)
@@ -73,19 +83,27 @@ def verify(
     raise SystemExit(1 if report.count("error") or (strict and report.count("warning")) else 0)
 
 
-def _destination(code: str | None, bucket: str, endpoint_url: str | None, region: str | None) -> Destination:
-    """The destination to read with: that of the code, or the ordinary credentials; options override its fields."""
-    given = {"bucketName": bucket, "endpointUrl": endpoint_url, "region": region}
-    base = {"code": "verify"}
+def _destination(code: str | None, given: Mapping[str, str]) -> Destination:
+    """The destination to read with: that of the code, or the ordinary credentials; options override its fields.
+
+    Files are read as the user may, and need none of these.
+    """
+    model: type[Destination] = S3Destination
+    base: dict[str, Any] = {"code": "verify"}
+    if "bucketName" not in given:
+        model, base = LocalDestination, {**base, "destinationType": LOCAL, "path": "/"}
     if code is not None:
         known = {one.code: one for one in configured(load_exports).destinations}
         if code not in known:
             raise click.UsageError(f"--destination: there is no destination {code!r}; {known_names(code, known)}")
+        if not isinstance(known[code], model):
+            kind = known[code].destination_type
+            raise click.UsageError(f"--destination: {code!r} is of type {kind}, and the manifest is not there.")
         base = known[code].model_dump(by_alias=True, exclude={"name"}, exclude_none=True)
     try:
-        return Destination.model_validate(base | {name: value for name, value in given.items() if value is not None})
+        return model.model_validate({**base, **given})
     except ValidationError as error:
-        words = (f"the command {one.words}." for one in refusals(error, Destination))
+        words = (f"the command {one.words}." for one in refusals(error, model))
         raise click.UsageError("\n".join(words)) from None
 
 

@@ -22,7 +22,7 @@ from m3ter_dagster.config.environment import (
 from m3ter_dagster.config.exports_file import ConfigError, parse_exports
 from m3ter_dagster.config.json_schema import exports_json_schema
 from m3ter_dagster.config.last_good import Unloadable
-from m3ter_dagster.config.models import AnySchedule, Destination, Exports
+from m3ter_dagster.config.models import AnySchedule, Destination, Exports, LocalDestination, S3Destination
 from m3ter_dagster.config.notifications import Notifications, grace
 from m3ter_dagster.config.schedules import ExportSchedule
 from m3ter_dagster.config.usage import UsageRawByDay, UsageSchedule, UsageSelection
@@ -34,8 +34,10 @@ __all__ = [
     "Destination",
     "ExportSchedule",
     "Exports",
+    "LocalDestination",
     "M3terSettings",
     "Notifications",
+    "S3Destination",
     "Settings",
     "Unloadable",
     "UsageRawByDay",

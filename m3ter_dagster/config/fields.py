@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -85,6 +86,17 @@ def _folders(prefix: str) -> str:
     if any(folder in ("", ".", "..") for folder in folders) or len(prefix.encode()) > 512:
         raise PydanticCustomError(*REFUSED)
     return _printable(prefix)
+
+
+def _absolute(path: Any) -> Path:
+    """The path with the home in place of ~. A relative one would be another folder in each process of Dagster's."""
+    try:
+        found = Path(path).expanduser()
+    except (RuntimeError, TypeError):
+        raise PydanticCustomError(*REFUSED) from None
+    if not found.is_absolute() or ".." in found.parts or not str(found).isprintable():
+        raise PydanticCustomError(*REFUSED)
+    return found
 
 
 def is_address_of_a_host(text: str) -> bool:
@@ -190,6 +202,14 @@ Prefix = Annotated[
     ),
     BeforeValidator(lambda value: value.strip("/") if isinstance(value, str) else value),
     AfterValidator(_folders),
+]
+Folder = Annotated[
+    Path,
+    BeforeValidator(_absolute),
+    rule(
+        "write the absolute path of a folder without '..', such as /srv/m3ter-exports or ~/m3ter-exports",
+        schema={"pattern": "^[/~]"},
+    ),
 ]
 RoleArn = Annotated[
     str,

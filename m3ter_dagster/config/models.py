@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic.alias_generators import to_camel
 from pydantic_core.core_schema import ValidationInfo
 
 from m3ter_dagster.config.fields import (
@@ -15,6 +16,7 @@ from m3ter_dagster.config.fields import (
     Codes,
     ExternalId,
     FileModel,
+    Folder,
     KmsKeyId,
     Name,
     Prefix,
@@ -29,20 +31,28 @@ from m3ter_dagster.config.notifications import Notifications, Owner
 from m3ter_dagster.config.schedules import Completeness, ExportSchedule, completeness_field
 from m3ter_dagster.config.usage import UsageRawByDay, UsageSchedule
 
+LOCAL = "LOCAL"
+DESTINATION_TYPES = "write S3 or LOCAL"
 
-class Destination(FileModel):
-    """A bucket, and how to write to it."""
+
+class DestinationFields(FileModel):
+    """What all Export Destinations have in common."""
 
     code: Code = Field(
         description="The name by which schedules and runs refer to this destination.", examples=["warehouse"]
     )
     name: Name = Field(default_factory=lambda data: data.get("code", ""), description="A name for people.")
-    destination_type: Literal["S3"] = Field(default="S3", description="The kind of store.")
-    bucket_name: BucketName = Field(description="The S3 bucket.", examples=["acme-m3ter-exports"])
-    prefix: Prefix = Field(default="", description="The folder in the bucket; left out: the root of the bucket.")
     partition_order: Literal["TIME_FIRST", "TYPE_FIRST"] = Field(
         default="TIME_FIRST", description="Whether date and hour or the entity's type come first in object keys."
     )
+
+
+class S3Destination(DestinationFields):
+    """A bucket, and how to write to it."""
+
+    destination_type: Literal["S3"] = rule(DESTINATION_TYPES, default="S3", description="The kind of store.")
+    bucket_name: BucketName = Field(description="The S3 bucket.", examples=["acme-m3ter-exports"])
+    prefix: Prefix = Field(default="", description="The folder in the bucket; left out: the root of the bucket.")
     iam_role_arn: RoleArn | None = Field(
         default=None, description="The role to assume for writing; left out: the AWS credentials of the environment."
     )
@@ -70,26 +80,51 @@ class Destination(FileModel):
         return value
 
 
-def _model_of(schedule: Any) -> str:
+class LocalDestination(DestinationFields):
+    """A folder on the machine that exports, or on a drive that is mounted there."""
+
+    destination_type: Literal["LOCAL"] = rule(DESTINATION_TYPES, description="The kind of store.", examples=["LOCAL"])
+    path: Folder = Field(
+        description="The folder, which must exist; ~ stands for the home of the user who exports.",
+        examples=["/srv/m3ter-exports"],
+    )
+    prefix: ClassVar[str] = ""
+    """Object keys start in the folder."""
+
+
+def _destination_model(destination: Any) -> str:
+    """The model of a destination, by its destinationType; without a valid one it is taken to be a bucket at S3."""
+    return (LocalDestination if _kind(destination, "destination_type") == LOCAL else S3Destination).__name__
+
+
+def _schedule_model(schedule: Any) -> str:
     """The model of a schedule, by its sourceType; without a valid one it is taken to be operational."""
-    if isinstance(schedule, Mapping):
-        source_type = schedule.get("sourceType") or schedule.get("source_type")
-    else:
-        source_type = getattr(schedule, "source_type", None)
-    return UsageSchedule.__name__ if source_type == USAGE else ExportSchedule.__name__
+    return (UsageSchedule if _kind(schedule, "source_type") == USAGE else ExportSchedule).__name__
 
 
+def _kind(item: Any, field: str) -> Any:
+    """The field by which the model of an item is chosen, as the file or as Python has it."""
+    if isinstance(item, Mapping):
+        return item.get(to_camel(field)) or item.get(field)
+    return getattr(item, field, None)
+
+
+Destination = S3Destination | LocalDestination
+_Destination = Annotated[
+    Annotated[S3Destination, Tag(S3Destination.__name__)] | Annotated[LocalDestination, Tag(LocalDestination.__name__)],
+    Discriminator(_destination_model),
+]
 AnySchedule = ExportSchedule | UsageSchedule
 _Schedule = Annotated[
     Annotated[ExportSchedule, Tag(ExportSchedule.__name__)] | Annotated[UsageSchedule, Tag(UsageSchedule.__name__)],
-    Discriminator(_model_of),
+    Discriminator(_schedule_model),
 ]
 
 
 class Exports(FileModel):
     """The whole of exports.yaml."""
 
-    destinations: tuple[Destination, ...] = rule(
+    destinations: tuple[_Destination, ...] = rule(
         "write a list of destinations",
         min_length=1,
         description="Where exports go.",

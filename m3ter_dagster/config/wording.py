@@ -24,8 +24,8 @@ WORDS = {
     "missing": "has no {key!r}; write it, such as {key}: {example}",
     "model_type": "{has_a_kind}; write keys and values, such as {pair}",
     "nothing": "has nothing behind {key!r}; write it, such as {key}: {example}",
-    "of_another_kind": "has the key {key!r}, which belongs to the sourceType {other}; a schedule exports operational "
-    "or usage data, write a schedule for each",
+    "of_another_kind": "has the key {key!r}, which belongs to the {field} {other}; leave it out, or "
+    "write {field}: {other}",
     "secret": "has an invalid {noun}; {advice}",
     "string_type": "has {kind} as {noun}; write one text",
     "timezone_aware": "has the {noun} {value!r}, which has no time zone; {advice}",
@@ -131,7 +131,8 @@ def _values(details: ErrorDetails, place: _Place) -> dict[str, Any]:
     """The values that the words are filled with."""
     key = str(place.loc[-1]) if place.loc else ""
     value, is_item = details["input"], not place.loc or isinstance(place.loc[-1], int)
-    other = _owner_of_key(place) or {}
+    properties = (_owner_of_key(place) or {}).get("properties", {})
+    field, of_kind = next(((name, one["const"]) for name, one in properties.items() if "const" in one), ("", ""))
     kind = "a text" if isinstance(value, str) and not is_item and "properties" in place.value else a_kind_of(value)
     first = next(iter(place.value.get("properties", {"": {}}).items()))
     advice = _advice(place.value, value)
@@ -139,13 +140,14 @@ def _values(details: ErrorDetails, place: _Place) -> dict[str, Any]:
         "advice": advice,
         "at_least": advice.replace("a list of", "at least one of"),
         "example": _example(place.value),
+        "field": field,
         "has": "names" if is_item else "has",
         "has_a_kind": f"is {kind}" if is_item else f"has {kind} as {key}",
         "key": key,
         "kind": kind,
         "known": known_names(key, place.owner.get("properties", ())),
         "noun": place.value.get("title", "value") if is_item else key,
-        "other": other.get("properties", {}).get("sourceType", {}).get("const"),
+        "other": of_kind,
         "pair": f"{first[0]}: {_example(first[1])}",
         "value": value if isinstance(value, (str, int, float)) else str(value),
         **details.get("ctx", {}),

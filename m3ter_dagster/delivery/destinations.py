@@ -1,4 +1,4 @@
-"""Export Destinations: the buckets that a file of an export is delivered to."""
+"""Export Destinations: the buckets and folders that a file of an export is delivered to."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
+from m3ter_dagster.config import Destination, LocalDestination, S3Destination
 from m3ter_dagster.delivery.fingerprints import fingerprint
+from m3ter_dagster.delivery.local import LocalStore
 from m3ter_dagster.delivery.s3 import S3Store
 from m3ter_dagster.delivery.store import NotStored, ObjectUnreadable, Refusal, Store
 from m3ter_dagster.model import manifest
 from m3ter_dagster.model.exports import Export, object_key
 
 if TYPE_CHECKING:
-    from m3ter_dagster.config import Destination
     from m3ter_dagster.frames.format import Format
 
 # Botocore spreads these over 10 to 25 seconds, which outlasts a bad moment of a store.
@@ -87,7 +88,12 @@ class UnknownDestination(KeyError):
 
 
 def store_of(destination: Destination, *, max_attempts: int = MAX_ATTEMPTS) -> Store:
-    return {"S3": S3Store}[destination.destination_type](destination, max_attempts=max_attempts)
+    """The store of a destination. A request is tried so often where the store is a network away."""
+    match destination:
+        case S3Destination():
+            return S3Store(destination, max_attempts=max_attempts)
+        case LocalDestination():
+            return LocalStore(destination)
 
 
 class Destinations:

@@ -17,6 +17,7 @@ from m3ter_dagster.delivery.store import (
     NotRemoved,
     NotStored,
     ObjectMissing,
+    ObjectTooLarge,
     ObjectUnreadable,
     Refusal,
     Stat,
@@ -25,7 +26,7 @@ from m3ter_dagster.delivery.store import (
 )
 
 if TYPE_CHECKING:
-    from m3ter_dagster.config import Destination
+    from m3ter_dagster.config import S3Destination
 
 REFUSED = (BotoCoreError, ClientError)
 ABSENT = {"404", "NoSuchKey"}
@@ -35,7 +36,7 @@ MAY_BE_ABSENT = " Or it does not exist, which a store reveals only to those who 
 class S3Store:
     """A bucket at S3. Botocore spreads the `max_attempts` of a request over some seconds."""
 
-    def __init__(self, destination: Destination, *, max_attempts: int) -> None:
+    def __init__(self, destination: S3Destination, *, max_attempts: int) -> None:
         self._destination = destination
         self._max_attempts = max_attempts
         self._client: Any = None
@@ -80,9 +81,8 @@ class S3Store:
         except REFUSED as error:
             raise self._unreadable(error, where) from error
         answer["Body"].close()
-        advice = f"it has {answer['ContentLength']:,} bytes, and no more than {at_most:,} are read at once"
-        too_large = Refusal(self._destination.code, self._uri(where), "TooLarge", advice, is_permanent=True)
-        raise ObjectUnreadable(too_large, f"{too_large.uri}: {advice}")
+        size = answer["ContentLength"]
+        raise ObjectTooLarge(self._destination.code, self._uri(where), size, at_most=at_most)
 
     def stat(self, where: str) -> Stat:
         bucket, key = self._parts(where)

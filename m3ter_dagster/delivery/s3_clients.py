@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from botocore.credentials import DeferredRefreshableCredentials
     from botocore.session import Session
 
-    from m3ter_dagster.config import Destination
+    from m3ter_dagster.config import S3Destination
 
 ROLE_SESSION_NAME = "m3ter-dagster"
 # AWS answers STS in every region; this one is asked when neither the destination nor the environment names one.
 DEFAULT_STS_REGION = "us-east-1"
 
 
-def s3_client(destination: Destination, *, max_attempts: int) -> Any:
+def s3_client(destination: S3Destination, *, max_attempts: int) -> Any:
     """A client for the destination's bucket. With an endpoint, botocore addresses buckets by path."""
     # These take long to import, so only a process that talks to a store pays for it.
     from boto3 import Session
@@ -65,7 +65,7 @@ class _RoleProvider:
     METHOD = "m3ter-dagster-role"
     CANONICAL_NAME = None
 
-    def __init__(self, destination: Destination) -> None:
+    def __init__(self, destination: S3Destination) -> None:
         self.destination = destination
 
     def load(self) -> DeferredRefreshableCredentials:
@@ -89,7 +89,7 @@ class _RoleProvider:
 class _StsClients:
     """Creates STS clients where the destination's role is known."""
 
-    def __init__(self, destination: Destination, session: Session) -> None:
+    def __init__(self, destination: S3Destination, session: Session) -> None:
         self.session = session
         self.region = destination.region or session.get_config_variable("region") or DEFAULT_STS_REGION
         self.endpoint_url = destination.sts_endpoint_url or self._endpoint_of_the_store(destination)
@@ -99,7 +99,7 @@ class _StsClients:
             service, region_name=self.region, endpoint_url=self.endpoint_url, **credentials
         )
 
-    def _endpoint_of_the_store(self, destination: Destination) -> str | None:
+    def _endpoint_of_the_store(self, destination: S3Destination) -> str | None:
         """S3-compatible stores serve STS beside S3; the environment may say otherwise (AWS_ENDPOINT_URL_STS)."""
         if is_aws(destination.endpoint_url):
             return None

@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 from m3ter_dagster.delivery.store import Refusal, parts_of
 
 if TYPE_CHECKING:
-    from m3ter_dagster.config import Destination
+    from m3ter_dagster.config import S3Destination
 
 KEY = "check that AWS_ACCESS_KEY_ID (or the profile in use) belongs to {endpoint}"
 SECRET = "the secret does not belong to the access key: check AWS_SECRET_ACCESS_KEY (or the profile in use)"
@@ -93,7 +93,7 @@ PASSING = {"RequestTimeout", "SlowDown", "Throttling", "ThrottlingException"}
 """Codes that come with status 400 and may not come again."""
 
 
-def refusal(error: Exception, destination: Destination, uri: str) -> Refusal:
+def refusal(error: Exception, destination: S3Destination, uri: str) -> Refusal:
     code = _code(error)
     advice = _of_answer(error, code) if isinstance(error, ClientError) else _of_class(error)
     prefix = destination.prefix.strip("/")
@@ -124,7 +124,7 @@ def _is_permanent(error: Exception) -> bool:
     return isinstance(error, PERMANENT)
 
 
-def _endpoint(error: Exception, destination: Destination) -> str:
+def _endpoint(error: Exception, destination: S3Destination) -> str:
     """The host in the error, which may be that of STS, without a password in its address."""
     url = getattr(error, "kwargs", {}).get("endpoint_url") or destination.endpoint_url
     return f"{urlsplit(url).scheme}://{urlsplit(url).netloc.rpartition('@')[2]}" if url else "AWS"

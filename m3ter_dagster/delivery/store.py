@@ -3,7 +3,8 @@
 StoreFailed             an object was not stored, returned or removed; `refusal` says why and what to do
 ├── NotStored           put, probe: there is no whole object under its key
 ├── ObjectUnreadable    fetch, read, stat, uris
-│   └── ObjectMissing   there is no such object
+│   ├── ObjectMissing   there is no such object
+│   └── ObjectTooLarge  read: it has more bytes than were asked for
 └── NotRemoved          remove: the object may still be there
 """
 
@@ -55,6 +56,14 @@ class ObjectMissing(ObjectUnreadable):
     """The store says that there is no such object."""
 
 
+class ObjectTooLarge(ObjectUnreadable):
+    """An object has more bytes than are read at once."""
+
+    def __init__(self, destination: str, uri: str, size: int, *, at_most: int) -> None:
+        advice = f"it has {size:,} bytes, and no more than {at_most:,} are read at once"
+        super().__init__(Refusal(destination, uri, "TooLarge", advice, is_permanent=True), f"{uri}: {advice}")
+
+
 class NotRemoved(StoreFailed):
     """The object may still be there."""
 
@@ -78,7 +87,7 @@ class Stat:
 
 
 class Store(Protocol):
-    """One bucket of a store. tests/test_stores.py holds every kind to what is promised here.
+    """One bucket of a store, or one folder. tests/test_stores.py holds every kind to what is promised here.
 
     Nothing is asked before the first call, and every call may come from any thread. `where` is the key of an object in
     the bucket, or the uri of any object that the store's credentials may read. Whatever goes wrong with the store is a
@@ -126,7 +135,14 @@ class Store(Protocol):
         ...
 
 
+FILE = "file://"
+"""How the addresses of files begin."""
+
+
 def parts_of(uri: str) -> tuple[str, str]:
-    """The bucket and the key of an address."""
+    """The bucket and the key of an address. A file's bucket is the folder that has exports of the Organization."""
+    if uri.startswith(FILE):
+        folder, found, below = uri.removeprefix(FILE).rpartition("/orgId=")
+        return (folder, f"orgId={below}") if found else ("", below)
     bucket, _, key = uri.partition("://")[2].partition("/")
     return bucket, key

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from m3ter_dagster.delivery.store import ObjectUnreadable, Store, parts_of
+from m3ter_dagster.delivery.store import FILE, ObjectUnreadable, Store, parts_of
 from m3ter_dagster.model.changes import changes_type
 from m3ter_dagster.model.entities import entities
 from m3ter_dagster.model.manifest import TYPE as MANIFEST
@@ -101,7 +101,8 @@ def _misplaced(resource: Resource, manifest: str, export_id: str) -> Iterator[Fi
     """Findings about an object's address: a copied manifest still names the original objects, and every file of an
     export has its id in its name."""
     if parts_of(resource.path)[0] != parts_of(manifest)[0]:
-        says = f"the manifest names {resource.path}, in another bucket than its own; that object is checked"
+        place = "folder" if resource.path.startswith(FILE) else "bucket"
+        says = f"the manifest names {resource.path}, in another {place} than its own; that object is checked"
         yield Finding(resource.entity, "object", says, severity="warning")
     if not resource.path.rsplit("/", 1)[-1].startswith(f"{export_id}_"):
         says = f"the manifest is of export {export_id} and names {resource.path}, which does not bear that id"
