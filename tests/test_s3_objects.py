@@ -7,9 +7,11 @@ import re
 from collections.abc import Callable
 
 import pytest
+from botocore.exceptions import ClientError
 from deliveries import KEY, MARK, ROWS, deliver, destination, refusal_of
 from tampering import BreakOff, Tamper, proxy
 
+from m3ter_dagster.delivery.destinations import store_of
 from m3ter_dagster.delivery.fingerprints import PART_SIZE, fingerprint
 
 pytestmark = pytest.mark.usefixtures("no_aws_settings")
@@ -238,3 +240,26 @@ def test_uploads_that_a_killed_run_left_open_under_the_key_are_ended(s3_store, s
     s3_store.client().create_multipart_upload(Bucket=s3_bucket, Key=KEY + ".not-ours")
     deliver(destination(s3_store, s3_bucket), large_bill_file)
     assert [one["Key"] for one in s3_store.open_uploads(s3_bucket)] == [KEY + ".not-ours"]
+
+
+def test_a_bucket_with_object_lock_takes_exports_and_keeps_what_is_replaced_or_removed(
+    moto_store, moto_bucket, bill_file
+):
+    """Such a bucket wants a checksum with each request, and deletes nothing: what is removed is only hidden."""
+    client, bucket = moto_store.client(), f"{moto_bucket}-locked"
+    client.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=True)
+    rule = {"DefaultRetention": {"Mode": "COMPLIANCE", "Days": 1}}
+    lock = {"ObjectLockEnabled": "Enabled", "Rule": rule}
+    client.put_object_lock_configuration(Bucket=bucket, ObjectLockConfiguration=lock)
+    store = store_of(destination(moto_store, bucket), max_attempts=1)
+    store.probe(KEY)
+    for content in (MARK, b"x" * (PART_SIZE + 1), ROWS):
+        bill_file.write_bytes(content)
+        store.put(bill_file, KEY, sent=fingerprint(bill_file), content_type="text/csv")
+        assert moto_store.content(bucket, KEY) == content
+    store.remove(KEY)
+    assert store.uris("") == []
+    versions = client.list_object_versions(Bucket=bucket)["Versions"]
+    assert len(versions) == 3
+    with pytest.raises(ClientError, match="AccessDenied"):
+        client.delete_object(Bucket=bucket, Key=KEY, VersionId=versions[0]["VersionId"])
