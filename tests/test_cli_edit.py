@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from m3ter_dagster.cli import main
 from m3ter_dagster.config import parse_exports
 from m3ter_dagster.config.answers import questions
-from m3ter_dagster.config.models import Destination, ExportSchedule, UsageSchedule
+from m3ter_dagster.config.models import ExportSchedule, LocalDestination, S3Destination, UsageSchedule
 
 FILE = """\
 destinations:
@@ -140,7 +140,7 @@ def test_only_what_has_no_option_is_asked(terminal: Terminal, file: Path) -> Non
         (("schedule", "add", "nightly"), "--source-type"),
         (("schedule", "add", "nightly", *OPTIONS[:4]), "--schedule-type"),
         (("schedule", "add", "nightly", *OPTIONS), "--yes"),
-        (("destination", "add", "lake"), "--bucket-name"),
+        (("destination", "add", "lake"), "--destination-type"),
     ],
 )
 def test_where_nobody_answers_the_option_is_named(
@@ -160,8 +160,8 @@ def test_where_nobody_answers_the_option_is_named(
         ),
         (
             ("schedule", "edit", "finance", "--destinations", "archiv", "--time-period", "TODAY"),
-            "schedule 'finance' has the key 'timePeriod', which belongs to the sourceType USAGE; a schedule exports "
-            "operational or usage data, write a schedule for each.",
+            "schedule 'finance' has the key 'timePeriod', which belongs to the sourceType USAGE; leave it out, "
+            "or write sourceType: USAGE.",
         ),
         (
             ("schedule", "edit", "finance", "--destinations", "archiv"),
@@ -246,21 +246,32 @@ def test_schedules_and_destinations_are_removed_in_this_order(terminal: Terminal
 
 
 def test_a_destination_by_answers(terminal: Terminal, file: Path) -> None:
-    result = terminal("destination", "add", "lake", types="${BUCKET}\nm3ter/lake\n\neu west\neu-west-1\ny\n")
+    result = terminal("destination", "add", "lake", types="S3\n${BUCKET}\nm3ter/lake\n\neu west\neu-west-1\ny\n")
     assert result.exit_code == 0, result.output
     assert errors(result) == ["it has the region 'eu west'; write a region such as eu-west-1."]
     assert added(file) == [
         "  - code: lake",
+        "    destinationType: S3",
         "    bucketName: ${BUCKET}",
         "    prefix: m3ter/lake",
         "    region: eu-west-1",
     ]
 
 
+def test_a_folder_by_answers_and_by_options(terminal: Terminal, file: Path, tmp_path: Path) -> None:
+    result = terminal("destination", "add", "drive", types=f"LOCAL\n{tmp_path}\ny\n")
+    assert result.exit_code == 0, result.output
+    assert added(file) == ["  - code: drive", "    destinationType: LOCAL", f"    path: {tmp_path}"]
+    options = ("--destination-type", "LOCAL", "--path", str(tmp_path), "--yes")
+    assert terminal("destination", "add", "other", *options).exit_code == 0
+    found = json.loads(terminal("destination", "list", "--json").stdout)
+    assert [(one["destinationType"], one["where"]) for one in found][-2:] == [("LOCAL", str(tmp_path))] * 2
+
+
 def test_destinations_are_listed_with_what_uses_them(terminal: Terminal) -> None:
     result = terminal("destination", "list")
     assert [re.split(r"  +", line.strip()) for line in result.stdout.splitlines()] == [
-        ["destination", "bucket", "folder", "order", "role", "used by"],
+        ["destination", "where", "order", "role", "used by"],
         ["warehouse", "acme-exports", "TIME_FIRST", "exports by hand"],
         ["archive", "acme-archive", "TIME_FIRST", "finance"],
     ]
@@ -282,7 +293,7 @@ def test_schedule_list_is_schedules(terminal: Terminal, tmp_path: Path) -> None:
     [
         ("schedule", "add", (ExportSchedule, UsageSchedule)),
         ("schedule", "edit", (ExportSchedule, UsageSchedule)),
-        ("destination", "add", (Destination,)),
+        ("destination", "add", (S3Destination, LocalDestination)),
     ],
 )
 def test_every_field_has_an_option(terminal: Terminal, group: str, command: str, models: tuple[type, ...]) -> None:

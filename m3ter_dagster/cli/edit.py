@@ -20,6 +20,8 @@ from m3ter_dagster.config import (
     Destination,
     Exports,
     ExportSchedule,
+    LocalDestination,
+    S3Destination,
     UsageSchedule,
     check_exports,
     exports_path,
@@ -37,6 +39,7 @@ from m3ter_dagster.config.exports_edit import (
     without_item,
 )
 from m3ter_dagster.config.fields import FileModel
+from m3ter_dagster.config.models import LOCAL, S3
 from m3ter_dagster.config.names import OPERATIONAL, USAGE
 from m3ter_dagster.config.schedules import data_types
 from m3ter_dagster.model.suggestions import known_names
@@ -46,7 +49,7 @@ TAKEN_UP = (
 )
 ASKED_TOO = ("prefix", "iamRoleArn", "region")
 """Questions that may be left without an answer."""
-COLUMNS = ("destination", "bucket", "folder", "order", "role", "used by")
+COLUMNS = ("destination", "where", "order", "role", "used by")
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -56,12 +59,11 @@ class Listed(msgspec.Struct, frozen=True, rename="camel"):
     """An Export Destination, and what uses it."""
 
     destination: str
-    bucket_name: str
-    prefix: str
+    destination_type: str
+    where: str
+    """The bucket and the prefix, or the folder."""
     partition_order: str
     iam_role_arn: str | None
-    region: str | None
-    endpoint_url: str | None
     is_default: bool
     schedules: list[str]
 
@@ -155,14 +157,17 @@ def list_destinations(as_json: bool) -> None:
 
 
 @destination.command("add")
-@options_of(Destination)
+@options_of(S3Destination, LocalDestination)
 def add_destination(code: str, yes: bool, **given: str | None) -> None:
     """Add the Export Destination CODE. An empty text leaves a field out; ${NAME} is a variable of the environment."""
     text, exports = _read()
     _refuse_known("destination", code, exports.destinations)
-    fields = _fields(given, Destination)
-    also = () if fields else ASKED_TOO
-    fields = {"code": code, **fields, **_asked(Destination, exports, {}, but=("code", *fields), also=also)}
+    fields, also = _fields(given, S3Destination, LocalDestination), ()
+    if not fields:
+        kind = replace(questions(LocalDestination)["destinationType"], choices=(S3, LOCAL))
+        fields, also = {"destinationType": ask(kind, S3)}, ASKED_TOO
+    model = LocalDestination if fields.get("destinationType") == LOCAL else S3Destination
+    fields = {"code": code, **fields, **_asked(model, exports, {}, but=("code", *fields), also=also)}
     _save(text, with_item, "destinations", in_order(fields), yes=yes)
 
 
@@ -256,12 +261,12 @@ def _index(noun: str, code: str, items: Sequence[AnySchedule | Destination]) -> 
 def _listed(one: Destination, exports: Exports) -> Listed:
     return Listed(
         destination=one.code,
-        bucket_name=one.bucket_name,
-        prefix=one.prefix,
+        destination_type=one.destination_type,
+        where=str(one.path)
+        if isinstance(one, LocalDestination)
+        else "/".join(filter(None, (one.bucket_name, one.prefix))),
         partition_order=one.partition_order,
-        iam_role_arn=one.iam_role_arn,
-        region=one.region,
-        endpoint_url=one.endpoint_url,
+        iam_role_arn=None if isinstance(one, LocalDestination) else one.iam_role_arn,
         is_default=one.code in exports.default_destinations,
         schedules=[schedule.code for schedule in exports.schedules if one.code in schedule.destinations],
     )
@@ -270,4 +275,4 @@ def _listed(one: Destination, exports: Exports) -> Listed:
 def _row(one: Listed) -> tuple[str, ...]:
     users = [*one.schedules, *(["exports by hand"] if one.is_default else [])]
     role = one.iam_role_arn or ""
-    return one.destination, one.bucket_name, one.prefix, one.partition_order, role, ", ".join(users)
+    return one.destination, one.where, one.partition_order, role, ", ".join(users)

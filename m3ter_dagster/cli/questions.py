@@ -16,7 +16,8 @@ T = TypeVar("T")
 
 ORDER = (
     *("code", "name", "sourceType", "operationalDataTypes", "timePeriod", "destinations"),
-    *("scheduleType", "period", "dtCreated", "bucketName", "prefix", "partitionOrder", "iamRoleArn", "region"),
+    *("scheduleType", "period", "dtCreated", "destinationType", "path", "bucketName", "prefix", "partitionOrder"),
+    *("iamRoleArn", "region"),
 )
 """The fields that a person thinks of first, in the order of the questions and of the file."""
 

@@ -31,7 +31,7 @@ from m3ter_dagster.config.notifications import Notifications, Owner
 from m3ter_dagster.config.schedules import Completeness, ExportSchedule, completeness_field
 from m3ter_dagster.config.usage import UsageRawByDay, UsageSchedule
 
-LOCAL = "LOCAL"
+S3, LOCAL = "S3", "LOCAL"
 DESTINATION_TYPES = "write S3 or LOCAL"
 
 
