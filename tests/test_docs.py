@@ -22,11 +22,13 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from m3ter_dagster.cli.edit import Listed
+from m3ter_dagster.cli.plan import Plan
 from m3ter_dagster.cli.schedules import Scheduled
 from m3ter_dagster.config import exports_json_schema
 from m3ter_dagster.frames.csv import Csv
 from m3ter_dagster.frames.schema import frame_schema
 from m3ter_dagster.history.jobs import ExportJob
+from m3ter_dagster.history.plans import PlannedEntity
 from m3ter_dagster.history.progress import RunResult
 from m3ter_dagster.history.pruning import Old, Removed
 from m3ter_dagster.model.entities import Entity, entities
@@ -151,6 +153,9 @@ def test_the_json_of_a_command_is_as_documented(heading: str, kind: Any) -> None
 
 def test_the_json_of_the_other_commands_is_as_documented() -> None:
     assert [*json_below("`schedules`")[0]] == [*Scheduled.__struct_encode_fields__]
+    planned = json_below("`plan`")
+    assert [*planned] == [*Plan.__struct_encode_fields__]
+    assert read_as(list[PlannedEntity], planned["entities"]) == planned["entities"]
     assert [*json_below("`destination list`")[0]] == [*Listed.__struct_encode_fields__]
     pruned, verified = json_below("`prune`"), json_below("`verify`")
     removed = pruned.pop("removed")

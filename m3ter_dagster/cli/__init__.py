@@ -11,6 +11,7 @@ from m3ter_dagster.cli.configuration import check, pull, schema
 from m3ter_dagster.cli.edit import destination, schedule
 from m3ter_dagster.cli.export import export
 from m3ter_dagster.cli.jobs import jobs
+from m3ter_dagster.cli.plan import plan
 from m3ter_dagster.cli.project import init, ui
 from m3ter_dagster.cli.prune import prune
 from m3ter_dagster.cli.sandbox import demo, sandbox
@@ -43,19 +44,6 @@ def main(context: click.Context) -> None:
         configured(read_env_file)
 
 
-for command in (
-    init,
-    check,
-    export,
-    ui,
-    schedules,
-    schedule,
-    destination,
-    jobs,
-    prune,
-    pull,
-    schema,
-    verify,
-    *OF_THE_SANDBOX,
-):
+OF_EXPORTS_YAML = (init, check, schedules, schedule, destination, pull, schema)
+for command in (*OF_EXPORTS_YAML, plan, export, ui, jobs, prune, verify, *OF_THE_SANDBOX):
     main.add_command(command)

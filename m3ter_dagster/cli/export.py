@@ -69,7 +69,7 @@ def export(
     else:
         known = [one.code for one in exports.destinations]
         destinations = _destinations(codes, known) if codes is not None else list(exports.default_destinations)
-        chosen = _entities(names)
+        chosen = chosen_entities(names)
         configured(connection)
         result = run_export(console, chosen, destinations, verbose=verbose)
     show_result(console, result, with_objects=with_objects, as_json=as_json)
@@ -193,7 +193,8 @@ def _moment(option: str, text: str) -> datetime:
         ) from None
 
 
-def _entities(names: str | None) -> list[str]:
+def chosen_entities(names: str | None) -> list[str]:
+    """The entities that --entities names; without it all."""
     if names is None or names == "ALL":
         return list(entities())
     try:

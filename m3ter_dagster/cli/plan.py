@@ -1,0 +1,153 @@
+"""m3ter-dagster plan: what an export would ask for, take and write, by what the last ones took."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+from rich.filesize import decimal
+
+from m3ter_dagster.cli.export import chosen_entities, find_schedule
+from m3ter_dagster.cli.instance import open_instance
+from m3ter_dagster.cli.terminal import as_json, configured, moment_text, print_json, print_table, with_objects
+from m3ter_dagster.config import (
+    AnySchedule,
+    Exports,
+    ExportSchedule,
+    M3terSettings,
+    UsageSchedule,
+    load_exports,
+    load_settings,
+    organization_id,
+)
+from m3ter_dagster.model import manifest
+from m3ter_dagster.model.changes import changes_type
+from m3ter_dagster.model.exports import Export, object_key
+from m3ter_dagster.usage.columns import TYPE as MEASUREMENTS
+
+if TYPE_CHECKING:
+    from m3ter_dagster.history.plans import PlannedEntity
+
+COLUMNS = ("entity", "rows", "pages", "requests", "size", "seconds", "last exported (UTC)")
+EXPORT_ID, ORG_ID = "{exportId}", "{orgId}"
+"""What is not known yet in the addresses of objects."""
+
+
+class Plan(msgspec.Struct, frozen=True, rename="camel"):
+    """What an export would take."""
+
+    schedule: str | None
+    due: datetime
+    """The next due time of the schedule; without one, now."""
+    destinations: list[str]
+    entities: list[PlannedEntity]
+    read_besides: list[PlannedEntity]
+    """Lists that are only read, for the ids in them."""
+    requests: int
+    """The known ones."""
+    requests_per_second: float
+    seconds_at_the_pace: float
+    """The least that the known requests take."""
+    bytes: int
+    """Of all known files in all destinations."""
+    unknown: list[str]
+    """Entities of which nothing is known, since they were never exported."""
+    objects: list[str]
+    """The addresses of all files for people and programs; {exportId} is known when the export starts."""
+
+
+@click.command()
+@click.option("--entities", "names", metavar="NAMES", help="Comma-separated: account,BILLS,... Default: all.")
+@click.option("--schedule", "code", metavar="CODE", help="The Export Schedule whose next export it is about.")
+@with_objects
+@as_json
+def plan(names: str | None, code: str | None, with_objects: bool, as_json: bool) -> None:
+    """Say what an export would take, by what the last one of each entity took.
+
+    m3ter is not asked, and nothing is written.
+    """
+    if names is not None and code is not None:
+        raise click.UsageError("--schedule brings its own entities; leave out --entities.")
+    exports = configured(load_exports)
+    schedule = find_schedule(exports, code) if code is not None else None
+    chosen = schedule.asset_names if schedule else chosen_entities(names)
+    found = _plan(exports, schedule, chosen)
+    if as_json:
+        print_json(found)
+    else:
+        _print(found, with_objects=with_objects)
+
+
+def _plan(exports: Exports, schedule: AnySchedule | None, names: Sequence[str]) -> Plan:
+    from m3ter_dagster.history.plans import planned_entities, read_besides, requests_of
+
+    org_id, now = configured(organization_id), datetime.now(UTC).replace(microsecond=0)
+    with open_instance(looks_back=True) as instance:
+        planned = planned_entities(instance, names, org_id, schedule)
+        besides = planned_entities(instance, read_besides(names), org_id)
+    due = next(iter(schedule.cadence.due_times(now, 1))) if schedule else now
+    to = schedule.destinations if schedule else exports.default_destinations
+    requests, pace = requests_of([*planned, *besides]), _pace()
+    return Plan(
+        schedule=schedule.code if schedule else None,
+        due=due,
+        destinations=list(to),
+        entities=planned,
+        read_besides=besides,
+        requests=requests,
+        requests_per_second=pace,
+        seconds_at_the_pace=round(requests / pace, 1),
+        bytes=sum(one.bytes or 0 for one in planned) * len(to),
+        unknown=[one.entity for one in (*planned, *besides) if one.rows is None],
+        objects=list(_objects(exports, schedule, names, to, Export(EXPORT_ID, org_id or ORG_ID, due))),
+    )
+
+
+def _pace() -> float:
+    """The pace of the environment or, without credentials in it, the usual one."""
+    organization = configured(load_settings).organization
+    if isinstance(organization, M3terSettings):
+        return organization.requests_per_second
+    return M3terSettings.model_fields["requests_per_second"].default
+
+
+def _objects(
+    exports: Exports, schedule: AnySchedule | None, names: Sequence[str], to: Sequence[str], export: Export
+) -> Iterator[str]:
+    types = [(MEASUREMENTS if isinstance(schedule, UsageSchedule) else name, "csv") for name in names]
+    if isinstance(schedule, ExportSchedule) and schedule.changes:
+        types += [(changes_type(name), "csv") for name in names]
+    for code in to:
+        one = exports.destination(code)
+        for type, suffix in (*types, (manifest.TYPE, "json")):
+            key = object_key(export, type, prefix=one.prefix, partition_order=one.partition_order, suffix=suffix)
+            yield f"s3://{one.bucket_name}/{key}"
+
+
+def _print(found: Plan, *, with_objects: bool) -> None:
+    print_table(COLUMNS, map(_row, (*found.entities, *found.read_besides)))
+    what = f"schedule {found.schedule}, next due {moment_text(found.due)} UTC" if found.schedule else "an export now"
+    least = "" if all(one.requests is not None for one in (*found.entities, *found.read_besides)) else "at least "
+    pace = f"{found.seconds_at_the_pace:,} s at {found.requests_per_second:g} a second"
+    to = f"{decimal(found.bytes)} to {', '.join(found.destinations)}"
+    click.echo(f"\n{what}: {least}{found.requests:,} requests, {pace}, {to}")
+    if found.read_besides:
+        click.echo(f"only read, for the ids in it: {', '.join(one.entity for one in found.read_besides)}")
+    if found.unknown:
+        click.echo(f"never exported, so unknown: {', '.join(found.unknown)}")
+    for one in found.entities:
+        if one.saved_by_reuse is not None:
+            click.echo(f"reuse: saves {one.saved_by_reuse:,} requests of {one.entity}, but for every full export")
+    for uri in found.objects:
+        if with_objects or uri.endswith(".json"):
+            click.echo(uri)
+
+
+def _row(one: PlannedEntity) -> tuple[str, ...]:
+    if one.rows is None:
+        return (one.entity, "unknown", *[""] * 5)
+    numbers = ("" if number is None else f"{number:,}" for number in (one.rows, one.pages, one.requests))
+    return one.entity, *numbers, decimal(one.bytes or 0), f"{one.seconds:,}", moment_text(one.last_exported)
