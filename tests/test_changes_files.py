@@ -25,8 +25,10 @@ from m3ter_dagster.cli import main
 from m3ter_dagster.cli.progress import Progress
 from m3ter_dagster.config import Exports, load_exports, load_settings
 from m3ter_dagster.definitions import build_definitions
+from m3ter_dagster.frames.formats import format_of
 from m3ter_dagster.history.log import EXPORT_JOB, MANIFEST, SCHEDULE_TAG, deliveries_of
 from m3ter_dagster.history.record import Changes
+from m3ter_dagster.model.changes import changes_table
 from m3ter_dagster.model.entities import find_entity
 from m3ter_dagster.runs import job_named, resume
 from m3ter_sandbox import SandboxApi, SandboxS3
@@ -94,7 +96,7 @@ class House:
         return {
             "manifest" if key.endswith(".json") else key.split("type=")[1].split("/")[0]: content
             for key, content in found
-            if self.run_id in key and not key.endswith(".parquet")
+            if self.run_id in key and not key.endswith("_keys.parquet")
         }
 
     def resource(self, name: str) -> dict[str, Any]:
@@ -272,6 +274,35 @@ def test_ten_exports_of_changes_give_the_last_whole_file(
             server.apply(house.objects()["product_changes"])
             assert server.rows() == server.whole(house.objects()["product"])
         assert len(server.rows()) == 5
+
+
+FORMATS = [("CSV", None), ("PARQUET", None), ("JSONL", "GZIP"), ("CSV", "GZIP"), ("JSONL", None)]
+
+
+def test_a_schedule_may_change_its_format(house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What changed is found all the same, and a deleted row keeps the cells that a file of another format had."""
+    whole: dict[str, dict[str, Any]] = {}
+    exports = ten_exports(house, monkeypatch)
+    for number, (name, compression) in enumerate(FORMATS, 1):
+        house.set(export_file_format=name, compression=compression)
+        expected = next(exports)
+        found = house.resource("product_changes")["m3ter:changes"]
+        assert {**EMPTY, **expected} == {kind: found[kind] for kind in EMPTY}, name
+        assert ("notCompared" in found) == (number == 1)
+        for type in ("product", "product_changes"):
+            resource, table = house.resource(type), find_entity("product")
+            table = changes_table(table) if type == "product_changes" else table
+            assert (resource["format"], resource.get("compression")) == (name.lower(), "gz" if compression else None)
+            format = format_of(resource["path"])
+            (tmp_path / "file").write_bytes(house.objects()[type])
+            rows = format.read(tmp_path / "file", table).collect().to_dicts()
+            if type == "product":
+                after = {row["id"]: row for row in rows}
+            else:
+                whole |= {row["id"]: {key: row[key] for key in row if key != "change"} for row in rows}
+        assert whole == after, name
+        assert house.verify().exit_code == 0, house.verify().output
+    assert [row["name"] for row in after.values() if row["deleted"]] == [""]
 
 
 def test_without_the_keys_of_the_export_before_the_target_is_to_be_emptied(house: House) -> None:

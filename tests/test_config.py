@@ -183,6 +183,18 @@ def test_switches_are_off_until_they_are_thrown() -> None:
     assert (exports.previews, exports.escape_formulas) == (True, True)
 
 
+def test_the_format_is_that_of_the_schedule_or_for_exports_that_people_start_that_of_the_file() -> None:
+    plain = parse(GOOD)
+    assert [(one.export_file_format, one.compression) for one in (plain, plain.schedules[0])] == [("CSV", None)] * 2
+    both = parse(GOOD + "    exportFileFormat: PARQUET\nexportFileFormat: JSONL\ncompression: GZIP\n")
+    chosen = [both.file_format(code) for code in ("nightly", None, "of an earlier file")]
+    assert [(one.export_file_format, one.compression) for one in chosen] == [
+        ("PARQUET", None),
+        ("JSONL", "GZIP"),
+        ("JSONL", "GZIP"),
+    ]
+
+
 def test_a_file_of_raw_measurements_per_day_is_asked_for_with_its_first_day() -> None:
     assert parse(GOOD).usage_raw_by_day is None
     assert parse(GOOD + "usageRawByDay: {firstDay: 2024-02-29}\n").usage_raw_by_day == UsageRawByDay(
@@ -406,7 +418,7 @@ WRONG = [
     ("period: 1", "period: 1_0", 11, "has the period '1_0'"),
     ("period: 1", "period: 10001", 11, "has the period '10001'"),
     ("period: 1", "period: [1]", 11, "has a list as period; write a whole number"),
-    ("period: 1", "peroid: 1", 11, "unknown key 'peroid'; known are changes, code, completeness, deletedRows,"),
+    ("period: 1", "peroid: 1", 11, "unknown key 'peroid'; known are changes, code, completeness, compression,"),
     ("    period: 1\n", "", 7, "schedule 'nightly' has no 'period'; write it, such as period: 5"),
     ("00Z", "00", 12, "'2024-06-01T10:00:00', which has no time zone; write the moment with its zone, such as 2024-"),
     ("2024-06-01T10:00:00Z", "1717236000", 12, "has the dtCreated '1717236000'; write the moment with its zone"),
@@ -421,11 +433,25 @@ WRONG = [
         13,
         "'timePeriod', which belongs to the sourceType USAGE; leave it out, or write sourceType: USAGE.",
     ),
+    ("00Z\n", "00Z\n    exportFileFormat: XML\n", 13, "the exportFileFormat 'XML'; write CSV or JSONL or PARQUET."),
+    ("00Z\n", "00Z\n    compression: ZIP\n", 13, "has the compression 'ZIP'; write GZIP, or leave it out"),
+    (
+        "00Z\n",
+        "00Z\n    exportFileFormat: PARQUET\n    compression: GZIP\n",
+        14,
+        "has the compression 'GZIP' and PARQUET, which is compressed in itself; leave it out",
+    ),
+    (
+        "00Z\n",
+        "00Z\nexportFileFormat: csv\n",
+        13,
+        "the file has the exportFileFormat 'csv'; write CSV or JSONL or PARQUET.",
+    ),
     ("00Z\n", "00Z\n  -\n", 13, "schedule number 2 is nothing; write keys and values, such as code: nightly"),
     ("00Z\n", "00Z\n  - [a]\n", 13, "schedule number 2 is a list; write keys and values"),
     ("00Z\n", "00Z\ndefaultDestinations: [s3]\n", 13, "defaultDestinations names the destination 's3'; known are arch"),
     ("00Z\n", "00Z\ndefaultDestinations: []\n", 13, "has an empty list as defaultDestinations"),
-    ("00Z\n", "00Z\nschedule: []\n", 13, "the file has the unknown key 'schedule'; known are completeness, d"),
+    ("00Z\n", "00Z\nschedule: []\n", 13, "the file has the unknown key 'schedule'; known are completeness, c"),
     ("00Z\n", "00Z\ndestinations: []\n", 13, "the file gives 'destinations' a second time; the first is on line 1"),
     (SCHEDULE, "schedules: nightly\n", 6, "the file has the value 'nightly' as schedules; write a list of schedules"),
     (SCHEDULE, "schedules:\n  nightly: {}\n", 6, "the file has a mapping as schedules; write a list of schedules"),

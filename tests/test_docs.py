@@ -26,6 +26,8 @@ from m3ter_dagster.cli.plan import Plan
 from m3ter_dagster.cli.schedules import Scheduled
 from m3ter_dagster.config import exports_json_schema
 from m3ter_dagster.frames.csv import Csv
+from m3ter_dagster.frames.jsonl import JsonLines
+from m3ter_dagster.frames.parquet import Parquet
 from m3ter_dagster.frames.schema import frame_schema
 from m3ter_dagster.history.jobs import ExportJob
 from m3ter_dagster.history.plans import PlannedEntity
@@ -56,16 +58,17 @@ PYTHON = [code for code in blocks("python") if not code.startswith(("# Spark", "
 DOCUMENTS = [json.loads(text) for text in blocks("json")]
 
 
-def write_bills(path: Path) -> None:
+def write_bills(folder: Path) -> None:
     """Rows with a text that pandas would take as missing, and a number with a fraction."""
     cells = {"id": ["a", "b", "c"], "version": [1, 2, None], "billTotal": [1.0, 2.5, None], "createdBy": TEXTS}
     columns = {name: cells.get(name, [None] * ROWS) for name in frame_schema(BILL)}
-    Csv().write([pl.LazyFrame(columns, schema=frame_schema(BILL))], BILL, path)
+    for format in (Csv(), JsonLines(), Parquet()):
+        format.write([pl.LazyFrame(columns, schema=frame_schema(BILL))], BILL, folder / f"bill.{format.suffix}")
 
 
-@pytest.mark.parametrize("code", PYTHON, ids=["polars", "pandas", "duckdb"])
+@pytest.mark.parametrize("code", PYTHON, ids=["polars", "pandas", "duckdb", "parquet", "jsonl"])
 def test_a_reader_reads_with_its_snippet(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_bills(tmp_path / "bill.csv")
+    write_bills(tmp_path)
     (tmp_path / "manifest.json").write_text(json.dumps(MANIFEST), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     found: dict[str, Any] = {}

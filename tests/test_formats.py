@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -12,14 +14,17 @@ from typed_frames import ANY_FRAME, complete
 
 from m3ter_dagster.frames.csv import Csv
 from m3ter_dagster.frames.difference import hashes
-from m3ter_dagster.frames.format import Format, RowsLost
+from m3ter_dagster.frames.format import Format, RowsLost, Unreadable
+from m3ter_dagster.frames.formats import format_of
+from m3ter_dagster.frames.jsonl import JsonLines
+from m3ter_dagster.frames.parquet import Parquet
 from m3ter_dagster.frames.schema import frame_schema
-from m3ter_dagster.model.entities import Entity, entities
+from m3ter_dagster.model.entities import Column, Entity, entities
 
-FORMATS: list[Format] = [Csv()]
+FORMATS: list[Format] = [Csv(), Csv(is_compressed=True), JsonLines(), JsonLines(is_compressed=True), Parquet()]
 METER = entities()["meter"]
 
-every_format = pytest.mark.parametrize("format", FORMATS, ids=lambda format: format.name)
+every_format = pytest.mark.parametrize("format", FORMATS, ids=lambda format: format.suffix)
 
 
 def meters(ids: list[str]) -> pl.DataFrame:
@@ -109,6 +114,106 @@ def test_a_file_without_the_rows_of_its_frame_is_refused(
         format.write([frame], METER, tmp_path / "meters")
     says = f"the {format.name} of meter holds {written} rows instead of {there}; it is not delivered."
     assert str(lost.value) == says
+
+
+NUMBERS = [0.1, -0.0, 0.0, 1e-7, 1e16, 1e300, 5e-324, 9007199254740993.0, 0.30000000000000004, 10.0, None]
+
+
+@every_format
+def test_a_number_keeps_its_value(format: Format, tmp_path: Path) -> None:
+    frame = complete(pl.DataFrame({"id": ["x"] * len(NUMBERS), "amount": NUMBERS}), entities()["balance"])
+    format.write([frame.lazy()], entities()["balance"], tmp_path / "numbers")
+    assert repr(format.read(tmp_path / "numbers", entities()["balance"]).collect()["amount"].to_list()) == repr(NUMBERS)
+
+
+@every_format
+def test_columns_may_have_any_name(format: Format, tmp_path: Path) -> None:
+    """Customers name the columns of measurements."""
+    names = ('6" pipes (ORIGINAL)', "a,b", "c\nd", "e.f", "株式会社", "{}", "back\\slash")
+    table = replace(METER, columns=tuple(Column(name, "string", "") for name in names))
+    frame = pl.DataFrame({name: [name, "", None] for name in names})
+    format.write([frame.lazy()], table, tmp_path / "any")
+    assert format.read(tmp_path / "any", table).collect().equals(frame)
+    assert format.names(tmp_path / "any") == list(names)
+    assert pl.concat(format.texts(tmp_path / "any", dict.fromkeys(names, "string"))).equals(frame)
+
+
+SEGMENT = '{"n":0.12345678901234567890123,"b":[1.0,1e5,null,"null"],"a":{"z":1,"y":"\\u00e9\\n"}}'
+AWKWARD: dict[str, list[Any]] = {
+    "id": ["null", "", "b"],
+    "quantity": [0.1, None, 10.0],
+    "sequenceNumber": [2**63 - 1, -1, None],
+    "deleted": [True, False, None],
+    "segment": [SEGMENT, None, "{}"],
+    "bandUsage": ["[]", None, '["\u2028", 1.50]'],
+}
+LINE_ITEM = entities()["bill_line_item"]
+
+
+@pytest.fixture
+def awkward() -> pl.DataFrame:
+    return complete(pl.DataFrame(AWKWARD), LINE_ITEM)
+
+
+@every_format
+def test_json_keeps_every_digit(format: Format, awkward: pl.DataFrame, tmp_path: Path) -> None:
+    format.write([awkward.lazy()], LINE_ITEM, tmp_path / "items")
+    assert format.read(tmp_path / "items", LINE_ITEM).collect().equals(awkward)
+
+
+@every_format
+def test_some_columns_of_some_rows_can_be_read(format: Format, awkward: pl.DataFrame, tmp_path: Path) -> None:
+    format.write([awkward.lazy()], LINE_ITEM, tmp_path / "items")
+    frame = format.read(tmp_path / "items", LINE_ITEM)
+    assert frame.filter(pl.col("deleted").not_()).select("bandUsage", "id").collect().rows() == [(None, "")]
+    assert frame.head(2).select("segment").collect()["segment"].to_list() == [SEGMENT, None]
+    assert frame.select(pl.len()).collect().item() == 3
+
+
+@every_format
+def test_every_cell_can_be_looked_at_as_text(format: Format, awkward: pl.DataFrame, tmp_path: Path) -> None:
+    format.write([awkward.lazy()], LINE_ITEM, tmp_path / "items")
+    assert format.names(tmp_path / "items") == awkward.columns
+    texts = pl.concat(format.texts(tmp_path / "items", {column.name: column.type for column in LINE_ITEM.columns}))
+    assert texts.schema == dict.fromkeys(awkward.columns, pl.String)
+    expected = awkward.select("id", "segment", "bandUsage", pl.col("sequenceNumber", "deleted").cast(pl.String))
+    assert texts.select(expected.columns).equals(expected)
+    assert texts["quantity"].cast(pl.Float64).to_list() == AWKWARD["quantity"]
+
+
+@every_format
+def test_a_damaged_file_is_unreadable(format: Format, awkward: pl.DataFrame, tmp_path: Path) -> None:
+    path = tmp_path / "items"
+    format.write([awkward.lazy()], LINE_ITEM, path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: -len(whole) // 10])
+    with pytest.raises(Unreadable):
+        list(format.texts(path, {column.name: column.type for column in LINE_ITEM.columns}))
+
+
+@every_format
+def test_a_file_with_other_columns_is_unreadable_or_shows_them(format: Format, tmp_path: Path) -> None:
+    plan = entities()["plan"]
+    frame = complete(pl.DataFrame({"id": ["a"], "version": [1]}), plan)
+    format.write([frame.lazy()], plan, tmp_path / "plan")
+    assert format.names(tmp_path / "plan") == frame.columns
+    numbers = replace(METER, columns=(Column("name", "string", ""), Column("id", "number", "")))
+    format.write(
+        [pl.LazyFrame({"name": [None], "id": [1.5]}, schema_overrides={"name": pl.String})],
+        numbers,
+        tmp_path / "numbers",
+    )
+    try:
+        assert pl.concat(format.texts(tmp_path / "numbers", {"name": "string", "id": "string"}))["id"].to_list() == [
+            "1.5"
+        ]
+    except Unreadable as why:
+        assert "id" in str(why)  # noqa: PT017
+
+
+def test_a_file_is_known_by_its_suffix() -> None:
+    for format in FORMATS:
+        assert format_of(f"s3://acme.com/m3ter/v1.2/e_bill.{format.suffix}") == format
 
 
 def test_a_file_that_lost_rows_is_named() -> None:

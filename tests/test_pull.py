@@ -86,7 +86,7 @@ def test_a_destination_is_carried_over(pulled: Result) -> None:
 
 
 def test_a_schedule_is_carried_over_and_stays_due_when_it_was(pulled: Result) -> None:
-    finance, bills, _, usage = exports_of(pulled.stdout).schedules
+    finance, bills, meters, usage = exports_of(pulled.stdout).schedules
     assert isinstance(finance, ExportSchedule)
     assert isinstance(usage, UsageSchedule)
     assert (usage.time_period, usage.asset_names, usage.destinations) == ("YESTERDAY", ("usage_raw",), ("warehouse",))
@@ -95,6 +95,7 @@ def test_a_schedule_is_carried_over_and_stays_due_when_it_was(pulled: Result) ->
     assert (finance.schedule_type, finance.period) == ("DAY", 2)
     assert finance.dt_created == datetime(2024, 6, 11, 10, 0, 0, 123000, tzinfo=UTC)
     assert (bills.schedule_type, bills.period) == ("HOUR", 5)
+    assert (finance.export_file_format, meters.export_file_format) == ("CSV", "JSONL")
 
 
 @pytest.mark.parametrize(
@@ -105,7 +106,6 @@ def test_a_schedule_is_carried_over_and_stays_due_when_it_was(pulled: Result) ->
         "its destination 'lake' is not carried over.",
         "its offset 15 is not carried over: it is due whole periods after dtCreated.",
         "its code in m3ter is 'type'.",
-        "m3ter writes JSONL; this project writes CSV.",
         "schedule 'download' is not carried over: it has no destination, m3ter only keeps its files for download; "
         "give it destinations.",
         "schedule 'lake only' is not carried over: none of its destinations is carried over; give it another.",

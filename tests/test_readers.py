@@ -15,12 +15,15 @@ import pytest
 from frictionless import Resource, Schema, system
 
 from m3ter_dagster.frames.csv import Csv
+from m3ter_dagster.frames.jsonl import JsonLines
+from m3ter_dagster.frames.parquet import Parquet
 from m3ter_dagster.frames.schema import frame_schema
 from m3ter_dagster.model.entities import Entity, entities
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:frictionless.*")
 
 LINE_ITEM = entities()["bill_line_item"]
+OTHERS = (JsonLines(), JsonLines(is_compressed=True), Parquet())
 PLAIN_ROWS = 25_000
 """More than the rows from which readers guess how a file is written."""
 
@@ -59,6 +62,10 @@ TEXTS = (
 """No NUL: PostgreSQL has no such character."""
 NUMBERS = (0.1, -0.0, 1e-7, 1e300, 5e-324, 12345678.875, 1e16, 0.30000000000000004)
 SEGMENTS = ("{}", '{"a":"b,\\"c\\"\\n"}', '{"n":0.12345678901234567890123}', None)
+DUCKDB_TYPES = {
+    **{"array": "JSON", "boolean": "BOOLEAN", "integer": "BIGINT"},
+    **{"number": "DOUBLE", "object": "JSON", "string": "VARCHAR"},
+}
 POSTGRES_TYPES = {
     "array": "json",
     "boolean": "boolean",
@@ -154,6 +161,55 @@ def test_pandas_counts_the_same_rows_without_being_told_anything(file: Path) -> 
     frame = pd.read_csv(file, low_memory=False)
     assert list(frame.columns) == FRAME.columns
     assert len(frame) == len(FRAME)
+
+
+@pytest.fixture(scope="module", params=OTHERS, ids=lambda format: format.suffix)
+def other(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("readers") / f"bill_line_item.{request.param.suffix}"
+    request.param.write([FRAME.lazy()], LINE_ITEM, path)
+    return path
+
+
+def test_duckdb_reads_other_formats(other: Path) -> None:
+    """Of JSONL it must know the types: a column of nulls in the first 20,480 rows would stay one of nulls."""
+    columns = {column.name: DUCKDB_TYPES[column.type] for column in LINE_ITEM.columns}
+    read = f"read_json('{other}', format = 'newline_delimited', columns = {columns})"
+    with closing(duckdb.connect()) as connection:
+        found = connection.sql(f"FROM '{other}'" if other.suffix == ".parquet" else f"FROM {read}")
+        types = dict(zip(found.columns, map(str, found.types), strict=True))
+        rows = found.fetchall()
+    assert (len(rows), types) == (len(FRAME), columns)
+    last = [dict(zip(FRAME.columns, row, strict=True)) for row in rows[PLAIN_ROWS:]]
+    for name in ("quantity", "units", "sequenceNumber", "description", "bandUsage"):
+        assert [row[name] for row in last] == awkward(name), name
+    if other.suffix == ".parquet":
+        assert [row["segment"] for row in last] == awkward("segment")
+    else:  # DuckDB itself keeps no more digits of a number in JSON than a double has
+        read, sent = [row["segment"] for row in last], awkward("segment")
+        assert [one and json.loads(one) for one in read] == [one and json.loads(one) for one in sent]
+
+
+def test_pandas_reads_other_formats(other: Path) -> None:
+    is_parquet = other.suffix == ".parquet"
+    frame = pd.read_parquet(other) if is_parquet else pd.read_json(other, lines=True, dtype=False)
+    assert (len(frame), list(frame.columns)) == (len(FRAME), FRAME.columns)
+    last = frame.iloc[PLAIN_ROWS:]
+    assert list(last["description"]) == awkward("description")
+    assert list(last["sequenceNumber"]) == awkward("sequenceNumber")
+    if is_parquet:
+        assert list(last["quantity"]) == awkward("quantity")
+        assert [None if pd.isna(one) else one for one in last["segment"]] == awkward("segment")
+
+
+def test_polars_reads_other_formats(other: Path) -> None:
+    if other.suffix == ".parquet":
+        rows = pl.scan_parquet(other).with_columns(pl.col("segment", "bandUsage").cast(pl.String)).collect()
+        assert rows.equals(FRAME)
+    else:
+        rows = pl.read_ndjson(other, infer_schema_length=None)
+        assert set(rows.columns) == set(FRAME.columns)
+        for name in ("description", "quantity", "units", "sequenceNumber"):
+            assert rows[name].to_list() == FRAME[name].to_list(), name
 
 
 def create_table(postgres: Any, entity: Entity) -> None:

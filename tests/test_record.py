@@ -300,7 +300,7 @@ def test_the_manifest_lists_what_was_recorded() -> None:
     listed = exported_entity(METERS)
     assert listed.entity is entities()["meter"]
     assert (listed.rows, listed.difference) == (3, METERS.difference)
-    assert (listed.file_format, listed.media_type) == ("csv", "text/csv")
+    assert (listed.file_format, listed.media_type, listed.compression) == ("csv", "text/csv", None)
     assert listed.objects == {"warehouse": as_dict(IN_WAREHOUSE), "archive": as_dict(IN_ARCHIVE)}
     assert listed.keys == [as_dict(HASHES)]
     assert listed.changes

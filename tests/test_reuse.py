@@ -20,6 +20,7 @@ from m3ter_dagster.config import ExportSchedule, load_exports
 from m3ter_dagster.dagster_internals import events_of_run
 from m3ter_dagster.delivery.destinations import Destinations
 from m3ter_dagster.frames.difference import hashes
+from m3ter_dagster.frames.formats import format_of
 from m3ter_dagster.frames.schema import frame_schema
 from m3ter_dagster.history.earlier import past_of
 from m3ter_dagster.history.log import EXPORT_JOB, MANIFEST, SCHEDULE_TAG, deliveries_of, previous_of_each
@@ -118,6 +119,7 @@ def organization(
         "schedules": [
             {"code": "nightly", **schedule, "reuse": "unchangedBills", "fullEvery": FULL_EVERY},
             {"code": "plain", **schedule},
+            {"code": "parquet", **schedule, "reuse": "unchangedBills", "exportFileFormat": "PARQUET"},
         ],
     }
     (tmp_path / "exports.yaml").write_text(json.dumps(exports), encoding="utf-8")
@@ -166,6 +168,19 @@ def test_only_bills_that_changed_are_requested_and_the_file_is_that_of_a_full_ex
     assert (full.reading.how, len(organization.asked)) == (None, organization.pages)
     assert organization.rows(second) == organization.rows(full)
     assert organization.rows(first) != organization.rows(full)
+
+
+def test_rows_are_taken_from_a_file_of_any_format(organization: Organization, tmp_path: Path) -> None:
+    organization.export("parquet")
+    second, full = organization.export("parquet"), organization.export("plain")
+    assert second.reading.reused_in_a_row == 1
+    frames: list[pl.DataFrame] = []
+    for one in (second, full):
+        file, uri = tmp_path / "items", one.objects[0].uri
+        file.write_bytes(organization.s3.objects(organization.bucket)[key_of(uri)])
+        frames.append(format_of(uri).read(file, find_entity(ITEMS)).sort("id").collect())
+    assert second.objects[0].uri.endswith(".parquet")
+    assert frames[0].equals(frames[1])
 
 
 def test_every_nth_export_is_a_full_one_and_shows_what_reuse_would_have_missed(organization: Organization) -> None:

@@ -25,6 +25,8 @@ from m3ter_dagster.assets.usage import usage_asset_checks, usage_assets
 from m3ter_dagster.assets.usage_config import RawConfig, UnusableConfig, selection_of
 from m3ter_dagster.cli import main
 from m3ter_dagster.config import UsageRawByDay, load_exports, load_settings
+from m3ter_dagster.frames.formats import format_of
+from m3ter_dagster.history.log import USAGE_MANIFEST, deliveries_of
 from m3ter_dagster.resources import IO_MANAGER, export_resources
 from m3ter_dagster.runs import job_named
 from m3ter_sandbox import Sandbox
@@ -96,9 +98,10 @@ class House:
         *names: str,
         partition: str | None = None,
         more: Sequence[dg.AssetsDefinition] = (),
+        written_as: Mapping[str, str] = {},
         **configs: Mapping[str, Any],
     ) -> Any:
-        """The assets in one run that may fail; `configs` are theirs."""
+        """The assets in one run that may fail; `configs` are theirs, `written_as` is the format of their files."""
         assets = [
             *operational_assets(),
             *usage_assets(by_day=UsageRawByDay(first_day=date(2020, 1, 1))),
@@ -111,7 +114,9 @@ class House:
             assets,
             selection=[dg.AssetKey(name) for name in names],
             instance=self.instance,
-            resources=export_resources(load_exports(), load_settings(), destinations=["warehouse"]),
+            resources=export_resources(
+                load_exports().model_copy(update=written_as), load_settings(), destinations=["warehouse"]
+            ),
             run_config={"ops": {name: {"config": dict(config)} for name, config in configs.items()}},
             partition_key=partition,
             raise_on_error=False,
@@ -192,6 +197,23 @@ def test_raw_measurements_equal_the_truth(house: House, is_gzip: bool) -> None:
         "startDate": "2024-03-31T00:00:00.000Z",
         "endDate": "2024-04-01T00:00:00.000Z",
     }
+
+
+@pytest.mark.parametrize("written_as", [{"export_file_format": "PARQUET"}, {"export_file_format": "JSONL"}])
+def test_measurements_come_in_other_formats(house: House, tmp_path: Path, written_as: dict[str, str]) -> None:
+    frames: list[pl.DataFrame] = []
+    for format in ({}, written_as):
+        result = house.export(RAW, USAGE_MANIFEST, written_as=format, usage_raw=MARCH_31)
+        assert result.success
+        delivery, file = deliveries_of(house.instance, result.run_id)[RAW], tmp_path / "measurements"
+        file.write_bytes(house.files()[key_of(result)])
+        frames.append(format_of(key_of(result)).read(file, delivery.table).sort("uid").collect())
+    assert key_of(result).endswith(f"_measurements.{written_as['export_file_format'].lower()}")
+    assert len(frames[0]) == 12 * 9
+    assert frames[0].equals(frames[1])
+    (manifest,) = (key for key in house.sandbox.s3.objects(WAREHOUSE) if f"{result.run_id}_manifest.json" in key)
+    verified = CliRunner().invoke(main, ["verify", f"s3://{WAREHOUSE}/{manifest}", "--destination", "warehouse"])
+    assert verified.exit_code == 0, verified.output
 
 
 def test_the_materialisation_shows_the_columns_and_the_window(house: House) -> None:

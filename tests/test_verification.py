@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from click.testing import CliRunner, Result
 from deliveries import destination
@@ -23,8 +24,11 @@ from stores import Key, Store
 from m3ter_dagster.cli import main
 from m3ter_dagster.delivery.destinations import store_of
 from m3ter_dagster.delivery.s3 import S3Store
+from m3ter_dagster.frames.csv import Csv
+from m3ter_dagster.frames.format import Format
+from m3ter_dagster.frames.jsonl import JsonLines
+from m3ter_dagster.frames.parquet import Parquet
 from m3ter_dagster.model.entities import entities
-from m3ter_dagster.verification.batches import batches, header_of
 from m3ter_dagster.verification.data_package import NotAManifest, read_data_package
 from m3ter_dagster.verification.verify import unnamed_objects
 from m3ter_sandbox import Sandbox, SandboxS3
@@ -276,9 +280,57 @@ def test_a_row_that_ends_early_is_no_csv(copy: Copy) -> None:
 def test_the_header_may_have_line_breaks(tmp_path: Path, rows: str, values: list[str]) -> None:
     file = tmp_path / "measurements.csv"
     file.write_text(f'"uid","Calls\nmade (ORIGINAL)"\n{rows}', newline="")
-    names = header_of(file)
+    names = Csv().names(file)
     assert names == ["uid", "Calls\nmade (ORIGINAL)"]
-    assert [cell for batch in batches(file, names) for cell in batch.column(1).to_pylist()] == values
+    found = Csv().texts(file, dict.fromkeys(names, "string"))
+    assert [cell for batch in found for cell in batch[names[1]]] == values
+
+
+OTHERS: list[Format] = [Csv(is_compressed=True), JsonLines(), JsonLines(is_compressed=True), Parquet()]
+other_formats = pytest.mark.parametrize("format", OTHERS, ids=lambda format: format.suffix)
+
+
+def deliver_as(copy: Copy, format: Format, folder: Path, **cells: pl.Expr) -> None:
+    """The meters as if they had been delivered in another format, with other `cells`."""
+    file, meter, resource = folder / "meter.csv", entities()["meter"], copy.resource("meter")
+    file.write_bytes(copy.content("meter"))
+    format.write([Csv().read(file, meter).with_columns(**cells)], meter, folder / "meter")
+    copy.remove("meter")
+    suffixes = format.suffix.split(".")
+    resource |= {"format": suffixes[0], "path": resource["path"].removesuffix("csv") + format.suffix}
+    resource |= {"compression": suffixes[1]} if len(suffixes) > 1 else {}
+    copy.put_sealed("meter", (folder / "meter").read_bytes())
+
+
+@other_formats
+def test_a_file_is_verified_in_any_format(copy: Copy, format: Format, tmp_path: Path) -> None:
+    deliver_as(copy, format, tmp_path)
+    result = copy.verify("--strict")
+    assert (result.exit_code, findings(result)) == (0, [])
+
+
+@other_formats
+def test_what_is_wrong_is_named_in_any_format(copy: Copy, format: Format, tmp_path: Path) -> None:
+    product = pl.lit("00000000-0000-4000-8000-000000000000")
+    deliver_as(copy, format, tmp_path, productId=product, customFields=pl.lit("[1]"), code=pl.lit(None, pl.String))
+    rows = copy.resource("meter")["m3ter:rows"]
+    copy.resource("meter")["m3ter:rows"] += 1
+    copy.put_manifest(json.dumps(copy.manifest).encode())
+    found = findings(copy.verify())
+    assert f"error: meter: rows: the file has {rows} rows and the manifest says {rows + 1}" in found
+    assert any("customFields is '[1]' and must be a JSON object" in line for line in found)
+    assert any(line.startswith("warning: meter: foreign key productId -> product: ") for line in found)
+
+
+@other_formats
+def test_a_file_that_is_not_of_its_format_or_damaged_is_named(copy: Copy, format: Format, tmp_path: Path) -> None:
+    deliver_as(copy, format, tmp_path)
+    whole = copy.content("meter")
+    for content in (b"no such file\n", whole[: len(whole) // 2], b""):
+        copy.put_sealed("meter", content)
+        result = copy.verify()
+        assert result.exit_code == 1
+        assert any(line.startswith("error: meter: rows: the file ") for line in findings(result))
 
 
 def test_a_repeated_id_is_found_by_the_primary_key(copy: Copy) -> None:

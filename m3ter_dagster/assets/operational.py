@@ -48,7 +48,7 @@ def operational_asset(
         group_name=GROUP,
         kinds={"polars", "csv", "s3"},
         owners=owners,
-        description=f"{entity.description} One CSV of all rows, as m3ter's Data Export Entity Schema defines it.",
+        description=f"{entity.description} One file of all rows, as m3ter's Data Export Entity Schema defines it.",
         metadata={"dagster/column_schema": column_schema(entity)},
         tags={"m3ter/operational_data_type": entity.operational_data_type},
         check_specs=check_specs(entity, is_reused=is_reused),

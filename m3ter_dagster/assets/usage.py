@@ -87,7 +87,7 @@ def _about(name: str, owners: Sequence[str], description: str) -> dict[str, Any]
         "group_name": GROUP,
         "kinds": {"polars", "csv", "s3"},
         "owners": owners,
-        "description": f"{description} One CSV; its columns follow from the meters and are shown with each export.",
+        "description": f"{description} One file; its columns follow from the meters and are shown with each export.",
         "check_specs": usage_check_specs(name),
         "io_manager_key": IO_MANAGER,
     }

@@ -71,6 +71,8 @@ def _schedule(record: Record, destinations: Mapping[str, Item], taken: set[str])
         item.fields |= _usage(record, item)
     item.fields["destinations"] = _codes(record, destinations, item)
     item.fields |= {name: record[name] for name in ("scheduleType", "period", "dtCreated") if name in record}
+    if record.get("exportFileFormat", "CSV") != "CSV":
+        item.fields["exportFileFormat"] = record["exportFileFormat"]
     item.notes += _differences(record)
     return _checked(item, UsageSchedule if record.get("sourceType") == USAGE else ExportSchedule, record)
 
@@ -116,8 +118,6 @@ def _reasons(record: Record) -> Iterator[str]:
 def _differences(record: Record) -> Iterator[str]:
     if record.get("offset"):
         yield f"its offset {record['offset']} is not carried over: it is due whole periods after dtCreated"
-    if record.get("exportFileFormat", "CSV") != "CSV":
-        yield f"m3ter writes {record['exportFileFormat']}; this project writes CSV"
 
 
 def _data_types(record: Record, item: Item) -> Any:

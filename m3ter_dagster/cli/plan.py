@@ -17,12 +17,14 @@ from m3ter_dagster.config import (
     AnySchedule,
     Exports,
     ExportSchedule,
+    LocalDestination,
     M3terSettings,
     UsageSchedule,
     load_exports,
     load_settings,
     organization_id,
 )
+from m3ter_dagster.delivery.local import address_of
 from m3ter_dagster.model import manifest
 from m3ter_dagster.model.changes import changes_type
 from m3ter_dagster.model.exports import Export, object_key
@@ -117,14 +119,17 @@ def _pace() -> float:
 def _objects(
     exports: Exports, schedule: AnySchedule | None, names: Sequence[str], to: Sequence[str], export: Export
 ) -> Iterator[str]:
-    types = [(MEASUREMENTS if isinstance(schedule, UsageSchedule) else name, "csv") for name in names]
+    from m3ter_dagster.frames.formats import format_for
+
+    written = format_for(exports.file_format(schedule.code if schedule else None), exports).suffix
+    types = [(MEASUREMENTS if isinstance(schedule, UsageSchedule) else name, written) for name in names]
     if isinstance(schedule, ExportSchedule) and schedule.changes:
-        types += [(changes_type(name), "csv") for name in names]
+        types += [(changes_type(name), written) for name in names]
     for code in to:
         one = exports.destination(code)
         for type, suffix in (*types, (manifest.TYPE, "json")):
             key = object_key(export, type, prefix=one.prefix, partition_order=one.partition_order, suffix=suffix)
-            yield f"s3://{one.bucket_name}/{key}"
+            yield address_of(one.path / key) if isinstance(one, LocalDestination) else f"s3://{one.bucket_name}/{key}"
 
 
 def _print(found: Plan, *, with_objects: bool) -> None:

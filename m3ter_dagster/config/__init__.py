@@ -24,7 +24,7 @@ from m3ter_dagster.config.json_schema import exports_json_schema
 from m3ter_dagster.config.last_good import Unloadable
 from m3ter_dagster.config.models import AnySchedule, Destination, Exports, LocalDestination, S3Destination
 from m3ter_dagster.config.notifications import Notifications, grace
-from m3ter_dagster.config.schedules import ExportSchedule
+from m3ter_dagster.config.schedules import ExportSchedule, FileFormat
 from m3ter_dagster.config.usage import UsageRawByDay, UsageSchedule, UsageSelection
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "Destination",
     "ExportSchedule",
     "Exports",
+    "FileFormat",
     "LocalDestination",
     "M3terSettings",
     "Notifications",

@@ -28,7 +28,7 @@ from m3ter_dagster.config.fields import (
 )
 from m3ter_dagster.config.names import USAGE, name_mistakes
 from m3ter_dagster.config.notifications import Notifications, Owner
-from m3ter_dagster.config.schedules import Completeness, ExportSchedule, completeness_field
+from m3ter_dagster.config.schedules import Completeness, ExportSchedule, FileFormat, completeness_field
 from m3ter_dagster.config.usage import UsageRawByDay, UsageSchedule
 
 S3, LOCAL = "S3", "LOCAL"
@@ -121,7 +121,7 @@ _Schedule = Annotated[
 ]
 
 
-class Exports(FileModel):
+class Exports(FileFormat):
     """The whole of exports.yaml."""
 
     destinations: tuple[_Destination, ...] = rule(
@@ -145,8 +145,8 @@ class Exports(FileModel):
     )
     escape_formulas: TrueOrFalse = Field(
         default=False,
-        description="For people who open files in a spreadsheet: texts that it would take for a formula (= + - @ at "
-        "the start) get a ' in front. The files then no longer hold exactly what m3ter sent.",
+        description="For people who open CSV in a spreadsheet: texts that it would take for a formula (= + - @ at the "
+        "start) get a ' in front. The files then no longer hold exactly what m3ter sent.",
     )
     completeness: Completeness | None = completeness_field("Left out: previous.")
     previews: TrueOrFalse = Field(
@@ -169,6 +169,10 @@ class Exports(FileModel):
         """Whether lists are read twice. None: where there is no previous export; False: not even there."""
         chosen = (schedule.completeness if schedule else None) or self.completeness
         return {"twoPasses": True, "onePass": False}.get(chosen or "")
+
+    def file_format(self, schedule: str | None) -> FileFormat:
+        """How the exports of the schedule with that code are written, or those that people start."""
+        return next((one for one in self.schedules if one.code == schedule), self)
 
     def destination(self, code: str) -> Destination:
         return next(destination for destination in self.destinations if destination.code == code)

@@ -26,7 +26,27 @@ from m3ter_dagster.model.entities import Entity, UnknownEntity, entities, find_e
 from m3ter_dagster.model.suggestions import known_names
 
 
-class ScheduleFields(FileModel):
+class FileFormat(FileModel):
+    """How files are written: those of a schedule, or those of the exports that people start."""
+
+    export_file_format: Literal["CSV", "JSONL", "PARQUET"] = Field(
+        default="CSV", description="The format of the files: of a schedule's exports, or of those that a person starts."
+    )
+    compression: Literal["GZIP"] | None = rule(
+        "write GZIP, or leave it out",
+        default=None,
+        description="GZIP: files of CSV or JSONL are compressed (.csv.gz, .jsonl.gz). PARQUET is compressed in itself.",
+    )
+
+    @field_validator("compression")
+    @classmethod
+    def _is_not_that_of_parquet(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value and info.data.get("export_file_format") == "PARQUET":
+            raise ValueError(f"has the compression {value!r} and PARQUET, which is compressed in itself; leave it out")
+        return value
+
+
+class ScheduleFields(FileFormat):
     """What all Export Schedules have in common: where to, and how often."""
 
     code: Code = Field(

@@ -131,10 +131,11 @@ def _values(details: ErrorDetails, place: _Place) -> dict[str, Any]:
     """The values that the words are filled with."""
     key = str(place.loc[-1]) if place.loc else ""
     value, is_item = details["input"], not place.loc or isinstance(place.loc[-1], int)
-    properties = (_owner_of_key(place) or {}).get("properties", {})
-    field, of_kind = next(((name, one["const"]) for name, one in properties.items() if "const" in one), ("", ""))
+    others = (_owner_of_key(place) or {}).get("properties", {})
+    field, of_kind = next(((name, one["const"]) for name, one in others.items() if "const" in one), ("", ""))
     kind = "a text" if isinstance(value, str) and not is_item and "properties" in place.value else a_kind_of(value)
-    first = next(iter(place.value.get("properties", {"": {}}).items()))
+    properties = place.value.get("properties", {"": {}})
+    first = next(iter(place.value.get("required", properties)))
     advice = _advice(place.value, value)
     return {
         "advice": advice,
@@ -148,7 +149,7 @@ def _values(details: ErrorDetails, place: _Place) -> dict[str, Any]:
         "known": known_names(key, place.owner.get("properties", ())),
         "noun": place.value.get("title", "value") if is_item else key,
         "other": of_kind,
-        "pair": f"{first[0]}: {_example(first[1])}",
+        "pair": f"{first}: {_example(properties[first])}",
         "value": value if isinstance(value, (str, int, float)) else str(value),
         **details.get("ctx", {}),
     }

@@ -70,7 +70,7 @@ def compare(
     """
     with TemporaryDirectory(dir=folder) as name:
         current = Path(name) / f"{entity.name}-keys.parquet"
-        write_keys(rows, entity, current, cells=repr(format))
+        write_keys(rows, entity, current, cells=format.cells)
         type = f"{entity.name}_keys"
         keys = destinations.deliver(current, export, manifest.TYPE, to=to, kind=PARQUET, name=type)
         found, before = _difference(current, previous, destinations, folder)

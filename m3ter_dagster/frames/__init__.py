@@ -1,1 +1,1 @@
-"""Page bytes to typed polars frames, their validation, and their CSV. Pure: no Dagster, no network."""
+"""Page bytes to typed polars frames, their validation, and the files that hold them. Pure: no Dagster, no network."""

@@ -41,7 +41,7 @@ _TYPES: dict[str, Any] = {
 
 _NEGATIVE_ZERO = re.compile(rb":\s*-0(?![.0-9eE])")
 
-_UNESCAPED = re.compile(r'[^"\\\x00-\x1f]*')
+UNESCAPED = re.compile(r'[^"\\\x00-\x1f]*')
 """Names that msgspec can look for; a page with another unknown name is read cell by cell."""
 
 _Cells = dict[str, pl.Series]
@@ -66,7 +66,7 @@ class Decoder:
 
     def decode(self, *pages: bytes) -> tuple[pl.DataFrame, list[Breach]]:
         """The rows of some pages with the columns of `spool_schema`, and the cells that break the schema."""
-        with _collector_paused():
+        with collector_paused():
             return self._decode(pages)
 
     def _decode(self, pages: Sequence[bytes]) -> tuple[pl.DataFrame, list[Breach]]:
@@ -167,7 +167,7 @@ class Decoder:
     def _decoders(self) -> tuple[msgspec.json.Decoder[list[Any]], msgspec.json.Decoder[Any]]:
         """Of pages and of one row: exported fields are typed, other known ones skipped unread, unknown ones refused."""
         exported = [column.api_field or "" for column in self._columns]
-        unknown = filter(_UNESCAPED.fullmatch, self.unknown_fields)
+        unknown = filter(UNESCAPED.fullmatch, self.unknown_fields)
         others = sorted(self.entity.not_exported.union(unknown) - set(exported))
         self._fields = [*exported, *others]
         types = [_TYPES[column.type] for column in self._columns] + [msgspec.Raw] * len(others)
@@ -194,7 +194,7 @@ class Decoder:
 
 
 @contextmanager
-def _collector_paused() -> Generator[None]:
+def collector_paused() -> Generator[None]:
     """Rows hold no cycles, and the collector would look at each of them more than once.
 
     Threads that decode at once may start it again for each other, which costs only time; it always runs in the end.

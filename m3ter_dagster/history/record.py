@@ -186,12 +186,14 @@ def whole_export_in(materialization: dg.AssetMaterialization) -> WholeExport | N
 def exported_entity(delivery: Delivery) -> ExportedEntity:
     """The record as the manifest lists it."""
     reading, format = delivery.reading, format_of(delivery.objects[0].uri)
+    file_format, _, compression = format.suffix.partition(".")
     window = {"window": [moment.isoformat() for moment in reading.window]} if reading.window else {}
     return ExportedEntity(
         entity=delivery.table,
         rows=delivery.rows,
-        file_format=format.suffix,
-        media_type=format.content_type.partition(";")[0],
+        file_format=file_format,
+        media_type=format.media_type,
+        compression=compression or None,
         objects=_by_destination(delivery.objects),
         reading={
             "from": reading.started.isoformat(),

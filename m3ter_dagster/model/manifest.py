@@ -37,8 +37,10 @@ class ExportedEntity:
     entity: Table
     rows: int
     file_format: str
-    """In the words of Table Schema: csv."""
+    """In the words of a Data Package: csv."""
     media_type: str
+    compression: str | None
+    """In the words of a Data Package: gz."""
     objects: Mapping[str, Mapping[str, Any]]
     """Uri, bytes, sha256 and etag by destination."""
     reading: Mapping[str, Any]
@@ -124,6 +126,7 @@ def _file(one: ExportedEntity, table: Table, delivered: Mapping[str, Any]) -> di
         "path": delivered["uri"],
         "format": one.file_format,
         "mediatype": one.media_type,
+        **({"compression": one.compression} if one.compression else {}),
         "encoding": "utf-8",
         "bytes": delivered["bytes"],
         "hash": f"sha256:{delivered['sha256']}",

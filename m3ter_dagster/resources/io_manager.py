@@ -17,7 +17,7 @@ from m3ter_dagster.config.usage import AGGREGATED, RAW, RAW_BY_DAY
 from m3ter_dagster.dagster_internals import add_tags, attempts_before, planned_steps
 from m3ter_dagster.delivery.destinations import JSON, Delivered, DeliveryFailed, Destinations, UnknownDestination
 from m3ter_dagster.delivery.differences import Compared, Previous, compare
-from m3ter_dagster.frames.format import Format, RowsLost
+from m3ter_dagster.frames.format import Format, RowsLost, Unreadable
 from m3ter_dagster.frames.formats import format_for
 from m3ter_dagster.history import captions, record
 from m3ter_dagster.history.delivered_frames import DeliveredFrames, last_delivered
@@ -71,10 +71,10 @@ class ExportIOManager(dg.ConfigurableIOManager):
             if code not in known:
                 raise UnknownDestination(code, list(known))
         self._destinations = Destinations(known)
-        self._format = format_for(self.exports)
         assert context.run
         assert context.instance
         self._run, self._instance = context.run, context.instance
+        self._format = format_for(self.exports.file_format(self._run.tags.get(SCHEDULE_TAG)), self.exports)
         # Whatever started it: runs of schedules and of the terminal have some of these already.
         tags = {DESTINATIONS_TAG: ",".join(self.destinations), ORGANIZATION_TAG: self.settings.org_id or ""}
         if new := {name: value for name, value in tags.items() if value and self._run.tags.get(name) != value}:
@@ -104,7 +104,7 @@ class ExportIOManager(dg.ConfigurableIOManager):
             if attempts_before(context) == MOST_STEP_RETRIES:
                 retry_after_failure(self._instance, self._run)
             _try_again(str(failed))
-        except (RowsLost, OSError) as error:
+        except (RowsLost, Unreadable, OSError) as error:
             _try_again(f"{context.asset_key.to_user_string()} could not be written: {error}")
         else:
             context.add_output_metadata(metadata)

@@ -1,4 +1,4 @@
-"""What each cell of a delivered CSV must be, as expressions over columns of text. Pure."""
+"""What each cell of a delivered file must be, as expressions over columns of text. Pure."""
 
 from __future__ import annotations
 

@@ -72,6 +72,13 @@ class Resource(Struct, frozen=True):
     rows: Count = field(name="m3ter:rows")
     reading: Reading = field(name="m3ter:reading")
     schema: Schema
+    format: Literal["csv", "jsonl", "parquet"] = "csv"
+    compression: Literal["gz"] | None = None
+
+    @property
+    def file_name(self) -> str:
+        """A name for the file that tells its format, whatever the object is called."""
+        return ".".join(part for part in (self.name, self.format, self.compression) if part)
 
     @property
     def sha256(self) -> str:

@@ -1,4 +1,4 @@
-"""The rows of one delivered CSV, in one pass: header, number, cells and primary key. Pure but for its files."""
+"""The rows of one delivered file, in one pass: columns, number, cells and primary key. Pure but for its files."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import polars as pl
 import pyarrow as pa
 from pyarrow import parquet
 
+from m3ter_dagster.frames.format import Format, Unreadable
+from m3ter_dagster.frames.formats import format_of
 from m3ter_dagster.frames.schema import DELETED_COLUMN
 from m3ter_dagster.frames.uniqueness import repeated_values
-from m3ter_dagster.verification.batches import NotCsv, batches, header_of
 from m3ter_dagster.verification.cells import Rule, rules
 from m3ter_dagster.verification.data_package import Resource
 from m3ter_dagster.verification.findings import SHOWN, Finding, counted, named, rows_text
@@ -43,18 +44,18 @@ class Breaches:
 
 def check_rows(file: Path, resource: Resource, keys: Path) -> CheckedRows:
     """Check the rows; the columns that keys are made of are written to a Parquet file."""
-    about, findings = resource.entity, list[Finding]()
+    about, findings, format = resource.entity, list[Finding](), format_of(resource.file_name)
     try:
-        names = header_of(file)
-        mistake = _header_mistake(names, resource.schema.names)
+        names = format.names(file)
+        mistake = None if names is None else _header_mistake(names, resource.schema.names)
         findings += [Finding(about, "header", mistake)] if mistake else []
         if mistake:
-            rows = sum(batch.num_rows for batch in batches(file, [f"column {number}" for number in range(len(names))]))
+            rows = format.count(file)
         else:
-            rows, cells = _read(file, resource, keys)
+            rows, cells = _read(format, file, resource, keys)
             findings += [*cells, *_repeated(keys, resource, rows)]
-    except NotCsv as error:
-        findings.append(Finding(about, "rows", f"the file cannot be read as CSV: {error}"))
+    except Unreadable as error:
+        findings.append(Finding(about, "rows", f"the file cannot be read as {format.name}: {error}"))
         return CheckedRows(None, findings, has_keys=False)
     if rows != resource.rows:
         says = f"the file has {rows_text(rows)} and the manifest says {resource.rows:,}"
@@ -72,17 +73,18 @@ def _header_mistake(found: Sequence[str], expected: Sequence[str]) -> str | None
     return f"it has {counted(len(found), 'column')} and should have {len(expected)}; its cells are not checked"
 
 
-def _read(file: Path, resource: Resource, keys: Path) -> tuple[int, list[Finding]]:
+def _read(format: Format, file: Path, resource: Resource, keys: Path) -> tuple[int, list[Finding]]:
     """The number of rows, and the cells that break their rules."""
     schema = resource.schema
     rows, found = 0, [(rule, Breaches()) for rule in rules(schema)]
     wanted = {schema.primary_key, *(key.column for key in schema.foreign_keys), *CHANGED, DELETED_COLUMN}
     kept = [name for name in schema.names if name in wanted]
-    with parquet.ParquetWriter(keys, pa.schema([(name, pa.string()) for name in kept]), compression="zstd") as writer:
-        for batch in batches(file, schema.names):
-            rows += batch.num_rows
-            writer.write_batch(batch.select(kept))
-            _tally(pl.DataFrame(batch), found, schema.primary_key)
+    columns = pa.schema([(name, pa.large_string()) for name in kept])
+    with parquet.ParquetWriter(keys, columns, compression="zstd") as writer:
+        for batch in format.texts(file, {one.name: one.type for one in schema.fields}):
+            rows += len(batch)
+            writer.write_table(batch.select(kept).to_arrow(compat_level=pl.CompatLevel.oldest()))
+            _tally(batch, found, schema.primary_key)
     return rows, [_cell_finding(rule, breaches, resource) for rule, breaches in found if breaches.count]
 
 

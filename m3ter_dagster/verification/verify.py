@@ -64,7 +64,7 @@ def _verify_entity(
     resource: Resource, owners: Mapping[str, str], store: Store, folder: Path, keys: dict[str, Path]
 ) -> tuple[VerifiedEntity, list[Finding]]:
     """Check one entity. Its file is gone afterwards; its keys stay in `keys`."""
-    file, kept = folder / f"{resource.name}.csv", folder / f"{resource.name}.parquet"
+    file, kept = folder / resource.file_name, folder / f"{resource.name}-keys.parquet"
     try:
         size = store.stat(resource.path).bytes
         if size > resource.bytes:  # it is wrong whatever it holds, and might fill the disk
