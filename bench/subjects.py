@@ -50,7 +50,7 @@ class Subject:
 def subjects() -> Mapping[str, Subject]:
     found = (
         _export("ours", "ours, three entities", THREE),
-        _export("ours-all", "ours, all 17 entities", ()),
+        _export("ours-all", "ours, all 20 entities", ()),
         _pipeline("script", "a script (http.client, orjson, csv)", "script.py"),
         _pipeline("dlt-arrow", "dlt, pages as Arrow", "dlt_arrow.py"),
         _pipeline("dlt", "dlt, idiomatic", "dlt_rest_api.py"),
@@ -65,7 +65,7 @@ def fixed_subjects() -> Mapping[str, Subject]:
     """What is measured over an organization without any rows."""
     imports = Subject("imports", f"`{BARE_IMPORTS}`", lambda _: [sys.executable, "-c", BARE_IMPORTS], _plain, _none)
     found = (
-        _export("empty", "ours, all 17 entities of an empty organization", ()),
+        _export("empty", "ours, all 20 entities of an empty organization", ()),
         _export("one", "ours, one entity of an empty organization", ("product",)),
         imports,
     )

@@ -38,6 +38,8 @@ def entity_page(entity: Entity) -> Iterator[str]:
     about, keys = json.loads(entity.table_schema), {key.column: key.entity for key in entity.foreign_keys}
     yield f"# {entity.title}\n\n{entity.description}\n"
     yield f"`{entity.name}`, in exports.yaml also `{entity.operational_data_type}`. {_listed(entity)}\n"
+    if "m3ter:documented" not in about:
+        yield "[Not on m3ter's page of columns](../corrections.md): these are the API's, in the API's order.\n"
     yield "| column | type | |\n| --- | --- | --- |"
     for column, field in zip(entity.columns, about["fields"], strict=True):
         yield f"| `{column.name}` | {column.type} | {_cell(' '.join(_about(column, field, entity, keys)))} |"
@@ -50,7 +52,7 @@ def _listed(entity: Entity) -> str:
     listing = entity.listing
     how = f"`GET {listing.path}`"
     if listing.for_each:
-        how += f", once per {listing.for_each[0].replace('_', ' ')}"
+        how += f", once per {listing.for_each.entity.replace('_', ' ')}"
     if entity.elements:
         arrays = " and ".join(f"`{name}`" for name, _ in entity.elements)
         return f"A row is an element of {arrays} of the records of {how}."

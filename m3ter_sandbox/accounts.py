@@ -7,14 +7,35 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from random import Random
 
-from m3ter_sandbox.catalog import STANDARD_GROUPS, STANDARD_PLANS, TEMPLATES_PER_PRODUCT, template_of
-from m3ter_sandbox.values import Record, Seed, audit, custom_fields, date, date_time, moment, month, some, text
+from m3ter_sandbox.catalog import (
+    STANDARD_GROUPS,
+    STANDARD_PLANS,
+    TEMPLATES_PER_PRODUCT,
+    TRANSACTION_TYPES,
+    template_of,
+)
+from m3ter_sandbox.values import (
+    MONTHS,
+    Record,
+    Seed,
+    audit,
+    custom_fields,
+    date,
+    date_time,
+    moment,
+    month,
+    some,
+    text,
+    users,
+)
 
 CURRENCIES = ("USD", "EUR", "GBP", "JPY")
 FAR_FUTURE = month(900)
 CHILD_BILLING_MODES = ("PARENT_SUMMARY", "PARENT_BREAKDOWN", "CHILD")
 FAMILY = 7
 """Every seventh account is the parent of the six after it, of most of them."""
+TRANSACTIONS = 5
+"""Of each balance: the first fills it, the others are drawn by the bills of the last four months, which all have."""
 LINE_ITEM_TYPES = ["STANDING_CHARGE", "USAGE", "MINIMUM_SPEND"]
 
 
@@ -128,6 +149,8 @@ def credit_records(seed: Seed, number: int) -> Iterator[tuple[str, Record]]:
         yield "commitment", commitment(seed, number, index)
     for index in range(balances_of(number)):
         yield "balance", balance(seed, number, index)
+        for transaction in range(TRANSACTIONS):
+            yield "balance_transaction", balance_transaction(seed, number, index, transaction)
 
 
 def commitment(seed: Seed, number: int, index: int) -> Record:
@@ -184,4 +207,26 @@ def balance(seed: Seed, number: int, index: int) -> Record:
         **some(random, feesAccountingProductId=seed.id("product", 1), allowOverdraft=False),
         **some(random, consumptionsAccountingProductId=seed.id("product", 1)),
         **audit(random, seed, moment(random, month(0), 28)),
+    }
+
+
+def balance_transaction(seed: Seed, number: int, balance: int, index: int) -> Record:
+    """With the id of its balance, which m3ter's records do not have and the list leaves out."""
+    random = seed.random("balance transaction", number, balance, index)
+    billed = MONTHS - index
+    bill = {"entityType": "BILL", "entityId": seed.id("bill", number, billed)}
+    user = {"entityType": "USER", "entityId": users(seed)[number % 5]}
+    made = month(0) if index == 0 else moment(random, month(billed + 1), 3)
+    amount = round(random.random() * (500 if index else 1e4), 2)
+    return {
+        "id": seed.id("balance transaction", number, balance, index),
+        "balanceId": seed.id("balance", number, balance),
+        **some(random, description=f'{text(random)}, "drawn"'),
+        "amount": -amount if index else amount,
+        **some(random, paid=(0, 0.1, 1e-7)[number % 3], currencyPaid=currency_of(number + 1)),
+        **(bill if index else user),
+        "transactionTypeId": seed.id("transaction type", index % len(TRANSACTION_TYPES)),
+        "appliedDate": date_time(made),
+        **some(random, transactionDate=date_time(made)),
+        **audit(random, seed, made),
     }

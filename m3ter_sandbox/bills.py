@@ -1,4 +1,4 @@
-"""The sample organization's bills, month by month, whose totals are the sums of their line items."""
+"""The sample organization's bills, month by month, with their line items, which add up to the total, and charges."""
 
 from __future__ import annotations
 
@@ -166,6 +166,34 @@ def _bill_and_items(
     yield "bill", {**_bill(seed, random, head, start, end), "billTotal": total, **audit(random, seed, created)}
     for item in items:
         yield "bill_line_item", item
+    if any("chargeId" in item for item in items):
+        yield "charge", _charge(seed, head, start, end)
+
+
+def _charge(seed: Seed, head: BillHead, start: datetime, end: datetime) -> Record:
+    """What the bill charges ad hoc, or for a balance of the account: an amount, or units at a price."""
+    random = seed.random("charge", head.account, head.month)
+    is_of_balance = balances_of(head.account) > 0 and head.month % 2 == 0
+    balance = {"entityType": "BALANCE", "entityId": seed.id("balance", head.account, 0), "lineItemType": "BALANCE_FEE"}
+    units = {"amount": None, "units": 1 + int(random.random() * 9), "unitPrice": (0.1, 1e-7, 2.5)[head.month % 3]}
+    return {
+        "id": seed.id("charge", head.account, head.month),
+        "name": text(random),
+        "code": f"charge_{head.account}_{head.month}",
+        "accountId": seed.id("account", head.account),
+        "billDate": date(end),
+        **(units if head.account % 2 else {"amount": round(random.random() * 500, 2)}),
+        "currency": head.currency,
+        **some(random, description=text(random), notes='Agreed by phone,\r\n"as before"'),
+        **(balance if is_of_balance else {"entityType": "AD_HOC", "lineItemType": "AD_HOC"}),
+        "billId": seed.id("bill", head.account, head.month),
+        **some(random, accountingProductId=seed.id("product", 0)),
+        "servicePeriodStartDate": date_time(start),
+        "servicePeriodEndDate": date_time(end),
+        **some(random, contractId=seed.id("contract", head.account, 0)),
+        **({"scheduleId": seed.id("balance charge schedule", head.account)} if is_of_balance else {}),
+        **audit(random, seed, head.created - timedelta(days=9)),
+    }
 
 
 def _bill(seed: Seed, random: Random, head: BillHead, start: datetime, end: datetime) -> Record:

@@ -27,6 +27,7 @@ TEMPLATE_PRICINGS = TEMPLATES * PRICINGS_PER_TEMPLATE
 PRICINGS = TEMPLATE_PRICINGS + STANDARD_PLANS
 """First those of the plan templates, then one of each standard plan."""
 BAND_WIDTH = 1000
+TRANSACTION_TYPES = ("Prepayment", "Refund", "Correction, manual", 'Promotion "spring"')
 UNIT_PRICES = (0.1, 1e-7, 2, 0.0375, 12.5)
 
 
@@ -37,6 +38,17 @@ def product(seed: Seed, number: int) -> Record:
         "name": f"{text(random)} {number}",
         "code": f"product_{number}",
         **some(random, customFields=custom_fields(random)),
+        **audit(random, seed, configured(random)),
+    }
+
+
+def transaction_type(seed: Seed, number: int) -> Record:
+    random = seed.random("transaction type", number)
+    return {
+        "id": seed.id("transaction type", number),
+        "code": f"transaction_type_{number}",
+        "name": TRANSACTION_TYPES[number],
+        "archived": number == len(TRANSACTION_TYPES) - 1,
         **audit(random, seed, configured(random)),
     }
 

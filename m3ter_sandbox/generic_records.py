@@ -97,7 +97,7 @@ def _learn_list(shape: Shape, entity: Entity) -> None:
     if entity.listing.for_each:
         key = parent_field(entity)
         shape.types.setdefault(key, "string")
-        shape.references[key] = entity.listing.for_each[0]
+        shape.references[key] = entity.listing.for_each.entity
         shape.required.add(key)
 
 

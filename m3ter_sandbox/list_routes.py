@@ -58,10 +58,11 @@ def list_routes(lists: Iterable[EntityList], records: Records, clock: Clock, cur
     routes = Blueprint("lists", __name__)
     for entity_list in {entity_list.path: entity_list for entity_list in lists}.values():
         view = partial(list_answer, entity_list, records, clock, cursor)
-        routes.add_url_rule(entity_list.path, f"{entity_list.entity} list", view, methods=["GET"])
+        path = entity_list.path.replace("{id}", "<parent_id>")
+        routes.add_url_rule(path, f"{entity_list.entity} list", view, methods=["GET"])
         if entity_list.record_parameters is not None:
             view = partial(record_answer, entity_list, records)
-            routes.add_url_rule(f"{entity_list.path}/<id>", entity_list.entity, view, methods=["GET"])
+            routes.add_url_rule(f"{path}/<id>", entity_list.entity, view, methods=["GET"])
 
     @routes.get(LINE_ITEMS_OF_A_BILL.path)
     def line_items_of_a_bill(bill_id: str) -> Response:
@@ -86,15 +87,30 @@ def rows_of_bill(records: Records, bill_id: str) -> Sequence[Row]:
     return records.of("bill_line_item").found_by("billId", bill_id)
 
 
-def list_answer(entity_list: EntityList, records: Records, clock: Clock, cursor: Cursor) -> Response:
+def list_answer(
+    entity_list: EntityList, records: Records, clock: Clock, cursor: Cursor, parent_id: str | None = None
+) -> Response:
     asked = read_parameters(entity_list.parameters, PAGE_PARAMETERS)
-    rows = records.of(entity_list.entity).select(entity_list, asked, moment_text(clock()))
+    there = records.of(entity_list.entity)
+    if entity_list.parent:
+        there = rows_of_parent(entity_list, records, parent_id or "")
+    rows = there.select(entity_list, asked, moment_text(clock()))
     return page_answer(rows, entity_list, asked, content(entity_list, records, asked), cursor)
 
 
-def record_answer(entity_list: EntityList, records: Records, id: str) -> Response:
+def rows_of_parent(entity_list: EntityList, records: Records, parent_id: str) -> Rows:
+    """Those of a list with the parent's id in its path."""
+    assert entity_list.parent
+    parent, field = entity_list.parent
+    if parent_id not in records.of(parent).by_id:
+        raise NotFound(f"There is no {parent.replace('_', ' ')} {parent_id}.")
+    return Rows(records.of(entity_list.entity).found_by(field, parent_id))
+
+
+def record_answer(entity_list: EntityList, records: Records, id: str, parent_id: str | None = None) -> Response:
     asked = read_parameters(entity_list.record_parameters or {})
-    row = records.of(entity_list.entity).by_id.get(id)
+    there = rows_of_parent(entity_list, records, parent_id or "") if entity_list.parent else None
+    row = (there or records.of(entity_list.entity)).by_id.get(id)
     if row is None:
         raise NotFound(f"There is no {entity_list.entity.replace('_', ' ')} {id}.")
     return Response(content(entity_list, records, asked)(row), content_type="application/json")

@@ -148,6 +148,11 @@ def _bill_lock() -> Parameter:
     return Parameter(("locked",), lambda keys, asked: asked or not keys["locked"], boolean)
 
 
+def _archived() -> Parameter:
+    """True includes archived ones, as no parameter does; false excludes them."""
+    return Parameter(("archived",), lambda keys, asked: asked or not keys["archived"], boolean)
+
+
 @dataclass(frozen=True)
 class EntityList:
     entity: str
@@ -158,10 +163,13 @@ class EntityList:
     """What the list leaves out by itself, given the parameters and the time."""
     record_parameters: Mapping[str, Parameter] | None = field(default_factory=dict)
     """Those of a single record, `{path}/{id}`; None: there is no such path."""
+    parent: tuple[str, str] | None = None
+    """Of a list with `{id}` in its path: whose id that is, and the field of the records that holds it, unseen."""
 
     @cached_property
     def key_fields(self) -> tuple[str, ...]:
-        return tuple(sorted({name for parameter in self.parameters.values() for name in parameter.fields}))
+        own = {name for parameter in self.parameters.values() for name in parameter.fields}
+        return tuple(sorted(own | {self.parent[1]} if self.parent else own))
 
 
 @dataclass(frozen=True)
@@ -205,6 +213,14 @@ DOCUMENTED: Mapping[str, Documented] = {
             "ids": IDS,
         },
     ),
+    "/balances/{id}/transactions": Documented(
+        {
+            "transactionTypeId": exactly("transactionTypeId"),
+            "entityType": exactly("entityType"),
+            "entityId": exactly("entityId"),
+        },
+        record_parameters=None,
+    ),
     "/bills": Documented(
         {
             "accountId": ACCOUNT,
@@ -233,6 +249,16 @@ DOCUMENTED: Mapping[str, Documented] = {
         },
         record_parameters=None,  # only below their bills
     ),
+    "/charges": Documented(
+        {
+            "accountId": ACCOUNT,
+            "entityType": exactly("entityType", "AD_HOC", "BALANCE"),
+            "entityId": exactly("entityId"),
+            "billDate": exactly("billDate"),
+            "scheduleId": exactly("scheduleId"),
+            "ids": IDS,
+        },
+    ),
     "/commitments": Documented(
         {
             "accountId": ACCOUNT,
@@ -246,6 +272,7 @@ DOCUMENTED: Mapping[str, Documented] = {
     "/compoundaggregations": Documented({"productId": PRODUCTS, "ids": IDS, "codes": CODES}),
     "/contracts": Documented({"accountId": ACCOUNT, "ids": IDS, "codes": CODES}),
     "/meters": Documented({"productId": PRODUCTS, "ids": IDS, "codes": CODES}),
+    "/picklists/transactiontypes": Documented({"ids": IDS, "codes": CODES, "archived": _archived()}),
     "/plans": Documented({"productId": PRODUCT, "accountId": one_of("accountId"), "ids": IDS}),
     "/plangroups": Documented({"accountId": one_of("accountId"), "ids": IDS}),
     "/plangrouplinks": Documented(
@@ -275,7 +302,13 @@ def entity_lists(known: Iterable[Entity]) -> dict[str, EntityList]:
         documented = DOCUMENTED.get(path) or Documented(_parameters(sharing))
         largest = max(entity.listing.page_size for entity in sharing)
         shared = EntityList(
-            sharing[0].name, path, documented.parameters, largest, documented.restrict, documented.record_parameters
+            sharing[0].name,
+            path,
+            documented.parameters,
+            largest,
+            documented.restrict,
+            documented.record_parameters,
+            _parent(sharing[0]),
         )
         lists |= {entity.name: shared for entity in sharing}
     return lists
@@ -286,16 +319,24 @@ def _parameters(sharing: Sequence[Entity]) -> dict[str, Parameter]:
     parameters = {"ids": IDS}
     for entity in sharing:
         parameters |= {name: Parameter() for name, _ in entity.listing.parameters}
-        if entity.listing.for_each:
-            parameters[entity.listing.for_each[1]] = exactly(parent_field(entity))
+        if entity.listing.for_each and entity.listing.for_each.parameter:
+            parameters[entity.listing.for_each.parameter] = exactly(parent_field(entity))
     return parameters
 
 
+def _parent(entity: Entity) -> tuple[str, str] | None:
+    for_each = entity.listing.for_each
+    return (for_each.entity, parent_field(entity)) if for_each and not for_each.parameter else None
+
+
 def parent_field(entity: Entity) -> str:
-    """The field of a listed record that the parameter of `forEach` looks at."""
-    assert entity.listing.for_each
-    parent, parameter = entity.listing.for_each
+    """The field of a listed record that holds the id of the one that `forEach` lists it for."""
+    for_each = entity.listing.for_each
+    assert for_each
+    if for_each.field:
+        return for_each.field
+    parameter = for_each.parameter or for_each.entity
     fields = {column.name: column.parent_field if entity.elements else column.api_field for column in entity.columns}
     named = [name for name in (parameter, f"{parameter}Id") if name in fields.values()]
-    referring = [fields[key.column] for key in entity.foreign_keys if key.entity == parent]
+    referring = [fields[key.column] for key in entity.foreign_keys if key.entity == for_each.entity]
     return next(name for name in (*named, *referring, parameter) if name)

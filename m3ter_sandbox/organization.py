@@ -14,8 +14,9 @@ from m3ter_sandbox.generic_records import generic_records, generic_shapes, ids_o
 from m3ter_sandbox.values import Record, Seed
 
 SAMPLED = (
-    *("account", "account_plan", "aggregation", "balance", "bill", "bill_line_item", "commitment", "contract"),
-    *("compound_aggregation", "meter", "plan", "plan_group", "plan_group_link", "plan_template", "pricing", "product"),
+    *("account", "account_plan", "aggregation", "balance", "balance_transaction", "bill", "bill_line_item", "charge"),
+    *("commitment", "compound_aggregation", "contract", "meter", "plan", "plan_group", "plan_group_link"),
+    *("plan_template", "pricing", "product", "transaction_type"),
 )
 """The entities that have a generator of their own."""
 
@@ -56,6 +57,7 @@ class SampleOrganization:
 
     def _catalog(self, seed: Seed) -> Iterator[tuple[str, Record]]:
         for entity, make, count in (
+            ("transaction_type", catalog.transaction_type, len(catalog.TRANSACTION_TYPES)),
             ("meter", catalog.meter, catalog.METERS),
             ("aggregation", catalog.aggregation, catalog.AGGREGATIONS),
             ("compound_aggregation", catalog.compound_aggregation, catalog.COMPOUND_AGGREGATIONS),

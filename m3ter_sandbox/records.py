@@ -110,11 +110,14 @@ class Records:
             self._rows[name] = newest_first(rows)
 
     def _row(self, entity: str, record: Record) -> Row:
-        keys = {name: record.get(name) for name in self._lists[entity].key_fields}
+        entity_list = self._lists[entity]
+        keys = {name: record.get(name) for name in entity_list.key_fields}
         if entity == "meter":
             self._products[record["id"]] = record.get("productId", "")
         elif entity == "aggregation":  # it has no field productId, yet the list takes the parameter
             keys["productId"] = self._products.get(record.get("meterId", ""))
+        if entity_list.parent:
+            record = {name: value for name, value in record.items() if name != entity_list.parent[1]}
         return Row(record.get("dtCreated") or "", record["id"], ENCODER.encode(record), keys)
 
 

@@ -101,7 +101,7 @@ def test_the_comparison_divides_ours_by_each() -> None:
     )
     assert "| ours, three entities | odd | 3.0 | 1.00 | 2.0 | 1.00 | 200 |" in text
     assert "| a script (http.client, orjson, csv) | odd | 4.0 | 0.75 | 4.0 | 0.50 | 20 |" in text
-    assert "| ours, all 17 entities of an empty organization | 6.0 | 4.0 | 100 |" in text
+    assert "| ours, all 20 entities of an empty organization | 6.0 | 4.0 | 100 |" in text
 
 
 def test_the_growth_curve_shows_what_a_further_row_costs() -> None:

@@ -1,4 +1,4 @@
-"""What moves behind m3ter's lists over HTTP: line items of bills, account plans of accounts, bands of pricings."""
+"""What moves behind m3ter's lists over HTTP: line items, account plans, bands of pricings, transactions of balances."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from m3ter_dagster.reading.reading import EntityUnreadable, Reading
 from m3ter_sandbox import SandboxApi, list_routes
 
 Record = dict[str, Any]
-ITEMS, BILL, PLANS, ACCOUNT, PRICING, BANDS = (
+ITEMS, BILL, PLANS, ACCOUNT, PRICING, BANDS, BALANCE, TRANSACTIONS = (
     *("bill_line_item", "bill", "account_plan", "account"),
-    *("pricing", "pricing_band"),
+    *("pricing", "pricing_band", "balance", "balance_transaction"),
 )
 OVER_CURSOR, BY_PARENT = ReaderLimits(pages_before_choice=1_000_000), ReaderLimits(pages_before_choice=1, advantage=0)
 
@@ -292,6 +292,49 @@ def test_an_account_without_a_list_of_plans_is_deleted_or_an_error(serve: Serve,
         return
     with pytest.raises(EntityUnreadable, match="404 that there is no /accountplans of account a2, which is there"):
         organization.export(PLANS)
+
+
+def drawn(balances: int, transactions: int) -> list[tuple[str, Record]]:
+    """Balances with as many transactions each."""
+    numbers = [(balance, number) for balance in range(balances) for number in range(transactions)]
+    rows = [record(f"t{balance}-{n}", balance * transactions + n, balanceId=f"b{balance}") for balance, n in numbers]
+    balances_of = [(BALANCE, record(f"b{balance}", balance)) for balance in range(balances)]
+    return [*balances_of, *((TRANSACTIONS, row) for row in rows)]
+
+
+def test_transactions_are_told_to_which_balance_they_belong_and_looked_for_in_its_list(serve: Serve) -> None:
+    organization = serve(drawn(4, 450))
+    first = organization.export(TRANSACTIONS)[TRANSACTIONS]
+    assert {(one.split("-")[0][1:], balance[1:]) for one, balance in owners(first)} == {(n, n) for n in "0123"}
+    assert (first.rows, first.empty_columns.count("balanceId")) == (1_800, 0)
+    assert first.completeness
+    assert first.completeness.is_proven
+    organization.api.records.delete(TRANSACTIONS, "t2-7")
+    delete_while(organization, "/balances/b1/transactions", 2, TRANSACTIONS, "t1-449")
+    second = organization.export(TRANSACTIONS)[TRANSACTIONS]
+    assert set(ids(second)) >= set(ids(first)) - {"t2-7", "t1-449"}
+    assert deleted(second) >= {"t2-7"}
+    assert ("t2-7", "b2") in owners(second, deleted=True)
+    assert second.completeness
+    assert (second.completeness.is_proven, second.completeness.recovered) == (True, 1)
+
+
+@pytest.mark.parametrize("names", [(TRANSACTIONS,), (BALANCE, TRANSACTIONS)])
+def test_transactions_are_deleted_with_their_balance(serve: Serve, names: tuple[str, ...]) -> None:
+    organization = serve(drawn(4, 3))
+    organization.export(*names)
+    organization.api.records.delete(BALANCE, "b1")
+    reading = organization.export(*names)[TRANSACTIONS]
+    assert deleted(reading) == {f"t1-{number}" for number in range(3)}
+    assert owners(reading, deleted=True) == {(f"t1-{number}", "b1") for number in range(3)}
+    assert len(ids(reading)) == 9
+
+
+def owners(reading: Reading, *, deleted: bool = False) -> set[tuple[str, str]]:
+    """The ids of transactions with those of their balances."""
+    assert reading.deleted or not deleted
+    frame = reading.deleted.rows if deleted and reading.deleted else reading.frame
+    return set(frame.select("id", "balanceId").collect().rows())
 
 
 def test_bands_are_deleted_with_their_pricing_and_from_it(serve: Serve) -> None:

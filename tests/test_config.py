@@ -381,7 +381,7 @@ WRONG = [
     ("code: nightly", "code: config", 7, "schedule 'config' has a code that Dagster keeps for itself"),
     ("[BILLS]", "[BILS]", 8, "schedule 'nightly' names the operational data type 'BILS'; known are ACCOUNTS,"),
     ("[BILLS]", "[BILS]", 8, "Did you mean 'BILLS'?"),
-    ("[BILLS]", "\n      - BILLS\n      - charge", 10, "names the operational data type 'charge'"),
+    ("[BILLS]", "\n      - BILLS\n      - statement", 10, "names the operational data type 'statement'"),
     ("[BILLS]", "[[BILLS]]", 8, "has a list as operational data type; write one text"),
     (
         "[BILLS]",

@@ -183,7 +183,7 @@ def test_all_entities_are_delivered_whole_to_every_destination(house: House, ins
         ]
         (in_archive,) = [key for key in archive if re.fullmatch(f"{org}/type={name}/{when}/{run}_{name}.csv", key)]
         assert warehouse[in_warehouse] == archive[in_archive]
-    assert len(warehouse) == len(archive) == 2 * 17  # each with its keys
+    assert len(warehouse) == len(archive) == 2 * len(entities())  # each with its keys
     rows = {name: rows_of(content) for name, content in house.objects().items()}
     assert Counter({name: len(found) for name, found in rows.items()}) == expected_rows(ORGANIZATION.records())
     assert {name: list(found[0]) for name, found in rows.items()} == {

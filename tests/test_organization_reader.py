@@ -21,7 +21,7 @@ from m3ter_dagster.m3ter.client import M3terClient
 from m3ter_dagster.m3ter.errors import Refused
 from m3ter_dagster.m3ter.limits import Limits
 from m3ter_dagster.m3ter.token import Credentials
-from m3ter_dagster.model.entities import Listing, entities, find_entity
+from m3ter_dagster.model.entities import ForEach, Listing, entities, find_entity
 from m3ter_dagster.reading.collectors import RecordIds
 from m3ter_dagster.reading.reader import OrganizationReader, ReaderLimits
 from m3ter_dagster.reading.reading import EntityUnreadable, Reading
@@ -107,7 +107,8 @@ def test_every_record_of_every_entity_is_read_and_each_list_once(reader_of: Read
     first_pages = Counter(one.path.rsplit("/", 1)[-1] for one in sandbox_api.requests if "nextToken" not in one.query)
     assert first_pages.pop("token") == 1
     assert first_pages.pop("accountplans") == len(expected["account"])
-    assert len(first_pages) == 15
+    assert first_pages.pop("transactions") == len(expected["balance"])
+    assert len(first_pages) == len(ALL_PATHS) - 2
     assert set(first_pages.values()) == {1}
 
 
@@ -118,6 +119,43 @@ def test_ended_account_plans_come_too(reader_of: ReaderOf, sandbox_api: SandboxA
     assert ended
     assert {row[0] for row in rows(reading)} == {plan["id"] for plan in plans}
     assert reading.requests == len({plan["accountId"] for plan in plans})
+
+
+def test_rows_that_do_not_name_their_parent_get_its_id_and_keep_every_digit(reader_of: ReaderOf, serve: Serve) -> None:
+    first = '{"data": [ {"id":"t1", "amount":1.10, "description":"ü"} , {"id":"t2","amount":-0}], "nextToken":"2"}'
+    further = Answer(b'{"data": [{ "id": "t3", "balanceId": "of-another" } ]}')
+    api = serve(
+        {
+            "/balances": [page({"id": 'b"1'}, {"id": "b2"})],
+            "/balances/b%221/transactions": [Answer(first.encode()), further],
+            "/balances/b2/transactions": [page()],
+        }
+    )
+    reading = read(reader_of(api), "balance_transaction")
+    assert rows(reading, "id", "balanceId", "amount", "description") == [
+        ("t1", 'b"1', 1.1, "ü"),
+        ("t2", 'b"1', -0.0, None),
+        ("t3", 'b"1', None, None),
+    ]
+    assert [one.query["pageSize"] for one in api.asked("/balances/b2/transactions")] == ["200"]
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ("{}", "column id, value null: must not be missing"),
+        ("{ }", "column id, value null: must not be missing"),
+        ("7", "must be a JSON object"),
+        ('{"id":"t1","description":"\\ud800"}', "description"),
+    ],
+)
+def test_a_row_without_a_parent_that_breaks_the_schema_is_named(
+    reader_of: ReaderOf, serve: Serve, row: str, words: str
+) -> None:
+    found = Answer(b'{"data": [%b]}' % row.encode())
+    api = serve({"/balances": [page({"id": "b1"})], "/balances/b1/transactions": [found]})
+    with pytest.raises(SchemaBreached, match=words):
+        read(reader_of(api), "balance_transaction")
 
 
 def test_an_entity_that_was_not_started_is_read_when_it_is_asked_for(reader_of: ReaderOf, serve: Serve) -> None:
@@ -430,7 +468,7 @@ def test_a_fan_out_does_not_run_ahead_of_what_takes_its_pages(
     reader.start((), [(PLANS, Slow)])
     assert has_begun.wait(LONG)
     # Its requests stand in the same row behind those that were sent ahead, so these have been answered by then.
-    reader.collected(Listing("/behind", 100, for_each=("account", "account")), RecordIds)
+    reader.collected(Listing("/behind", 100, for_each=ForEach("account", "account")), RecordIds)
     assert len(api.asked("/behind")) == 50
     assert len(api.asked("/accountplans")) == 2 * requests_at_once + 1
     may_go_on.set()

@@ -28,8 +28,10 @@ account.name account.address account.emailAddress account.purchaseOrderNumber ac
 account_plan.customFields
 aggregation.segments
 balance.name balance.description balance.balanceDrawDownDescription balance.overageDescription
+balance_transaction.description
 bill.purchaseOrderNumber bill.externalInvoiceReference
 bill_line_item.segment bill_line_item.description
+charge.name charge.description charge.notes
 commitment.commitmentFeeDescription commitment.commitmentUsageDescription commitment.overageDescription
 compound_aggregation.customFields
 contract.name contract.description contract.purchaseOrderNumber contract.customFields

@@ -18,6 +18,7 @@ from m3ter_dagster.cli.exports_yaml import exports_yaml
 from m3ter_dagster.cli.hosted_exports import LONGEST_CODE, destination_items, schedule_items
 from m3ter_dagster.config import Exports, ExportSchedule, UsageSchedule, parse_exports
 from m3ter_dagster.config.schedules import data_types
+from m3ter_dagster.model.entities import entities
 from m3ter_sandbox import SandboxApi
 from m3ter_sandbox.data_exports import data_export_routes, sample_destinations, sample_schedules
 from m3ter_sandbox.values import Seed
@@ -102,7 +103,6 @@ def test_a_schedule_is_carried_over_and_stays_due_when_it_was(pulled: Result) ->
     "comment",
     [
         "destination 'lake' is not carried over: it is of type GCS, and this project delivers to S3 and to folders.",
-        "'CHARGES' is not carried over: this project does not export it.",
         "its destination 'lake' is not carried over.",
         "its offset 15 is not carried over: it is due whole periods after dtCreated.",
         "its code in m3ter is 'type'.",
@@ -185,7 +185,7 @@ def test_long_lists_are_read_to_their_end() -> None:
 
 def test_all_entities_are_all() -> None:
     (found,) = exports_of(text_of([destination()], [schedule(operationalDataTypes=data_types())])).schedules
-    assert len(found.operational_data_types) == 17
+    assert found.operational_data_types == tuple(entities())
     assert "operationalDataTypes: ALL" in text_of([destination()], [schedule(operationalDataTypes=data_types())])
 
 
@@ -220,8 +220,14 @@ def test_what_this_project_refuses_is_a_comment_in_its_words(values: dict[str, A
     assert len(exports_of(text).destinations) == 1
 
 
+def test_a_data_type_that_m3ter_has_added_since_is_left_out() -> None:
+    text = text_of([destination()], [schedule(operationalDataTypes=["CHARGES", "STATEMENTS"])])
+    assert "\n  # 'STATEMENTS' is not carried over: this project does not export it.\n" in text
+    assert exports_of(text).schedules[0].asset_names == ("charge",)
+
+
 def test_a_schedule_of_nothing_that_is_exported_here() -> None:
-    text = text_of([destination()], [schedule(operationalDataTypes=["CHARGES"])])
+    text = text_of([destination()], [schedule(operationalDataTypes=["STATEMENTS"])])
     assert "is not carried over: it exports nothing that this project exports." in text
     assert exports_of(text).schedules == ()
 

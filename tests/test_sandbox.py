@@ -175,7 +175,7 @@ def described(path: str, *fields: dict[str, Any], keys: dict[str, str] | None = 
     return {
         "title": path,
         "description": "New at m3ter.",
-        "m3ter:operationalDataType": path.upper().strip("/") + "".join(api.get("elements", "")).upper(),
+        "m3ter:operationalDataType": path.upper().rsplit("/", 1)[1] + "".join(api.get("elements", "")).upper(),
         "m3ter:api": {"path": path, "maximumPageSize": 25, **api},
         "fields": [field("id", constraints=KEY), *fields, *usual, deleted],
         "primaryKey": "id",
@@ -185,8 +185,8 @@ def described(path: str, *fields: dict[str, Any], keys: dict[str, str] | None = 
 
 
 NEW = {
-    "charge": described(
-        "/charges",
+    "voucher": described(
+        "/vouchers",
         field("accountId", constraints=KEY),
         field("billId"),
         field("name"),
@@ -201,14 +201,14 @@ NEW = {
         keys={"accountId": "account", "billId": "bill"},
         parameters={"includeDeleted": "false"},
     ),
-    "charge_tax": described(
-        "/charges",
-        field("chargeId", **{"m3ter:parent": "id"}),
+    "voucher_tax": described(
+        "/vouchers",
+        field("voucherId", **{"m3ter:parent": "id"}),
         field("name", **{"m3ter:parent": "name"}),
         field("bandId", constraints=KEY),
         field("rate", "number", constraints=REQUIRED),
         field("kind"),
-        keys={"chargeId": "charge", "bandId": "pricing-band"},
+        keys={"voucherId": "voucher", "bandId": "pricing-band"},
         elements={"taxes": {"kind": "TAX"}, "duties": {"kind": "DUTY"}},
     ),
     "statement": described(
@@ -216,7 +216,7 @@ NEW = {
         field("customer", constraints=KEY),
         field("taxId"),
         field("lastModifiedBy", constraints=REQUIRED),
-        keys={"customer": "account", "taxId": "charge-tax"},
+        keys={"customer": "account", "taxId": "voucher-tax"},
         forEach={"entity": "account", "parameter": "account"},
     ),
     "reminder": described(
@@ -226,7 +226,13 @@ NEW = {
         keys={"previousId": "statement"},
         forEach={"entity": "statement", "parameter": "statement"},
     ),
-    "letter": described("/letters", field("text"), forEach={"entity": "charge", "parameter": "about"}),
+    "letter": described("/letters", field("text"), forEach={"entity": "voucher", "parameter": "about"}),
+    "stamp": described(
+        "/reminders/{id}/stamps",
+        field("reminderId", constraints=REQUIRED),
+        keys={"reminderId": "reminder"},
+        forEach={"entity": "reminder", "field": "reminderId"},
+    ),
 }
 
 
@@ -259,13 +265,13 @@ def test_the_entities_of_this_project_have_generators_of_their_own() -> None:
 
 def test_generic_records_are_the_same_for_a_seed_and_others_for_another(known: dict[str, Entity]) -> None:
     assert ENCODER.encode(generic(known)) == ENCODER.encode(generic(known))
-    first, other = (generic(known, seed)["charge"] for seed in (1, 2))
+    first, other = (generic(known, seed)["voucher"] for seed in (1, 2))
     for name in ("id", "notes", "amount", "accountId"):
         assert [one.get(name) for one in first] != [one.get(name) for one in other]
 
 
 def test_generic_records_have_what_exports_trip_over(known: dict[str, Entity]) -> None:
-    records = generic(known)["charge"]
+    records = generic(known)["voucher"]
     given = {}
     for name in ("notes", "amount", "units", "settled", "custom", "tags"):
         assert any(name not in one for one in records)
@@ -292,29 +298,30 @@ def test_generic_records_keep_the_rules_of_their_descriptors(known: dict[str, En
             assert not (column.required and None in values), column.name
             assert not (column.non_empty and "" in values), column.name
         assert entity.elements or any("internal" in row for row in rows)
-    assert all(record["name"] for record in generic(known)["charge"])  # the taxes have it from there
+    assert all(record["name"] for record in generic(known)["voucher"])  # the taxes have it from there
 
 
 def rows_of(entity: Entity, records: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     if not entity.elements:
         return records[entity.name]
     arrays = [array for array, _ in entity.elements]
-    return [row for record in records["charge"] for array in arrays for row in record[array]]
+    return [row for record in records["voucher"] for array in arrays for row in record[array]]
 
 
 def test_generic_records_refer_to_what_exists(known: dict[str, Entity]) -> None:
     records = {**records_by_entity(), **generic(known)}
     bands = {band["id"] for pricing in records["pricing"] for band in pricing["pricingBands"]}
-    taxes = {row["id"] for row in rows_of(known["charge_tax"], records)}
+    taxes = {row["id"] for row in rows_of(known["voucher_tax"], records)}
     ids = {name: {one["id"] for one in many} for name, many in records.items()}
     for rows, name, targets in (
-        (records["charge"], "accountId", ids["account"]),
-        (records["charge"], "billId", ids["bill"]),
-        (rows_of(known["charge_tax"], records), "bandId", bands),
+        (records["voucher"], "accountId", ids["account"]),
+        (records["voucher"], "billId", ids["bill"]),
+        (rows_of(known["voucher_tax"], records), "bandId", bands),
         (records["statement"], "customer", ids["account"]),
         (records["statement"], "taxId", taxes),
         (records["reminder"], "statementId", ids["statement"]),
-        (records["letter"], "about", ids["charge"]),
+        (records["letter"], "about", ids["voucher"]),
+        (records["stamp"], "reminderId", ids["reminder"]),
     ):
         used = {row[name] for row in rows} - {None}
         assert len(used) > 10, name
@@ -365,25 +372,27 @@ def test_new_descriptors_make_the_demo_work_without_a_line_of_python(tmp_path: P
     tables = {name: exported(tmp_path / "files" / "sandbox-archive", name) for name in (*NEW, "account")}
     ids = {name: {row["id"] for row in rows} for name, rows in tables.items()}
     for name, column, target in (
-        ("charge", "accountId", "account"),
-        ("charge_tax", "chargeId", "charge"),
+        ("voucher", "accountId", "account"),
+        ("voucher_tax", "voucherId", "voucher"),
         ("statement", "customer", "account"),
-        ("statement", "taxId", "charge_tax"),
+        ("statement", "taxId", "voucher_tax"),
         ("reminder", "statementId", "statement"),
+        ("stamp", "reminderId", "reminder"),
     ):
         used = {row[column] for row in tables[name]} - {""}
         assert used
         assert used <= ids[target]
     assert {name: len(rows) for name, rows in tables.items()} == {
         "account": 4,
-        "charge": 40,
-        "charge_tax": 120,
+        "voucher": 40,
+        "voucher_tax": 120,
         "letter": 40,
         "reminder": 40,
+        "stamp": 40,
         "statement": 40,
     }
-    assert {row["kind"] for row in tables["charge_tax"]} == {"TAX", "DUTY"}
-    assert {row["deleted"] for row in tables["charge"]} == {"false"}
+    assert {row["kind"] for row in tables["voucher_tax"]} == {"TAX", "DUTY"}
+    assert {row["deleted"] for row in tables["voucher"]} == {"false"}
     (tmp_path / "schemas" / "wrong.json").write_text("{}")
     refused = run(cwd=tmp_path, env={**plain_environment(), **settings})
     assert (refused.returncode, refused.stderr) == (2, "Error: schemas/wrong.json has no 'm3ter:api'.\n")
@@ -402,9 +411,13 @@ def exported(bucket: Path, name: str) -> list[dict[str, str]]:
 def test_a_walk_gives_every_record_once_newest_first(client: Client, entity: Entity) -> None:
     query = dict(entity.listing.parameters)
     if entity.listing.for_each:
-        other, parameter = entity.listing.for_each
-        ids = [record["id"] for record in records_by_entity()[other]]
-        rows = [row for id_ in ids for row in client.walk(entity.listing.path, **query, **{parameter: id_}, pageSize=1)]
+        rows = []
+        for parent in records_by_entity()[entity.listing.for_each.entity]:
+            listing = entity.listing.of_parent(parent["id"])
+            told = {entity.listing.for_each.field: parent["id"]} if entity.listing.for_each.field else {}
+            found = client.walk(listing.path, **dict(listing.parameters), pageSize=1)
+            assert not any(told.keys() & row.keys() for row in found)
+            rows += [row | told for row in found]
     else:
         rows = client.walk(entity.listing.path, **query, pageSize=min(7, len(records_by_entity()[entity.name]) - 1))
         assert [row["dtCreated"] for row in rows] == sorted((row["dtCreated"] for row in rows), reverse=True)
@@ -436,6 +449,11 @@ def test_a_walk_gives_every_record_once_newest_first(client: Client, entity: Ent
         ("/accountplans", {"product": "x"}, 400),
         ("/accountplans", {"includeAll": "true"}, 400),
         ("/bills/no-such-bill/lineitems", {}, 404),
+        ("/balances/no-such-balance/transactions", {}, 404),
+        ("/balances/{id}/transactions", {}, 404),
+        ("/charges", {"pageSize": 200}, 200),
+        ("/charges", {"entityType": "BILL"}, 400),
+        ("/picklists/transactiontypes", {"archived": "true", "pageSize": 101}, 400),
         ("/pricingbands", {}, 404),
         ("/accounts/", {}, 404),
     ],
@@ -482,6 +500,9 @@ def test_a_token_of_another_list_or_filter_is_refused(client: Client, path: str,
         ("commitment", {"productId": "$product"}, lambda c: PRODUCT_ID in (c.get("productIds") or [])),
         ("pricing", {"date": "2023-12-31"}, lambda _: False),
         ("account_plan", {"includeall": "true"}, lambda plan: not (plan.get("endDate") or "9") < "2025"),
+        ("transaction_type", {"archived": "true"}, lambda _: True),
+        ("transaction_type", {"archived": "false"}, lambda one: not one["archived"]),
+        ("charge", {"entityType": "BALANCE"}, lambda charge: charge["entityType"] == "BALANCE"),
         ("account_plan", {"date": "2024-03-01"}, lambda plan: plan["startDate"] < "2024-03"),
     ],
 )

@@ -84,7 +84,7 @@ def test_an_export_of_everything_fits_60_lines_of_80_columns() -> None:
     assert len([line for line in lines if "s3://" in line]) == len(FOLDERS) + 2
     (row,) = [line for line in lines if line.startswith("compound_aggregation")]
     assert row.split("  ")[-4:] == ["1,234,567", "1.2 MB", " 1234.5", "4 of 4"]
-    assert lines[-1] == "17 of 17 entities delivered, 20,987,639 rows, run 1a2b3c4d"
+    assert lines[-1] == "20 of 20 entities delivered, 24,691,340 rows, run 1a2b3c4d"
 
 
 def test_folders_are_what_all_files_of_a_destination_have_in_common() -> None:

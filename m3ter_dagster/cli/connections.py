@@ -96,7 +96,7 @@ def _of_a_parent(client: M3terClient, listing: Listing) -> Listing | None:
     """The list itself or, where there is one per parent, that of the first parent."""
     if not listing.for_each:
         return listing
-    parent = _first_id(client, entities()[listing.for_each[0]].listing)
+    parent = _first_id(client, entities()[listing.for_each.entity].listing)
     return listing.of_parent(parent) if parent else None
 
 

@@ -102,7 +102,7 @@ class Destinations:
     def __init__(self, destinations: Mapping[str, Destination], *, max_attempts: int = MAX_ATTEMPTS) -> None:
         self._destinations = dict(destinations)
         self._stores = {code: store_of(one, max_attempts=max_attempts) for code, one in self._destinations.items()}
-        # A destination that failed the last file is not waited for as long with the next: 17 files would take 17 times
+        # A destination that failed the last file is not waited for as long with the next: 20 files would take 20 times
         # as long to say that a store is down.
         self._hasty_stores = {
             code: store_of(one, max_attempts=min(2, max_attempts)) for code, one in self._destinations.items()

@@ -29,7 +29,7 @@ _CURSOR_REFUSALS = (400, 404, 410, 422)
 @dataclass(frozen=True)
 class Page:
     rows: bytes
-    """The JSON array of the page's records, as m3ter sent it."""
+    """The JSON array of the page's records, as m3ter sent it; `ForEach.field` is added by whoever reads them."""
     is_last: bool = False
     seconds: float = 0.0
     """How long m3ter took for it."""

@@ -57,6 +57,17 @@ class ForeignKey:
 
 
 @dataclass(frozen=True)
+class ForEach:
+    """A list is asked for once per row of another entity, and in no other way."""
+
+    entity: str
+    parameter: str | None = None
+    """The query parameter that takes the row's id. None: it stands in the path, as `{id}`."""
+    field: str | None = None
+    """The field that each record gets with that id, where m3ter's records do not say to what they belong."""
+
+
+@dataclass(frozen=True)
 class PerParent:
     """A list of the same records, but of one parent only."""
 
@@ -79,8 +90,7 @@ class Listing:
     path: str
     page_size: int
     parameters: tuple[tuple[str, str], ...] = ()
-    for_each: tuple[str, str] | None = None
-    """(entity, parameter): the list is asked for once per row of that entity, with its id as the parameter."""
+    for_each: ForEach | None = None
     per_parent: PerParent | None = None
     """The same records are also listed parent by parent, which can be done side by side."""
     id_filter: str | None = None
@@ -90,15 +100,15 @@ class Listing:
     def parent(self) -> str | None:
         """The entity whose ids are needed to ask for this list, or may be used to."""
         if self.for_each:
-            return self.for_each[0]
+            return self.for_each.entity
         return self.per_parent.entity if self.per_parent else None
 
     def of_parent(self, parent_id: str) -> Listing:
         """The list of what belongs to this parent."""
-        if self.for_each:
-            return replace(self, parameters=(*self.parameters, (self.for_each[1], parent_id)))
-        assert self.per_parent
-        return Listing(self.per_parent.path.format(id=quote(parent_id, safe="")), self.page_size, self.parameters)
+        if self.for_each and self.for_each.parameter:
+            return replace(self, parameters=(*self.parameters, (self.for_each.parameter, parent_id)))
+        path = self.per_parent.path if self.per_parent else self.path
+        return Listing(path.format(id=quote(parent_id, safe="")), self.page_size, self.parameters)
 
     def of_ids(self, ids: Iterable[str], *, is_repeated: bool) -> Listing:
         """The list of the records with these ids: the parameter is repeated, or has them with commas between."""
@@ -149,6 +159,8 @@ class Entity:
             return next(column.name for column in self.columns if column.parent_field == "id")
         if self.listing.per_parent:
             return self.listing.per_parent.field
+        if self.listing.for_each and self.listing.for_each.field:
+            return self.listing.for_each.field
         keys = (key.column for key in self.foreign_keys if key.entity == self.listing.parent)
         return next(keys, None)
 
@@ -209,15 +221,19 @@ def _entity(name: str, descriptor: dict[str, Any], text: str, where: str) -> Ent
 
 
 def _listing(api: dict[str, Any]) -> Listing:
-    for_each = api.get("forEach")
     return Listing(
         path=api["path"],
         page_size=api["maximumPageSize"],
         parameters=tuple(api.get("parameters", {}).items()),
-        for_each=(for_each["entity"], for_each["parameter"]) if for_each else None,
+        for_each=_for_each(api["forEach"], api["path"]) if "forEach" in api else None,
         per_parent=_per_parent(api["perParent"]) if "perParent" in api else None,
         id_filter=api.get("idFilter"),
     )
+
+
+def _for_each(found: dict[str, Any], path: str) -> ForEach:
+    parameter = None if "{id}" in path else found["parameter"]
+    return ForEach(found["entity"], parameter, found.get("field"))
 
 
 def _per_parent(found: dict[str, Any]) -> PerParent:
@@ -269,7 +285,10 @@ def _check_references(entity: Entity, loaded: Mapping[str, Entity]) -> None:
                     f"schemas/{entity.name}.json says unchangedBy {column!r}, which is not among the fields of "
                     f"{per_parent.entity}."
                 )
-    for column in [entity.primary_key, *(key.column for key in entity.foreign_keys)]:
+    keys = [entity.primary_key, *(key.column for key in entity.foreign_keys)]
+    if entity.listing.for_each and entity.listing.for_each.field:
+        keys.append(entity.listing.for_each.field)
+    for column in keys:
         if column not in names:
             raise DescriptorError(f"schemas/{entity.name}.json has a key {column!r} that is not among its fields.")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import threading
 from collections import deque
 from collections.abc import Collection, Generator, Iterator, Sequence
@@ -10,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from urllib.parse import quote
 
+from m3ter_dagster.frames.raw_rows import raw_elements
 from m3ter_dagster.m3ter.client import M3terClient, Page
 from m3ter_dagster.m3ter.errors import CursorExpired, M3terError, Refused
 from m3ter_dagster.model.entities import Listing
@@ -131,8 +133,9 @@ class Pages:
             try:
                 self._room.wait(lambda: share.first == place)
                 for page in itertools.islice(self._client.pages(of_parent, gives_way=True), at_most):
-                    self._room.fill(share, len(page.rows))
-                    read.append(replace(page, parent=parent))
+                    rows = _belonging(page.rows, parent, listing)
+                    self._room.fill(share, len(rows))
+                    read.append(replace(page, rows=rows, parent=parent))
                     self._room.wait(lambda: share.first == place)
                 return read
             except CursorExpired as expired:
@@ -145,3 +148,15 @@ class Pages:
                 gone.append(parent)
                 return []
         raise AssertionError
+
+
+def _belonging(rows: bytes, parent: str, listing: Listing) -> bytes:
+    """The records of a page with the id of their parent, which m3ter's do not have if there is a field for it."""
+    if not listing.for_each or not listing.for_each.field:
+        return rows
+    told = f"{json.dumps(listing.for_each.field)}:{json.dumps(parent)}".encode()
+    records = [
+        b"{%b}" % b",".join(filter(None, (raw.strip()[1:-1].strip(), told))) if raw.lstrip().startswith(b"{") else raw
+        for raw in raw_elements(rows)
+    ]
+    return b"[%b]" % b",".join(records)

@@ -255,7 +255,7 @@ class OrganizationReader:
         if not listing.for_each or not ids:
             yield from self._pages.over_cursor(listing)
             return
-        parent, _ = listing.for_each
+        parent = listing.for_each.entity
         records = ids.result()
         if records.missing and parent not in self._readings:  # where the parents are read too, they report it
             raise M3terError(

@@ -144,4 +144,4 @@ class UsageReader:
 
 
 def _parent_listing(entity: Entity) -> Listing | None:
-    return entities()[entity.listing.for_each[0]].listing if entity.listing.for_each else None
+    return entities()[entity.listing.for_each.entity].listing if entity.listing.for_each else None
