@@ -386,7 +386,7 @@ def small_disk(folder: Path, *, megabytes: int) -> Iterator[Callable[[int], None
     try:
         yield lambda size: check_call("mount", "-o", f"remount,size={size}m", str(folder))
     finally:
-        check_call("umount", str(folder))
+        check_call("umount", "--lazy", str(folder))
 
 
 def check_call(*command: str) -> None:
@@ -451,6 +451,7 @@ def test_a_full_disk_is_named_and_completed_later(
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "disk"))
         house = move_in([*others, *large_meters()], codes=["warehouse"])
         monkeypatch.setenv("M3TER_LEAST_FREE_MB", "1")
+        monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))  # for the file of the pace
         failed = run(house, instance)
         assert failed.entities["meter"].status == "failed"
         assert all("No space left on device" in one.error for one in failed.entities.values() if one.error)

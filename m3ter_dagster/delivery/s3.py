@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from m3ter_dagster.delivery.fingerprints import Fingerprint
 from m3ter_dagster.delivery.s3_clients import s3_client
-from m3ter_dagster.delivery.s3_objects import ObjectDiffers, download, put
+from m3ter_dagster.delivery.s3_objects import ObjectDiffers, download, probe, put
 from m3ter_dagster.delivery.s3_refusals import DENIED, refusal
 from m3ter_dagster.delivery.store import (
     NotRemoved,
@@ -54,15 +53,10 @@ class S3Store:
         return Stored(self._uri(key), sent.bytes, sent.sha256, etag)
 
     def probe(self, key: str) -> None:
-        """An upload in parts is begun and ended: it needs what a whole upload needs, and leaves nothing."""
-        where = {"Bucket": self._destination.bucket_name, "Key": key}
         try:
-            client = self._open()
-            upload = client.create_multipart_upload(**where, **self._encryption)
+            probe(self._open(), bucket=self._destination.bucket_name, key=key, extra=self._encryption)
         except REFUSED as error:
             raise NotStored(self.explain(error, key)) from error
-        with suppress(*REFUSED):  # without s3:AbortMultipartUpload it stays, empty, as those of failed deliveries do
-            client.abort_multipart_upload(**where, UploadId=upload["UploadId"])
 
     def fetch(self, where: str, to: Path) -> None:
         """Download an object in parts; a part that breaks off is fetched again."""

@@ -60,6 +60,25 @@ def put(client: Any, file: Path, sent: Fingerprint, *, bucket: str, key: str, ex
     raise ObjectDiffers(answer.difference or "", _remove(client, where) if answer.is_stored else "nothing was stored")
 
 
+def probe(client: Any, *, bucket: str, key: str, extra: Mapping[str, str]) -> None:
+    """Begin an upload in parts and end it: that needs what a whole upload needs, and leaves nothing.
+
+    Without s3:AbortMultipartUpload it stays, empty, as those of failed deliveries do.
+    """
+    where = {"Bucket": bucket, "Key": key}
+    try:
+        begun = client.create_multipart_upload(**where, **extra)
+    except (BotoCoreError, ClientError) as error:
+        if _may_have_arrived(error):
+            _abort_uploads(client, where)
+        raise
+    if begun["ResponseMetadata"].get("RetryAttempts"):  # an earlier try may have begun one whose id is not known
+        _abort_uploads(client, where)
+        return
+    with suppress(BotoCoreError, ClientError):
+        client.abort_multipart_upload(**where, UploadId=begun["UploadId"])
+
+
 def download(client: Any, *, bucket: str, key: str, to: Path) -> None:
     """Download an object to a file that appears under its name only when it is whole."""
     from boto3.exceptions import RetriesExceededError
@@ -157,9 +176,12 @@ def _end_open_uploads(
     client: Any, sent: Fingerprint, where: Mapping[str, str], *, after: Exception | None = None
 ) -> None:
     """Abort unfinished uploads: the transfer misses one whose id it never learned, or that a killed run left."""
-    if sent.bytes < PART_SIZE or (after and not _was_sent(after)):
-        return
-    # Not every role may list uploads, and the upload's own outcome is what counts.
+    if sent.bytes >= PART_SIZE and (after is None or _was_sent(after)):
+        _abort_uploads(client, where)
+
+
+def _abort_uploads(client: Any, where: Mapping[str, str]) -> None:
+    # Not every role may list uploads, and the outcome of what was asked for is what counts.
     with suppress(BotoCoreError, ClientError):
         listed = client.list_multipart_uploads(Bucket=where["Bucket"], Prefix=where["Key"])
         for upload in listed.get("Uploads", []):

@@ -47,7 +47,7 @@ def planned_entities(
 def read_besides(names: Sequence[str]) -> list[str]:
     """The entities whose ids are needed to ask for the lists of these, and that are not exported with them."""
     parents = [entities()[name].listing.for_each for name in names if name in entities()]
-    return sorted({parent[0] for parent in parents if parent} - set(names))
+    return sorted({parent.entity for parent in parents if parent} - set(names))
 
 
 def requests_of(planned: Sequence[PlannedEntity]) -> int:
