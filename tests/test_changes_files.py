@@ -276,7 +276,7 @@ def test_ten_exports_of_changes_give_the_last_whole_file(
         assert len(server.rows()) == 5
 
 
-FORMATS = [("CSV", None), ("PARQUET", None), ("JSONL", "GZIP"), ("CSV", "GZIP"), ("JSONL", None)]
+FORMATS = [("CSV", None), ("PARQUET", None), ("CSV", "GZIP"), ("JSONL", None), ("JSONL", "GZIP")]
 
 
 def test_a_schedule_may_change_its_format(house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import polars as pl
 import pytest
 from api_rows import UNHURRIED
 from hypothesis import given
+from memory import PEAK
 from typed_frames import ANY_FRAME, complete
 
 from m3ter_dagster.frames.csv import Csv
@@ -189,6 +192,64 @@ def test_a_damaged_file_is_unreadable(format: Format, awkward: pl.DataFrame, tmp
     path.write_bytes(whole[: -len(whole) // 10])
     with pytest.raises(Unreadable):
         list(format.texts(path, {column.name: column.type for column in LINE_ITEM.columns}))
+
+
+@pytest.mark.parametrize("format", FORMATS[1::2] + FORMATS[-1:], ids=lambda format: format.suffix)
+def test_an_altered_byte_is_noticed_in_what_is_compressed(
+    format: Format, awkward: pl.DataFrame, tmp_path: Path
+) -> None:
+    path, types = tmp_path / "items", {column.name: column.type for column in LINE_ITEM.columns}
+    format.write([awkward.lazy()], LINE_ITEM, path)
+    whole = path.read_bytes()
+    place = whole.find(b"null") if format.suffix == "parquet" else len(whole) // 2  # in the page of the ids
+    path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    with pytest.raises(Unreadable):
+        list(format.texts(path, types))
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('{"id":"b","name":"x","more":1}', "Object contains unknown field `more` - at `$[1]` (counted from row 1)"),
+        ('{"id":"b"}', "Object missing required field `name`"),
+        ('{"id":"b","name":5}', "Expected `str | null`, got `int` - at `$[1].name`"),
+        ('{"id":"b","name":"', "JSON is malformed"),
+        ("[]", "Expected `object`, got `array`"),
+    ],
+)
+def test_a_line_of_jsonl_with_other_columns_is_named(line: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "meters").write_text(f'{{"id":"a","name":null}}\n{line}\n', encoding="utf-8")
+    with pytest.raises(Unreadable) as why:
+        list(JsonLines().texts(tmp_path / "meters", {"id": "string", "name": "string"}))
+    assert str(why.value).startswith(words)
+
+
+WRITE = f"""
+import sys
+from pathlib import Path
+import polars as pl
+from m3ter_dagster.frames.formats import format_of
+from m3ter_dagster.model.entities import entities
+{PEAK}
+file, part, times = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+rows = format_of(file.name).write([pl.scan_parquet(part)] * times, entities()["meter"], file)
+print(rows, peak_megabytes())
+"""
+
+
+@pytest.mark.slow
+@every_format
+def test_memory_does_not_grow_with_the_parts(format: Format, tmp_path: Path) -> None:
+    rows = 5000
+    meters([f"row-{number}" for number in range(rows)]).write_parquet(tmp_path / "part")
+    peaks: list[int] = []
+    for times in (10, 60):
+        command = [sys.executable, "-c", WRITE, str(tmp_path / f"meters.{format.suffix}"), str(tmp_path / "part")]
+        done = subprocess.run([*command, str(times)], capture_output=True, text=True, check=True, timeout=120)
+        written, peak = map(int, done.stdout.split())
+        assert written == rows * times
+        peaks.append(peak)
+    assert peaks[1] < peaks[0] + 60, peaks
 
 
 @every_format
