@@ -27,6 +27,7 @@ def stuck_exports(
     """`steps` are those of exports, by which runs are known to be exports. A run is dead that is so at two looks."""
     read_clock = clock or partial(datetime.now, UTC)
     jobs = {one.job_name for one in schedules}
+    assets = [name for name in _EXPORTED if name in steps]
 
     def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         instance, suspects = context.instance, set(json.loads(context.cursor or "[]"))
@@ -43,7 +44,7 @@ def stuck_exports(
         for run in dead:
             report_abandoned(instance, run, _dead_words(run, silent[run.run_id]))
         return dg.SensorResult(
-            run_requests=[_request_anew(instance, run) for run in renamed],
+            run_requests=[_request_anew(instance, run, assets) for run in renamed],
             skip_reason=None if renamed else f"dead: {len(dead)} runs, overtaken: {len(overtaken)} exports.",
             cursor=json.dumps(sorted(silent.keys() - {run.run_id for run in dead})),
         )
@@ -51,7 +52,7 @@ def stuck_exports(
     return dg.SensorDefinition(
         name=STUCK_EXPORTS,
         evaluation_fn=evaluate,
-        asset_selection=dg.AssetSelection.assets(*_EXPORTED),
+        asset_selection=dg.AssetSelection.assets(*assets),
         minimum_interval_seconds=LOOK_EVERY_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Ends runs whose process has died, cancels exports that waited until their schedule was due "
@@ -83,14 +84,14 @@ def _waiting(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
     ]
 
 
-def _request_anew(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dg.RunRequest:
-    """The same export under Dagster's own job: that of its schedule is gone."""
+def _request_anew(instance: dg.DagsterInstance, run: dg.DagsterRun, assets: Sequence[str]) -> dg.RunRequest:
+    """The same export, of those `assets` that there are, under Dagster's own job: that of its schedule is gone."""
     steps = planned_steps(instance, run)
     return dg.RunRequest(
         run_key=run.run_id,
         run_config=run.run_config,
         tags={name: value for name, value in run.tags.items() if name.startswith("m3ter/")},
-        asset_selection=[dg.AssetKey(name) for name in _EXPORTED if name in steps],
+        asset_selection=[dg.AssetKey(name) for name in assets if name in steps],
     )
 
 

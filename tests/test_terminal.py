@@ -164,7 +164,8 @@ def test_how_far_it_is() -> None:
     assert under_way(found, 60) == f"{shown}, {words}"
 
 
-def test_a_terminal_of_24_lines_shows_every_entity_while_it_runs() -> None:
+def test_a_terminal_of_24_lines_shows_every_entity_while_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")  # one without a cursor shows nothing while it runs
     file = io.StringIO()
     console = Console(file=file, width=80, height=24, force_terminal=True, markup=False)
     found = everything()
