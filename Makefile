@@ -6,6 +6,7 @@ INSTALLED := $(VENV)/installed
 BENCH := .venv-bench
 PORT ?= 3000
 SEEDS ?= 20
+DAYS ?= 30
 FIRST ?= 0
 PIN := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --no-emit-index-url \
 	--no-emit-find-links
@@ -32,8 +33,8 @@ mutants: $(INSTALLED) ## Which changes of the code no test would notice (takes l
 	$(BIN)/mutmut run $(MUTANTS)
 	@$(BIN)/mutmut results | grep -v ': not checked$$' || true
 
-simulate: $(INSTALLED) ## Months of exports with everything that may happen to them (SEEDS=20, FIRST=0)
-	$(BIN)/python -m simulation run --seeds $(SEEDS) --first $(FIRST)
+simulate: $(INSTALLED) ## Months of exports with everything that may happen to them (SEEDS=20, FIRST=0, DAYS=30)
+	$(BIN)/python -m simulation run --seeds $(SEEDS) --first $(FIRST) --days $(DAYS)
 
 bench: $(INSTALLED) $(BENCH)/installed ## CPU and memory beside a script and dlt (OPTIONS="--rounds 1 --line-items 50000 ...")
 	$(BIN)/python -m bench run --pipelines-python $(BENCH)/bin/python $(OPTIONS)
