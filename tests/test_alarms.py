@@ -198,9 +198,26 @@ def test_a_failed_run_that_is_retried_is_told_after_the_last_retry(
     cursor = evaluate(sensor, instance, None).cursor
     failed = instance.create_run_for_job(dg.job(name="export")(lambda: None), tags=tags)
     instance.report_run_failed(failed)
-    tick = evaluate(sensor, instance, cursor)
+    evaluate(sensor, instance, cursor)
     assert [text.startswith(title or "") for text in receiver.texts] == ([True] if title else [])
-    assert title or tick.skip_message == f"run {failed.run_id} failed and is retried."
+
+
+def test_failures_that_are_told_and_that_are_retried_share_a_tick(
+    instance: dg.DagsterInstance, receiver: Receiver
+) -> None:
+    sensor = sensors_of(exports_of(receiver), receiver)["failed_exports"]
+    cursor = evaluate(sensor, instance, None).cursor
+    failed = [
+        instance.create_run_for_job(dg.job(name="export")(lambda: None), tags={"dagster/will_retry": will_retry})
+        for will_retry in ("false", "true", "false")
+    ]
+    for one in failed:
+        instance.report_run_failed(one)
+    cursor = evaluate(sensor, instance, cursor).cursor
+    told = [text.splitlines()[1] for text in receiver.texts]
+    assert told == [f"export id {failed[0].run_id}", f"export id {failed[2].run_id}"]
+    evaluate(sensor, instance, cursor)
+    assert len(receiver.texts) == 2
 
 
 def test_what_failed_before_is_history_and_what_fails_later_is_told_once(

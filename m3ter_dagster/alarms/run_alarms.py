@@ -22,9 +22,9 @@ def failed_exports(notify: Notify, dagster_url: str | None) -> dg.SensorDefiniti
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Notifies the webhook of each run that failed and is not retried: which entities, and why.",
     )
-    def sensor(context: dg.RunFailureSensorContext) -> Reaction | dg.SkipReason | None:
+    def sensor(context: dg.RunFailureSensorContext) -> Reaction | None:
         if will_be_retried(context.dagster_run):
-            return dg.SkipReason(f"run {context.dagster_run.run_id} failed and is retried.")
+            return None  # and no reason to skip it, which Dagster takes only from a tick that is about nothing else
         events = context.get_step_failure_events() or [context.failure_event]
         text = messages.failed(context.dagster_run, events, dagster_url)
         return _reaction(context.dagster_run, notify(context.log, text))
