@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import polars as pl
 
-from m3ter_dagster.frames.format import AS_THEY_ARE, LONGEST_REASON, RowsLost, Unreadable
+from m3ter_dagster.frames.format import AS_THEY_ARE, LONGEST_REASON, Unreadable, counted
 from m3ter_dagster.frames.schema import frame_schema
 from m3ter_dagster.frames.text_file import GZIP, GZIP_TYPE, created, opened
 from m3ter_dagster.model.entities import Column, Table
@@ -61,10 +61,7 @@ class Csv:
                 file.flush()
                 part.select(written).sink_csv(file, include_header=False)
                 expected += part.select(pl.len()).collect().item()
-        found = self.count(path)
-        if found != expected:
-            raise RowsLost(self.name, table.name, expected=expected, found=found)
-        return found
+        return counted(self, path, table, expected=expected)
 
     def count(self, path: Path) -> int:
         """Counts the rows below the header: line ends outside quotes, where a doubled quote closes and opens again."""

@@ -84,3 +84,11 @@ class Format(Protocol):
         it is damaged, or a column of text holds something else.
         """
         ...
+
+
+def counted(format: Format, path: Path, table: Table, *, expected: int) -> int:
+    """The rows of the finished file; RowsLost if they are not those that were written."""
+    found = format.count(path)
+    if found != expected:
+        raise RowsLost(format.name, table.name, expected=expected, found=found)
+    return found

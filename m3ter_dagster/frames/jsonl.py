@@ -15,7 +15,7 @@ from polars.io.plugins import register_io_source
 
 from m3ter_dagster.frames.csv import shortest
 from m3ter_dagster.frames.decoding import UNESCAPED, collector_paused
-from m3ter_dagster.frames.format import AS_THEY_ARE, RowsLost, Unreadable
+from m3ter_dagster.frames.format import AS_THEY_ARE, Unreadable, counted
 from m3ter_dagster.frames.schema import frame_schema
 from m3ter_dagster.frames.text_file import GZIP, GZIP_TYPE, created, opened
 from m3ter_dagster.model.entities import Column, Table
@@ -60,10 +60,7 @@ class JsonLines:
             for part in parts:
                 part.select(lines.alias("line")).sink_csv(file, include_header=False, quote_style="never")
                 expected += part.select(pl.len()).collect().item()
-        found = self.count(path)
-        if found != expected:
-            raise RowsLost(self.name, table.name, expected=expected, found=found)
-        return found
+        return counted(self, path, table, expected=expected)
 
     def count(self, path: Path) -> int:
         lines = 0

@@ -12,7 +12,7 @@ import polars as pl
 import pyarrow as pa
 from pyarrow import parquet
 
-from m3ter_dagster.frames.format import AS_THEY_ARE, LONGEST_REASON, RowsLost, Unreadable
+from m3ter_dagster.frames.format import AS_THEY_ARE, LONGEST_REASON, Unreadable, counted
 from m3ter_dagster.frames.schema import frame_schema
 from m3ter_dagster.model.entities import Table
 
@@ -52,10 +52,8 @@ class Parquet:
         ) as writer:
             for group in _groups(parts, schema.names):
                 writer.write_table(group.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(schema))
-        expected, found = sum(part.select(pl.len()).collect().item() for part in parts), self.count(path)
-        if found != expected:
-            raise RowsLost(self.name, table.name, expected=expected, found=found)
-        return found
+        expected = sum(part.select(pl.len()).collect().item() for part in parts)
+        return counted(self, path, table, expected=expected)
 
     def count(self, path: Path) -> int:
         """Counts the cells of the first column, and does not believe the file's own number."""
