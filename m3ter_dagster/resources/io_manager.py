@@ -122,7 +122,7 @@ class ExportIOManager(dg.ConfigurableIOManager):
         """Per entity the last whole export of it by the run's schedule, looked for once."""
         return previous_of_each(
             self._instance,
-            chosen_entities(self._instance, self._root),
+            [name for name in chosen_entities(self._instance, self._root) if name in entities()],
             org_id=self.settings.connection().org_id,
             schedule=self._run.tags.get(SCHEDULE_TAG),
             export_id=self._root.run_id,
