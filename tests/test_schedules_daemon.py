@@ -39,7 +39,7 @@ def play(stage: Stage) -> None:
     stage.dagster("schedule", "stop", "toggled")
     off = stage.mark("off")
     stage.exported("each-minute", due_after=off)
-    stage.quiet()
+    stage.quiet("each-minute")
     stage.stop()
     down = stage.mark("down")
     on_again = stage.mark("on again")
@@ -50,7 +50,6 @@ def play(stage: Stage) -> None:
     stage.exported("each-minute", due_after=down)
     stage.exported("toggled", due_after=on_again)
     stage.sensor_looked(after=up_again)
-    stage.quiet()
 
 
 story = story_of(SCHEDULES, play)
