@@ -520,6 +520,22 @@ def test_a_429_holds_the_other_threads_too(serve: Serve) -> None:
     assert meanwhile == []
 
 
+def test_what_was_asked_is_counted(serve: Serve) -> None:
+    again = [refusal(429, retry_after="1"), refusal(503), page(ROW)]
+    api = serve({"/meters": [page(next_token="1"), *again]}, tokens=[token_answer("x")])
+    client = client_of(api, replace(UNLIMITED, requests_per_second=4.0))
+    started = time.monotonic()
+    assert ids(client) == ["a"]
+    asked, seconds = client.traffic.counts(), time.monotonic() - started
+    assert (asked["requests"], asked["tokens"], asked["tried_again"], asked["too_many"]) == (5, 1, 2, 1)
+    assert asked["requests"] == len(api.requests)
+    assert asked["bytes"] == sum(len(one.body) for one in [token_answer("x"), page(next_token="1"), *again])
+    assert 0.4 < asked["seconds_for_turns"] <= seconds - asked["seconds_for_answers"] + 0.2
+    assert asked["seconds_for_answers"] > 0
+    assert str(client.traffic).startswith("m3ter was asked 5 times, 1 of them for a token, and sent ")
+    assert "2 requests were tried again, 1 had been refused as too many (429)." in str(client.traffic)
+
+
 # The end
 
 

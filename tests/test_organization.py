@@ -115,6 +115,17 @@ def test_a_run_keeps_its_pace_in_the_home_of_dagster(tmp_path: Path, instance: d
 
 
 @pytest.mark.usefixtures("environment")
+def test_a_run_says_what_it_has_asked_m3ter(sandbox: Sandbox, instance: dg.DagsterInstance) -> None:
+    result = export(instance, "product", MANIFEST)
+    (materialized,) = result.asset_materializations_for_node(MANIFEST)
+    counts = materialized.metadata["requests to m3ter"].value
+    assert isinstance(counts, dict)
+    assert (counts["requests"], counts["tokens"], counts["too_many"]) == (len(sandbox.api.requests), 1, 0)
+    (said,) = [one for one in instance.all_logs(result.run_id) if one.user_message.startswith("m3ter was asked")]
+    assert f"asked {len(sandbox.api.requests)} times, 1 of them for a token" in said.user_message
+
+
+@pytest.mark.usefixtures("environment")
 def test_after_the_run_nothing_is_left_in_the_temporary_folder(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     assert export(instance, "meter", RAW, usage_raw=MARCH_31).success
     assert [path.name for path in tmp_path.iterdir()] == ["home"]

@@ -78,7 +78,9 @@ def _manifest(
         yield dg.AssetCheckResult(
             check_name=CONFIGURATION, passed=unloadable is None, description=str(unloadable or "It can be loaded.")
         )
-        yield dg.Output(whole)
+        asked = organization.traffic().counts()
+        metadata = {"requests to m3ter": dg.MetadataValue.json(asked)} if asked["requests"] else {}
+        yield dg.Output(whole, metadata=metadata)
 
     return manifest
 

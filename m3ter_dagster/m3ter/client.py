@@ -19,6 +19,7 @@ from m3ter_dagster.m3ter.http import Http
 from m3ter_dagster.m3ter.limits import Limits
 from m3ter_dagster.m3ter.pace import SharedTimes, times_file
 from m3ter_dagster.m3ter.token import Credentials
+from m3ter_dagster.m3ter.traffic import Traffic
 from m3ter_dagster.model.entities import Listing
 
 T = TypeVar("T")
@@ -55,6 +56,11 @@ class M3terClient:
         self._organization = f"/organizations/{quote(org_id, safe='')}"
         self._http = Http(base_url, credentials, stop=stop, limits=limits, times=times)
         self._page_sizes: dict[str, int] = {}
+
+    @property
+    def traffic(self) -> Traffic:
+        """What was asked so far."""
+        return self._http.traffic
 
     @property
     def silent_seconds(self) -> float | None:

@@ -22,6 +22,7 @@ from m3ter_dagster.m3ter.limits import Limits
 from m3ter_dagster.m3ter.outage import Outage
 from m3ter_dagster.m3ter.pace import Pace, SharedTimes
 from m3ter_dagster.m3ter.token import Credentials, Token, token_in
+from m3ter_dagster.m3ter.traffic import Traffic
 from m3ter_dagster.m3ter.watch import Watch
 
 T = TypeVar("T")
@@ -60,6 +61,7 @@ class Http:
         host.ConnectionCls = paced(host.ConnectionCls, self._pace, self.wait, sending=self._watch.sending)
         self._stop = stop
         self._outage = Outage(longest_pause=limits.longest_pause_seconds)
+        self.traffic = Traffic()
         self._last = threading.local()
         self._token = Token(credentials, self._ask_for_token, renew_before=limits.renew_before_seconds)
 
@@ -124,6 +126,7 @@ class Http:
         headers = urllib3.make_headers(basic_auth=f"{credentials.key}:{credentials.secret}")
 
         def ask() -> tuple[str, float]:
+            self.traffic.add(tokens=1)
             answer = self._send("POST", "/oauth/token", headers, b'{"grant_type":"client_credentials"}')
             return token_in(_body(request, answer))
 
@@ -138,7 +141,8 @@ class Http:
         headers = {"accept": "application/json", "accept-encoding": "gzip", **headers}
         if body is not None:
             headers["content-type"] = "application/json"
-        self._pace.take_turn(self.wait, gives_way=gives_way)
+        with self.traffic.timed("seconds_for_turns"):
+            self._pace.take_turn(self.wait, gives_way=gives_way)
         started, url = time.monotonic(), self._base_url + path
         with self._watch.over() as watched:
             try:
@@ -152,9 +156,11 @@ class Http:
             finally:
                 self._last.seconds = time.monotonic() - started
                 self._last.spent = self._spent + self._last.seconds
+                self.traffic.add(requests=1, seconds_for_answers=self._last.seconds)
         if watched.is_over:
             self.wait(0)
             raise Later(f"it took more than {self._limits.request_seconds:g} seconds")
+        self.traffic.add(bytes=len(content), too_many=answer.status == 429)
         if answer.headers.get("content-encoding", "").lower() == "gzip":
             content = unpacked(content, at_most=self._limits.most_unpacked(len(content)))
         return Answer(answer.status, content, retry_after(answer))
@@ -184,7 +190,7 @@ class Http:
             wait=self._pause,
             stop=lambda state: self._spent >= latest or self._is_out_of_patience(state),
             sleep=self.wait,
-            before_sleep=self._hold_everyone,
+            before_sleep=self._before_another_try,
         )
         try:
             return tries(entered)
@@ -209,8 +215,9 @@ class Http:
             return down + state.upcoming_sleep > self._limits.outage_patience_seconds
         return state.idle_for + state.upcoming_sleep > self._limits.patience_seconds
 
-    def _hold_everyone(self, state: tenacity.RetryCallState) -> None:
-        """Let all threads pause: a 429 is about the whole Organization."""
+    def _before_another_try(self, state: tenacity.RetryCallState) -> None:
+        """Count it. After a 429 all threads pause: it is about the whole Organization."""
+        self.traffic.add(tried_again=1)
         later = _later(state)
         if later.status == 429 and later.retry_after is not None:
             self._pace.hold(later.retry_after)

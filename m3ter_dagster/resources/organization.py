@@ -12,6 +12,7 @@ from m3ter_dagster.config.usage import USAGE_ASSETS
 from m3ter_dagster.history.progress import UnderWay
 from m3ter_dagster.m3ter.client import M3terClient, open_client
 from m3ter_dagster.m3ter.errors import M3terError
+from m3ter_dagster.m3ter.traffic import Traffic
 from m3ter_dagster.model.entities import Entity, entities
 from m3ter_dagster.model.time_periods import Window
 from m3ter_dagster.reading.past import Past
@@ -82,6 +83,10 @@ class Organization(dg.ConfigurableResource):
             silent_seconds=session.client.silent_seconds,
         )
 
+    def traffic(self) -> Traffic:
+        """What this process has asked m3ter for the run so far."""
+        return self._session.client.traffic if self._session else Traffic()
+
     def has(self, name: str, ids: Sequence[str]) -> Collection[str] | None:
         """Which records of an entity m3ter has; None if this process has not read from it, or it does not say."""
         session = self._session
@@ -106,8 +111,10 @@ class Organization(dg.ConfigurableResource):
         """
         return self._open(steps, find_past).usage.read(asset, selection, window, tell=tell)
 
-    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         if self._session:
+            if context.log:
+                context.log.info(str(self._session.client.traffic))
             self._session.close()
 
     def _open(self, steps: Set[str], find_past: Callable[[], Past]) -> _Session:
