@@ -38,7 +38,12 @@ def bench() -> None:
 @click.option("--kinds", default="documented,odd", show_default=True, help="The line items that there are.")
 @click.option("--subjects", "names", default=",".join(subjects()), show_default=True)
 @click.option("--fixed/--no-fixed", "with_fixed", default=True, help="Exports of an empty organization, too.")
-@click.option("--latency", default=0.0, show_default=True, help="Seconds before each answer of the API.")
+@click.option(
+    "--latency",
+    default=0.02,
+    show_default=True,
+    help="Seconds before each answer of the API. By default one connection gets the 50 a second that m3ter allows.",
+)
 @click.option("--pipelines-python", default=PIPELINES_PYTHON, help="Of the venv that has dlt.", type=Path)
 @click.option("--output", default="bench-result.md", show_default=True, type=Path)
 def run(

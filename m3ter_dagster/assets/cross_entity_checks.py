@@ -9,7 +9,7 @@ from m3ter_dagster.assets.entity_checks import Result, not_checked
 from m3ter_dagster.assets.outcomes import FindRows, Outcome, bill_total_outcome, error_outcome, foreign_keys_outcome
 from m3ter_dagster.frames.bill_totals import RULE
 from m3ter_dagster.frames.references import ExportedRows, references_of
-from m3ter_dagster.history.log import checked_export
+from m3ter_dagster.history.log import checked_exports
 from m3ter_dagster.model.entities import Entity, entities
 from m3ter_dagster.resources import IO_MANAGER
 from m3ter_dagster.resources.io_manager import ExportIOManager
@@ -35,7 +35,7 @@ def cross_entity_checks() -> list[dg.AssetChecksDefinition]:
     def across_entities(context: dg.AssetCheckExecutionContext) -> Iterator[Result]:
         find_in = cache(partial(_finder, context.resources.organization, context.resources.csv_io_manager))
         org_id = context.resources.organization.settings.org_id
-        export_of_asset = cache(partial(checked_export, context.instance, context.run, org_id=org_id))
+        export_of_asset = checked_exports(context.instance, context.run, org_id)
         for key in sorted(context.selected_asset_check_keys):
             export_id = export_of_asset(key.asset_key.path[-1])
             yield _result(key, _outcome(key, find_in(export_id), context), export_id)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from math import inf
 
 import dagster as dg
@@ -83,11 +84,12 @@ def is_of(run: dg.DagsterRun, org_id: str | None) -> bool:
     return org_id is None or run.tags.get(ORGANIZATION_TAG, org_id) == org_id
 
 
-def checked_export(instance: dg.DagsterInstance, run: dg.DagsterRun, asset: str, org_id: str | None) -> str:
-    """The id of the export that a check of `asset` is about: the run's own or, where that has none, the last one."""
-    root = instance.get_run_by_id(root_id(run)) or run
-    last = None if chosen_entities(instance, root) else last_delivery(instance, asset, org_id)
-    return last.export if last else root_id(run)
+def checked_exports(instance: dg.DagsterInstance, run: dg.DagsterRun, org_id: str | None) -> Callable[[str], str]:
+    """Gives the id of the export that a check of an asset is about: the run's own or, if it has none, the last one."""
+    own = root_id(run)
+    if chosen_entities(instance, instance.get_run_by_id(own) or run):
+        return lambda _: own
+    return cache(lambda asset: last.export if (last := last_delivery(instance, asset, org_id)) else own)
 
 
 def run_records(instance: dg.DagsterInstance, filters: dg.RunsFilter) -> Iterator[dg.RunRecord]:

@@ -80,7 +80,7 @@ class ExportIOManager(dg.ConfigurableIOManager):
         if new := {name: value for name, value in tags.items() if value and self._run.tags.get(name) != value}:
             add_tags(self._instance, self._run, new)
         if self.settings.org_id and self.destinations and chosen_entities(self._instance, self._run):
-            for refusal in self._destinations.probe(self.destinations, self._export()):
+            for refusal in self._destinations.probe(self.destinations, self._export_now()):
                 assert context.log
                 context.log.warning(f"Nothing will be delivered to one of the destinations: {refusal}")
         self._folder = TemporaryFolder(least_free=self.settings.least_free)
@@ -136,7 +136,7 @@ class ExportIOManager(dg.ConfigurableIOManager):
     def past(self) -> Past:
         """What the exports before this one had, and what the run's schedule wants to be done with that."""
         schedule, folder = self._schedule(), self._folder.path
-        past = past_of(self._instance, self._export(), self.previous, schedule, self._destinations, folder)
+        past = past_of(self._instance, self._export, self.previous, schedule, self._destinations, folder)
         return replace(past, two_passes=self.exports.two_passes(schedule))
 
     def _schedule(self) -> ExportSchedule | None:
@@ -146,7 +146,7 @@ class ExportIOManager(dg.ConfigurableIOManager):
         return schedule if isinstance(schedule, ExportSchedule) else None
 
     def _deliver(self, read: Read) -> dict[str, Any]:
-        export, table = self._export(), read.table
+        export, table = self._export, read.table
         if table.name == RAW_BY_DAY and isinstance(read, UsageReading):
             # A day's file has a key of its own, which the next export of that day writes again.
             export = Export(RAW_BY_DAY, export.org_id, read.window.start)
@@ -183,7 +183,7 @@ class ExportIOManager(dg.ConfigurableIOManager):
             file.unlink(missing_ok=True)
 
     def _compare(self, read: Reading) -> Compared:
-        export, schedule, whole = self._export(), self._schedule(), self.previous.get(read.entity.name)
+        export, schedule, whole = self._export, self._schedule(), self.previous.get(read.entity.name)
         keys = whole.entities[read.entity.name].keys if whole else ()
         return compare(
             read.all_keys,
@@ -230,7 +230,12 @@ class ExportIOManager(dg.ConfigurableIOManager):
         """The first run of the export."""
         return self._instance.get_run_by_id(root_id(self._run)) or self._run
 
+    @cached_property
     def _export(self) -> Export:
+        return self._export_now()
+
+    def _export_now(self) -> Export:
+        """For an export that was not due, the time is that of its start, which is not known before the first step."""
         return export_of(self._run, self._instance, self.settings.connection().org_id)
 
 
