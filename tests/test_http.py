@@ -8,7 +8,7 @@ from email.utils import formatdate
 import pytest
 import urllib3
 
-from m3ter_dagster.m3ter.http import open_pool, retry_after
+from m3ter_dagster.m3ter.connections import open_pool, retry_after
 
 SIX_HOURS = 6 * 3600
 TIMEOUT = urllib3.Timeout(1)

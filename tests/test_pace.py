@@ -24,8 +24,8 @@ from api_rows import UNHURRIED
 from hypothesis import given
 from hypothesis import strategies as st
 
+from m3ter_dagster.m3ter.connections import paced
 from m3ter_dagster.m3ter.errors import Interrupted
-from m3ter_dagster.m3ter.http import paced
 from m3ter_dagster.m3ter.pace import Pace, SharedTimes, times_file
 
 ROUNDING = 0.005

@@ -14,7 +14,7 @@ import tenacity
 import urllib3
 from pydantic import SecretStr
 
-from m3ter_dagster.m3ter.http import open_pool, retry_after
+from m3ter_dagster.m3ter.connections import open_pool, retry_after
 
 TRIES = 4
 LAST_TRY_SECONDS = 22.0

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import urllib3
 
+from m3ter_dagster.m3ter.connections import open_pool
 from m3ter_dagster.m3ter.errors import DownloadFailed, Later
-from m3ter_dagster.m3ter.http import open_pool
 from m3ter_dagster.m3ter.limits import Limits
 
 CHUNK = 1 << 20

@@ -5,18 +5,15 @@ from __future__ import annotations
 import http.client
 import threading
 import time
-import urllib.request
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from typing import TypeVar
 
 import msgspec
 import tenacity
 import urllib3
-from urllib3.exceptions import InvalidHeader
 
+from m3ter_dagster.m3ter.connections import open_pool, paced, retry_after, unpacked
 from m3ter_dagster.m3ter.errors import CredentialsRefused, Interrupted, Later, M3terError, Refused, Unavailable, quoted
 from m3ter_dagster.m3ter.limits import Limits
 from m3ter_dagster.m3ter.outage import Outage
@@ -27,7 +24,6 @@ from m3ter_dagster.m3ter.watch import Watch
 
 T = TypeVar("T")
 
-GZIP = zlib.MAX_WBITS | 16
 _QUOTING = (http.client.BadStatusLine, http.client.UnknownProtocol)
 
 
@@ -232,20 +228,6 @@ class _ErrorAnswer(msgspec.Struct):
     message: str = ""
 
 
-def unpacked(content: bytes, *, at_most: int) -> bytes:
-    """What gzip holds. A few bytes can stand for more than fits into memory, so it is Later if there are too many."""
-    unpacking = zlib.decompressobj(GZIP)
-    try:
-        data = unpacking.decompress(content, at_most)
-    except zlib.error:
-        raise Later("the answer is gzip that is damaged") from None
-    if unpacking.unconsumed_tail:
-        raise Later(f"the answer is gzip that unpacks to more than {at_most:,} bytes")
-    if not unpacking.eof:
-        raise Later("the answer is gzip that breaks off")
-    return data
-
-
 def _body(request: str, answer: Answer) -> bytes:
     """The body of a success; 408, 429 and 5xx are Later, anything else is Refused."""
     if 200 <= answer.status < 300:
@@ -278,39 +260,3 @@ def _later(state: tenacity.RetryCallState) -> Later:
     error = state.outcome.exception()
     assert isinstance(error, Later)
     return error
-
-
-def paced(kind: Any, pace: Pace, wait: Callable[[float], None], *, sending: Callable[[Any], None] | None = None) -> Any:
-    """The class of connection whose requests are counted when they are written, which may be long after their turn: a
-    new connection first has to be made. `sending` is told the socket of each."""
-
-    class Paced(kind):
-        def endheaders(self, *arguments: Any, **options: Any) -> None:
-            if self.is_closed:
-                self.connect()
-            if sending:
-                sending(self.sock)
-            with pace.sending(wait):
-                super().endheaders(*arguments, **options)
-
-    return Paced
-
-
-def open_pool(url: str, *, timeout: urllib3.Timeout, connections: int = 1) -> urllib3.PoolManager:
-    """Connections to the host of `url`, through the proxy of the environment, as other HTTP tools make them.
-
-    Nothing is retried: callers know what may be repeated.
-    """
-    address = urlsplit(url)
-    proxy = urllib.request.getproxies().get(address.scheme)
-    if proxy and not urllib.request.proxy_bypass(address.hostname or ""):
-        return urllib3.ProxyManager(proxy, maxsize=connections, timeout=timeout, retries=False)
-    return urllib3.PoolManager(maxsize=connections, timeout=timeout, retries=False)
-
-
-def retry_after(answer: urllib3.BaseHTTPResponse) -> float | None:
-    """How many seconds to wait, six hours at most; what is neither whole seconds nor a date is ignored (RFC 9110)."""
-    try:
-        return urllib3.Retry().parse_retry_after(answer.headers.get("retry-after", ""))
-    except (InvalidHeader, ValueError, OverflowError):  # the last two are for numbers and years of thousands of digits
-        return None
