@@ -74,7 +74,7 @@ def build_definitions(exports: Exports, settings: Settings, unloadable: Unloadab
         sensors=[
             *([first_exports(exports.schedules, jobs)] if exports.schedules else []),
             stuck_exports(exports.schedules, steps),
-            missing_manifests(settings.org_id),
+            missing_manifests([one.code for one in exports.destinations], settings.org_id),
             *alarm_sensors(exports, settings.org_id, unloadable),
         ],
         executor=dg.in_process_executor if settings.executor == "in_process" else dg.multiprocess_executor,

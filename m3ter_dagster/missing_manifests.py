@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Set
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -19,7 +19,9 @@ _OVERLAP = timedelta(minutes=5)
 """Runs write when they ended by the clocks of several processes. A run key launches nothing twice."""
 
 
-def missing_manifests(org_id: str | None = None) -> dg.SensorDefinition:
+def missing_manifests(destinations: Collection[str], org_id: str | None = None) -> dg.SensorDefinition:
+    """The sensor. An export that went to a destination that is none of these any more gets no manifest."""
+
     def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         instance, now = context.instance, datetime.now(UTC)
         since = datetime.fromisoformat(context.cursor) - _OVERLAP if context.cursor else now - FIRST_LOOK
@@ -31,7 +33,7 @@ def missing_manifests(org_id: str | None = None) -> dg.SensorDefinition:
         found = [record.dagster_run for record in ended if is_of_location(context, record.dagster_run)]
         runs = [run for run in found if is_of(run, org_id)]
         last = {root_id(run): run for run in runs}
-        requests = [request for run in last.values() for request in _requests(instance, run)]
+        requests = [request for run in last.values() for request in _requests(instance, run, set(destinations))]
         return dg.SensorResult(
             run_requests=requests,
             skip_reason=None if requests else "every export has its manifest.",
@@ -48,11 +50,14 @@ def missing_manifests(org_id: str | None = None) -> dg.SensorDefinition:
     )
 
 
-def _requests(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Iterator[dg.RunRequest]:
+def _requests(instance: dg.DagsterInstance, run: dg.DagsterRun, known: Set[str]) -> Iterator[dg.RunRequest]:
     """A run of the same export, to the same destinations, that only makes the manifest."""
     export_id, tags = root_id(run), {name: value for name, value in run.tags.items() if name.startswith("m3ter/")}
     resources: Any = run.run_config.get("resources", {})
     delivering = {name: config for name, config in resources.items() if name == IO_MANAGER}
+    codes = delivering.get(IO_MANAGER, {}).get("config", {}).get("destinations", [])
+    if not set(codes) <= known:  # Dagster would refuse the request, and with it all others of this look
+        return
     for manifest in unlisted(instance, run):
         if is_whole(instance, export_id, manifest):
             yield dg.RunRequest(

@@ -108,6 +108,11 @@ def resume(
             f"exports.yaml no longer has all that run {last.run_id} exports ({', '.join(sorted(missing))}); "
             f"{RAW_BY_DAY} needs usageRawByDay there."
         ) from None
+    except dg.DagsterInvalidConfigError:
+        raise NothingToResume(
+            f"run {last.run_id} delivers to {last.tags.get(DESTINATIONS_TAG)}, and exports.yaml no longer has all of "
+            "these destinations."
+        ) from None
     return result
 
 

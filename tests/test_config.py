@@ -378,6 +378,8 @@ WRONG = [
     ("code: nightly", "code: a,b\n  - code: a", 7, "schedule 'a,b' has no 'operationalDataTypes'"),
     ("code: nightly", "code: first-exports", 7, "keeps for itself; write another code, such as 'first_exports_export'"),
     ("code: nightly", "code: late exports", 7, "keeps for itself; write another code, such as 'late_exports_export'"),
+    ("code: warehouse", "code: mro", 2, "destination 'mro' has a code that Python keeps for itself"),
+    ("code: warehouse", "code: __a__", 2, "destination '__a__' has a code that Python keeps for itself"),
     ("code: nightly", "code: config", 7, "schedule 'config' has a code that Dagster keeps for itself"),
     ("[BILLS]", "[BILS]", 8, "schedule 'nightly' names the operational data type 'BILS'; known are ACCOUNTS,"),
     ("[BILLS]", "[BILS]", 8, "Did you mean 'BILLS'?"),

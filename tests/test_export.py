@@ -21,7 +21,6 @@ import dagster as dg
 import polars as pl
 import pytest
 from click.testing import CliRunner, Result
-from dagster._core.events import EngineEventData, JobFailureData
 from processes import plain_environment
 
 from m3ter_dagster.assets.manifest import export_manifest
@@ -340,16 +339,18 @@ def test_a_manifest_alone_says_that_it_needs_something_to_list(house: House, ins
     )
 
 
-def test_an_unknown_destination_is_refused_before_m3ter_is_asked(house: House, instance: dg.DagsterInstance) -> None:
-    api = house.use(ORGANIZATION.records())
-    result = materialize(instance, "meter", destinations=["warehouse", "nowhere"])
-    assert not result.success
-    assert list(api.requests) == []
-    assert house.objects() == {}
-    log = [one.dagster_event for one in instance.all_logs(result.run_id) if one.dagster_event]
-    data = [one.event_specific_data for one in log if one.is_failure]
-    errors = [str(one.error) for one in data if isinstance(one, EngineEventData | JobFailureData)]
-    assert any("there is no destination 'nowhere'; known are archive, warehouse." in error for error in errors)
+def test_a_job_takes_the_destinations_of_exports_yaml_and_no_others(house: House) -> None:  # noqa: ARG001
+    job = whole_export()
+
+    def config(*codes: str) -> dict[str, Any]:
+        return {"resources": {IO_MANAGER: {"config": {"destinations": list(codes)}}}}
+
+    chosen = dg.validate_run_config(job, config("archive"))
+    assert chosen["resources"][IO_MANAGER]["config"]["destinations"] == ["archive"]
+    with pytest.raises(
+        dg.DagsterInvalidConfigError, match=r"destinations\[1\] not in enum type Destination got nowhere"
+    ):
+        dg.validate_run_config(job, config("warehouse", "nowhere"))
 
 
 def test_a_missing_bucket_fails_the_asset_and_leaves_the_other_destination(
@@ -502,6 +503,10 @@ def test_where_no_destination_takes_anything_nothing_is_read_and_the_export_can_
     assert "destination 'archive', s3://no-such-bucket-2/orgId=" in ended.stdout
     assert not sandbox.api.requests
     (run_id,) = re.findall(r"--resume (\S+)`", ended.stdout)
+    exports.write_text(exports_yaml(endpoint, warehouse=WAREHOUSE, archive=ARCHIVE).replace("archive", "vault"))
+    refused = export_here(sandbox, tmp_path, "--resume", run_id, **environment)
+    assert refused.exit_code == 2
+    assert " delivers to warehouse,archive, and exports.yaml no longer has all of" in refused.output
     exports.write_text(exports_yaml(endpoint, warehouse=WAREHOUSE, archive=ARCHIVE))
     resumed = export_here(sandbox, tmp_path, "--resume", run_id, **environment)
     assert resumed.exit_code == 0, resumed.output

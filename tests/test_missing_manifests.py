@@ -12,6 +12,7 @@ from m3ter_dagster.dagster_internals import planned_steps
 from m3ter_dagster.history.log import MANIFEST, USAGE_MANIFEST, root_id, runs_of
 from m3ter_dagster.history.record import Part, as_metadata
 from m3ter_dagster.missing_manifests import missing_manifests
+from m3ter_dagster.resources import IO_MANAGER
 from m3ter_dagster.runs import job_named
 
 __all__ = ["house"]
@@ -47,7 +48,7 @@ def run(instance: dg.DagsterInstance, *assets: dg.AssetsDefinition, **tags: str)
 
 def look(instance: dg.DagsterInstance, cursor: str | None = None, *, org_id: str | None = None) -> dg.SensorResult:
     with dg.build_sensor_context(instance=instance, cursor=cursor) as context:
-        found = missing_manifests(org_id)(context)
+        found = missing_manifests(["warehouse"], org_id)(context)
     assert isinstance(found, dg.SensorResult)
     return found
 
@@ -105,6 +106,16 @@ def test_an_export_of_another_organization_is_none_of_ours(instance: dg.DagsterI
     run(instance, entity_asset("meter"), m3ter_organization="org-2")
     assert not look(instance, org_id="org-1").run_requests
     assert len(look(instance, org_id="org-2").run_requests or ()) == 1
+
+
+def test_an_export_to_a_destination_that_is_no_more_keeps_no_other_from_its_manifest(
+    instance: dg.DagsterInstance,
+) -> None:
+    config = {"resources": {IO_MANAGER: {"config": {"destinations": ["archive"]}}}}
+    io_manager = dg.IOManagerDefinition(dg.mem_io_manager.resource_fn, config_schema=dg.Permissive())
+    dg.materialize([entity_asset("meter")], instance=instance, resources={IO_MANAGER: io_manager}, run_config=config)
+    other = run(instance, entity_asset("meter")).run_id
+    assert requested(instance) == [(other, [MANIFEST])]
 
 
 def test_a_manifest_that_was_made_afterwards_stays_its_export_s_when_it_is_re_executed(

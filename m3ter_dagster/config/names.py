@@ -25,6 +25,8 @@ OWN = (
     *(FAILED_EXPORTS, DELIVERED_EXPORTS, LATE_EXPORTS, UNSAFE_REUSE, BROKEN_CONFIGURATION),
 )
 """The names of our own sensors and schedule: in Dagster those of Export Schedules must differ from them."""
+NO_CHOICE = re.compile("_.*_|mro")
+"""What Python does not take as a member of an enum, which Dagster makes a list of codes to choose from of."""
 
 RESERVED = {
     *("context", "conf", "config", "meta", "arg_dict", "dict", "input_arg_dict", "output_arg_dict"),
@@ -61,6 +63,8 @@ def _destination_codes(value: Mapping[str, Any]) -> Iterator[NameMistake]:
     for loc, code in _codes(value, "destinations"):
         if code in seen:
             yield loc, "has the code of an earlier destination; write another code"
+        if NO_CHOICE.fullmatch(code):
+            yield loc, "has a code that Python keeps for itself; write another code"
         seen.add(code)
 
 

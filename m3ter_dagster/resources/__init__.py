@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from m3ter_dagster.config import Exports, Settings
-from m3ter_dagster.resources.io_manager import ExportIOManager
+from m3ter_dagster.resources.io_manager import io_manager_for
 from m3ter_dagster.resources.organization import Organization
 
 IO_MANAGER = "csv_io_manager"
@@ -20,5 +20,5 @@ def export_resources(
     codes = list(exports.default_destinations if destinations is None else destinations)
     return {
         "organization": Organization(settings=settings),
-        IO_MANAGER: ExportIOManager(destinations=codes, exports=exports, settings=settings),
+        IO_MANAGER: io_manager_for(exports)(destinations=codes, exports=exports, settings=settings),
     }

@@ -4,18 +4,19 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from enum import StrEnum
 from functools import cached_property
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import dagster as dg
 import msgspec
 import polars as pl
-from pydantic import Field, PrivateAttr
+from pydantic import AfterValidator, Field, PrivateAttr, create_model
 
 from m3ter_dagster.config import Exports, ExportSchedule, Settings
 from m3ter_dagster.config.usage import AGGREGATED, RAW, RAW_BY_DAY
 from m3ter_dagster.dagster_internals import add_tags, attempts_before, planned_steps
-from m3ter_dagster.delivery.destinations import JSON, Delivered, DeliveryFailed, Destinations, UnknownDestination
+from m3ter_dagster.delivery.destinations import JSON, Delivered, DeliveryFailed, Destinations
 from m3ter_dagster.delivery.differences import Compared, Previous, compare
 from m3ter_dagster.frames.format import Format, RowsLost, Unreadable
 from m3ter_dagster.frames.formats import format_for
@@ -51,7 +52,7 @@ MOST_STEP_RETRIES, RETRY_AFTER_SECONDS = 1, 5
 class ExportIOManager(dg.ConfigurableIOManager):
     """One file per entity. Objects are named after the root run, so re-executions complete the same export."""
 
-    destinations: list[str] = Field(description="Codes of the Export Destinations (exports.yaml) to deliver to.")
+    destinations: list[str]
     exports: dg.ResourceDependency[Exports]
     settings: dg.ResourceDependency[Settings]
     _destinations: Destinations = PrivateAttr()
@@ -62,15 +63,11 @@ class ExportIOManager(dg.ConfigurableIOManager):
     _instance: dg.DagsterInstance = PrivateAttr()
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-        """Refuses a destination that is unknown, destinations that all refuse, or a disk with too little room.
+        """Refuses destinations that all refuse, or a disk with too little room.
 
         Before anything is read: of five million rows it would be known too late.
         """
-        known = {one.code: one for one in self.exports.destinations}
-        for code in self.destinations:
-            if code not in known:
-                raise UnknownDestination(code, list(known))
-        self._destinations = Destinations(known)
+        self._destinations = Destinations({one.code: one for one in self.exports.destinations})
         assert context.run
         assert context.instance
         self._run, self._instance = context.run, context.instance
@@ -237,6 +234,17 @@ class ExportIOManager(dg.ConfigurableIOManager):
     def _export_now(self) -> Export:
         """For an export that was not due, the time is that of its start, which is not known before the first step."""
         return export_of(self._run, self._instance, self.settings.connection().org_id)
+
+
+def io_manager_for(exports: Exports) -> type[ExportIOManager]:
+    """The IO manager whose config takes the codes of these destinations and no others.
+
+    Dagster's launchpad completes them, and a typo is refused before a run starts.
+    """
+    Destination = StrEnum("Destination", {one.code: one.code for one in exports.destinations})
+    codes = list[Annotated[Destination, AfterValidator(str)]]
+    about = Field(description="Where to deliver to: codes of the Export Destinations of exports.yaml.")
+    return create_model(ExportIOManager.__name__, __base__=ExportIOManager, destinations=(codes, about))
 
 
 def _stored(objects: Any) -> tuple[record.StoredObject, ...]:
