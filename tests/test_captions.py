@@ -42,6 +42,14 @@ ALWAYS = {
 }
 
 
+def no_page(destination: str, uri: str) -> None:
+    """The page of an object in a store that has none."""
+
+
+def page(destination: str, uri: str) -> str | None:
+    return f"https://console/{uri}" if destination == "warehouse" else None
+
+
 def shown(captions: dict[str, Any]) -> dict[str, Any]:
     """As plain values; a table as its rows."""
     return {name: plain(value) for name, value in captions.items()}
@@ -54,12 +62,29 @@ def plain(value: Any) -> Any:
 
 
 def test_an_entity_without_findings_shows_none() -> None:
-    assert shown(delivery_captions(METERS)) == {**ALWAYS, "requests": 6}
+    assert shown(delivery_captions(METERS, no_page)) == {**ALWAYS, "requests": 6}
+
+
+def test_what_a_person_looks_for_comes_first_and_hashes_last() -> None:
+    names = list(delivery_captions(METERS, page))
+    assert names[:4] == ["dagster/row_count", "bytes", "dagster/uri", "console (warehouse)"]
+    assert names[4:6] == ["seconds to read", "seconds to write and deliver"]
+    assert names[-1] == "objects"
+
+
+def test_files_are_linked_where_their_store_has_a_page_of_them() -> None:
+    link = "https://console/s3://acme/e_meter.csv"
+    assert shown(delivery_captions(METERS, page))["console (warehouse)"] == link
+    manifest = Manifest(Export("e", "org-1", NOON), None, [], NOON, NOON, None, {}, [exported_entity(METERS)])
+    found = shown(manifest_captions(manifest, OBJECTS, page))
+    assert found["console (warehouse)"] == link
+    assert found["files in the console"] == f"- meter: [warehouse]({link})"
+    assert "console (archive)" not in found
 
 
 def test_how_a_list_was_read_is_shown_where_there_was_a_choice() -> None:
     reading = msgspec.structs.replace(READING, how="over one cursor: 12 pages")
-    found = shown(delivery_captions(msgspec.structs.replace(METERS, reading=reading)))
+    found = shown(delivery_captions(msgspec.structs.replace(METERS, reading=reading), no_page))
     assert found == {**ALWAYS, "requests": 6, "how the list was read": "over one cursor: 12 pages"}
 
 
@@ -68,7 +93,7 @@ def test_findings_and_the_difference_are_shown() -> None:
         READING, duplicates_dropped=2, unknown_fields={"colour": 3}, empty_fields=("unit",)
     )
     difference = {"previous": "d", "added": 1, "removed": 0, "changed": 2}
-    found = shown(delivery_captions(msgspec.structs.replace(METERS, reading=reading, difference=difference)))
+    found = shown(delivery_captions(msgspec.structs.replace(METERS, reading=reading, difference=difference), no_page))
     assert found == {
         **ALWAYS,
         "requests": 6,
@@ -94,7 +119,7 @@ def test_findings_and_the_difference_are_shown() -> None:
 )
 def test_a_file_of_changes_is_shown(previous: str | None, why: str | None, words: dict[str, str]) -> None:
     changes = Changes({"added": 1, "changed": 2, "removed": 4}, OBJECTS, previous, why)
-    found = shown(delivery_captions(msgspec.structs.replace(METERS, changes=changes)))
+    found = shown(delivery_captions(msgspec.structs.replace(METERS, changes=changes), no_page))
     assert found == {
         **ALWAYS,
         "requests": 6,
@@ -106,14 +131,14 @@ def test_a_file_of_changes_is_shown(previous: str | None, why: str | None, words
 
 def test_why_an_entity_was_not_compared_is_no_number_of_rows() -> None:
     delivery = msgspec.structs.replace(METERS, difference={"notCompared": "there is no previous export"})
-    assert not [name for name in delivery_captions(delivery) if name.startswith("rows not")]
+    assert not [name for name in delivery_captions(delivery, no_page) if name.startswith("rows not")]
 
 
 def test_measurements_show_their_window_and_m3ter_s_job() -> None:
     window = (datetime(2024, 3, 31, tzinfo=UTC), datetime(2024, 4, 1, tzinfo=UTC))
     for job, words in (("job-1", "job-1"), (None, "none: there can be nothing in this window")):
         reading = msgspec.structs.replace(READING, requests=None, job=job, window=window)
-        found = shown(delivery_captions(msgspec.structs.replace(METERS, reading=reading)))
+        found = shown(delivery_captions(msgspec.structs.replace(METERS, reading=reading), no_page))
         assert found == {
             **ALWAYS,
             "window": "2024-03-31 00:00 to 2024-04-01 00:00 UTC",
@@ -129,7 +154,7 @@ def test_a_manifest_is_the_report_of_its_export() -> None:
     manifest = Manifest(Export("e", "org-1", NOON), "nightly", ["warehouse"], NOON, NOON, "d", {}, listed)
     compared = {"added": 1, "changed": "", "removed": 0, "deleted": 2}
     nothing = dict.fromkeys(compared, "")
-    assert shown(manifest_captions(manifest, OBJECTS)) == {
+    assert shown(manifest_captions(manifest, OBJECTS, no_page)) == {
         "rows": 4 + METERS.rows,
         "report": [
             {"entity": "bill", "rows": 4, "bytes": OBJECTS[0].bytes, **nothing, "complete": ""},
@@ -139,4 +164,6 @@ def test_a_manifest_is_the_report_of_its_export() -> None:
         "dagster/uri": "s3://acme/e_meter.csv",
         "objects": ROWS,
     }
-    assert shown(manifest_captions(replace(manifest, previous=None), OBJECTS))["compared with export"] == "none"
+    assert (
+        shown(manifest_captions(replace(manifest, previous=None), OBJECTS, no_page))["compared with export"] == "none"
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import dagster as dg
 import pytest
 
 from m3ter_dagster.config import ConfigError, load_settings, parse_exports
@@ -26,6 +27,21 @@ NO_CREDENTIALS = load_settings({})
 def test_exports_go_to_the_default_destinations_unless_others_are_named(given: Any, expected: list[str]) -> None:
     resources = export_resources(EXPORTS, NO_CREDENTIALS, **given)
     assert resources[IO_MANAGER].destinations == expected
+
+
+def test_other_destinations_are_another_choice() -> None:
+    """In one process, where Dagster keeps types by their names."""
+
+    @dg.asset(io_manager_key=IO_MANAGER)
+    def any_asset() -> None: ...
+
+    other = parse_exports("destinations: [{code: vault, bucketName: acme-1}]", environ={})
+    for exports, code in ((EXPORTS, "archive"), (other, "vault")):
+        job = dg.define_asset_job("job", selection="*")
+        resources = export_resources(exports, NO_CREDENTIALS)
+        found = dg.Definitions(assets=[any_asset], jobs=[job], resources=resources).resolve_job_def("job")
+        config = {"resources": {IO_MANAGER: {"config": {"destinations": [code]}}}}
+        assert dg.validate_run_config(found, config)["resources"][IO_MANAGER] == {"config": {"destinations": [code]}}
 
 
 def test_the_keys_stay_as_the_config_of_the_runs_of_years_has_them() -> None:

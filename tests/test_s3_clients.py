@@ -11,6 +11,8 @@ from deliveries import CSV, EXPORT, KEY, ROWS, deliver, destination, destination
 from stores import EXTERNAL_ID, REGION
 from tampering import proxy
 
+from m3ter_dagster.config import S3Destination
+from m3ter_dagster.delivery.destinations import store_of
 from m3ter_dagster.delivery.s3_clients import is_aws
 
 pytestmark = pytest.mark.usefixtures("no_aws_settings")
@@ -136,3 +138,31 @@ def test_a_token_service_that_does_not_answer_is_named(moto_store, moto_bucket, 
 )
 def test_aws_is_known_by_its_host(endpoint, aws):
     assert is_aws(endpoint) is aws
+
+
+@pytest.mark.parametrize(
+    ("settings", "page"),
+    [
+        (
+            {"region": "eu-west-1"},
+            "https://eu-west-1.console.aws.amazon.com/s3/object/acme?region=eu-west-1&prefix=m3ter%2ForgId%3D1%2Fa%20b.csv",
+        ),
+        (
+            {"region": "cn-north-1"},
+            "https://cn-north-1.console.amazonaws.cn/s3/object/acme?region=cn-north-1&prefix=m3ter%2ForgId%3D1%2Fa%20b.csv",
+        ),
+        ({"region": "eu-west-1", "endpoint_url": "https://minio.acme.com"}, None),
+        ({}, None),
+    ],
+)
+def test_an_object_has_a_page_in_the_console_of_aws_where_the_region_is_known(settings, page):
+    store = store_of(S3Destination(code="warehouse", bucket_name="acme", **settings))
+    assert store.page("s3://acme/m3ter/orgId=1/a b.csv") == page
+
+
+def test_the_region_of_the_environment_and_a_store_of_it_count_too(monkeypatch):
+    destination = S3Destination(code="warehouse", bucket_name="acme")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+    assert store_of(destination).page("s3://acme/a.csv").startswith("https://eu-west-1.console.aws.amazon.com/")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "https://minio.acme.com")
+    assert store_of(destination).page("s3://acme/a.csv") is None

@@ -19,7 +19,8 @@ SCHEMA, ROW_COUNT, COMPLETE = "schema", "row_count", "complete"
 Result = dg.AssetCheckResult | dg.Output[None]
 """The result of a check, or `not_checked`."""
 _DESCRIPTIONS = {
-    SCHEMA: "Every cell fits its column; every row has an id, and no other row has it.",
+    SCHEMA: "Every cell fits its column; every row has an id, and no other row has it. "
+    "A warning names fields that m3ter has and the schema does not.",
     ROW_COUNT: "Not fewer than half the rows of the previous export of the same schedule.",
     COMPLETE: "It is proven that nothing is missing, although rows are deleted and added while lists are read.",
     REUSE: "The rows that reuse would take from the previous export are those of m3ter: for exports that read all.",
@@ -36,9 +37,22 @@ def check_specs(entity: Entity, *, is_reused: bool = False) -> list[dg.AssetChec
 
 
 def passed_checks(reading: Reading, *, rows_before: int | None) -> Iterator[Result]:
-    yield dg.AssetCheckResult(passed=True, check_name=SCHEMA, metadata={"rows": reading.rows})
+    yield _schema(reading)
     yield _row_count(reading, rows_before)
     yield _complete(reading)
+
+
+def _schema(reading: Reading) -> dg.AssetCheckResult:
+    """What is delivered fits its schema; a warning names the fields that it leaves out. It stops nothing."""
+    unknown = sorted(reading.unknown_fields)
+    shown = ", ".join(unknown[:SHOWN_ROWS]) + (", ..." if len(unknown) > SHOWN_ROWS else "")
+    return dg.AssetCheckResult(
+        passed=not unknown,
+        check_name=SCHEMA,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"Not exported, since the schema does not have it: {shown}." if unknown else None,
+        metadata={"rows": reading.rows, **({"API fields not in the schema": len(unknown)} if unknown else {})},
+    )
 
 
 def failed_schema_check(breached: SchemaBreached) -> dg.AssetCheckResult:

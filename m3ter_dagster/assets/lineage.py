@@ -30,9 +30,10 @@ def _source(entity: Entity) -> dg.AssetSpec:
     return dg.AssetSpec(
         source_key(entity.name),
         deps=[source_key(name) for name in referred],
-        description=f"{entity.title} in m3ter. {entity.description}",
+        description=f"{entity.title} as m3ter has it, which is read and never written; `{entity.name}` is its export. "
+        f"{entity.description}",
         group_name=GROUP,
-        kinds={"m3ter"},
+        kinds={"m3ter", "source"},
         metadata={"dagster/column_schema": column_schema(entity), "API list": entity.listing.path},
     )
 

@@ -200,6 +200,10 @@ class Destinations:
         # Nothing waits for a removal, so a store that is down is not waited for.
         self._hasty_stores[self._destination(destination_code).code].remove(uri)
 
+    def page(self, destination_code: str, uri: str) -> str | None:
+        """The web page of an object in its store's console, if there is one."""
+        return self._stores[self._destination(destination_code).code].page(uri)
+
     def _refusal(self, destination: Destination, export: Export) -> Refusal | None:
         try:
             self._hasty_stores[destination.code].probe(_key(destination, export, manifest.TYPE, JSON))

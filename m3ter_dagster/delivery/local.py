@@ -129,6 +129,9 @@ class LocalStore:
                 self._folder.stat()
             Path(self._path_text(where)).unlink(missing_ok=True)
 
+    def page(self, where: str) -> None:
+        """A folder has no web page."""
+
     def explain(self, error: Exception, where: str) -> Refusal:
         number = error.errno if isinstance(error, OSError) else None
         if number is None:

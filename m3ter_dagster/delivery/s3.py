@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from m3ter_dagster.delivery.fingerprints import Fingerprint
-from m3ter_dagster.delivery.s3_clients import s3_client
+from m3ter_dagster.delivery.s3_clients import is_aws, s3_client
 from m3ter_dagster.delivery.s3_objects import ObjectDiffers, download, probe, put
 from m3ter_dagster.delivery.s3_refusals import DENIED, refusal
 from m3ter_dagster.delivery.store import (
@@ -29,6 +30,14 @@ if TYPE_CHECKING:
 
 REFUSED = (BotoCoreError, ClientError)
 ABSENT = {"404", "NoSuchKey"}
+CONSOLES = {
+    "aws": "console.aws.amazon.com",
+    "aws-cn": "console.amazonaws.cn",
+    "aws-us-gov": "console.amazonaws-us-gov.com",
+}
+"""The host of the console in each of AWS's partitions, behind the region."""
+ANY_REGION = "https://s3.amazonaws.com"
+"""Where botocore sends requests if no region is configured."""
 MAY_BE_ABSENT = " Or it does not exist, which a store reveals only to those who are allowed s3:ListBucket."
 
 
@@ -100,6 +109,15 @@ class S3Store:
             self._open().delete_object(Bucket=bucket, Key=key)
         except REFUSED as error:
             raise NotRemoved(self.explain(error, where)) from error
+
+    def page(self, where: str) -> str | None:
+        """Its page in AWS's console; other stores that speak S3 have none that is known."""
+        about = self._open().meta
+        if about.endpoint_url == ANY_REGION or not is_aws(about.endpoint_url) or about.partition not in CONSOLES:
+            return None
+        (bucket, key), region = self._parts(where), about.region_name
+        host = f"{region}.{CONSOLES[about.partition]}"
+        return f"https://{host}/s3/object/{bucket}?region={region}&prefix={quote(key, safe='')}"
 
     def explain(self, error: Exception, where: str) -> Refusal:
         return refusal(error, self._destination, self._uri(where))

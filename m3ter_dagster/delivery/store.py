@@ -130,6 +130,10 @@ class Store(Protocol):
         """Remove the object, if it is there. Where the bucket keeps versions, it hides the object."""
         ...
 
+    def page(self, where: str) -> str | None:
+        """The address of a web page on which a person who may do so sees the object; None if there is none."""
+        ...
+
     def explain(self, error: Exception, where: str) -> Refusal:
         """Why the store refused, and what to do, for any error of its client. No secret is repeated."""
         ...

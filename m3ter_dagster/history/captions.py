@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import dagster as dg
@@ -14,14 +14,16 @@ from m3ter_dagster.model.entities import Table
 from m3ter_dagster.model.manifest import ExportedEntity, Manifest
 from m3ter_dagster.model.time_periods import Window
 
-_REPORT = ("entity", "rows", "complete", "added", "changed", "removed", "deleted", "bytes")
+FindPage = Callable[[str, str], str | None]
+"""Returns the web page of an object, by its destination and address, if its store has one."""
+_REPORT = ("entity", "rows", "bytes", "complete", "added", "changed", "removed", "deleted")
 PREVIEW_ROWS = 5
 PREVIEW_COLUMNS = 8
 PREVIEW_CHARACTERS = 60
 
 
-def delivery_captions(delivery: Delivery) -> dict[str, Any]:
-    """What Dagster shows of a delivery. Findings are left out where there are none."""
+def delivery_captions(delivery: Delivery, find_page: FindPage) -> dict[str, Any]:
+    """What Dagster shows of a delivery, in this order. Findings are left out where there are none."""
     reading, counted = delivery.reading, delivery.difference.items()
     findings = {
         "API fields not in the schema": reading.unknown_fields,
@@ -29,33 +31,52 @@ def delivery_captions(delivery: Delivery) -> dict[str, Any]:
     }
     return {
         "dagster/row_count": delivery.rows,
-        "dagster/uri": delivery.objects[0].uri,
         "bytes": delivery.objects[0].bytes,
-        "objects": _objects(delivery.objects),
+        "dagster/uri": delivery.objects[0].uri,
+        **_consoles(delivery.objects, find_page),
         "seconds to read": round(reading.seconds, 3),
         "seconds to write and deliver": round(delivery.seconds_to_deliver, 3),
+        **(_of_measurements(delivery) if reading.window else {}),
+        **{f"rows {what}": count for what, count in counted if isinstance(count, int)},
+        **(_completeness(reading.completeness) if reading.completeness else {}),
+        "rows dropped as older copies": reading.duplicates_dropped,
+        **{name: dg.MetadataValue.json(found) for name, found in findings.items() if found},
         "read from": dg.MetadataValue.timestamp(reading.started),
         "read until": dg.MetadataValue.timestamp(reading.finished),
-        "rows dropped as older copies": reading.duplicates_dropped,
         **({"requests": reading.requests} if reading.requests is not None else {}),
         **({"how the list was read": reading.how} if reading.how else {}),
-        **(_completeness(reading.completeness) if reading.completeness else {}),
-        **(_of_measurements(delivery) if reading.window else {}),
-        **{name: dg.MetadataValue.json(found) for name, found in findings.items() if found},
-        **{f"rows {what}": count for what, count in counted if isinstance(count, int)},
         **(_changes(delivery.changes) if delivery.changes else {}),
+        "objects": _objects(delivery.objects),
     }
 
 
-def manifest_captions(manifest: Manifest, objects: Sequence[StoredObject]) -> dict[str, Any]:
+def manifest_captions(manifest: Manifest, objects: Sequence[StoredObject], find_page: FindPage) -> dict[str, Any]:
     """The report of an export, and where its manifest is."""
     return {
         "rows": sum(one.rows for one in manifest.entities),
         "report": table(_REPORT, map(_reported, manifest.entities)),
         "compared with export": manifest.previous or "none",
         "dagster/uri": objects[0].uri,
+        **_consoles(objects, find_page),
+        **_files(manifest, find_page),
         "objects": _objects(objects),
     }
+
+
+def _consoles(objects: Sequence[StoredObject], find_page: FindPage) -> dict[str, dg.MetadataValue[Any]]:
+    """Links to the objects in the consoles of their stores."""
+    pages = {one.destination: find_page(one.destination, one.uri) for one in objects}
+    return {f"console ({code})": dg.MetadataValue.url(page) for code, page in pages.items() if page}
+
+
+def _files(manifest: Manifest, find_page: FindPage) -> dict[str, dg.MetadataValue[Any]]:
+    """Links to all files of an export in the consoles of their stores: a table's cells would not be links."""
+    lines = []
+    for one in manifest.entities:
+        pages = {code: find_page(code, stored["uri"]) for code, stored in one.objects.items()}
+        links = [f"[{code}]({page})" for code, page in pages.items() if page]
+        lines += [f"- {one.entity.name}: {', '.join(links)}"] if links else []
+    return {"files in the console": dg.MetadataValue.md("\n".join(lines))} if lines else {}
 
 
 def _reported(one: ExportedEntity) -> dict[str, Any]:

@@ -92,7 +92,10 @@ class ExportIOManager(dg.ConfigurableIOManager):
         try:
             if isinstance(obj, Manifest):
                 whole = self._deliver_manifest(obj, context.asset_key.path[-1])
-                metadata = {**captions.manifest_captions(obj, whole.objects), **record.as_metadata(whole)}
+                metadata = {
+                    **captions.manifest_captions(obj, whole.objects, self._destinations.page),
+                    **record.as_metadata(whole),
+                }
             else:
                 metadata = self._deliver(obj)
         except DeliveryFailed as failed:
@@ -165,7 +168,11 @@ class ExportIOManager(dg.ConfigurableIOManager):
             table_schema=json.loads(table.table_schema) if isinstance(read, UsageReading) else None,
         )
         previews = {"preview": captions.preview(read.frame, table)} if self.exports.previews else {}
-        return {**captions.delivery_captions(delivery), **previews, **record.as_metadata(delivery)}
+        return {
+            **captions.delivery_captions(delivery, self._destinations.page),
+            **previews,
+            **record.as_metadata(delivery),
+        }
 
     def _write_and_deliver(self, read: Read, export: Export) -> tuple[int, list[Delivered]]:
         table = read.table
@@ -241,10 +248,13 @@ def io_manager_for(exports: Exports) -> type[ExportIOManager]:
 
     Dagster's launchpad completes them, and a typo is refused before a run starts.
     """
-    Destination = StrEnum("Destination", {one.code: one.code for one in exports.destinations})
-    codes = list[Annotated[Destination, AfterValidator(str)]]
+    codes = [one.code for one in exports.destinations]
+    # Messages show the name; and Dagster takes two types of one name for the same, whatever their values.
+    name = f"Destination ({', '.join(codes)})"
+    code: Any = StrEnum(name, [(one, one) for one in codes])
     about = Field(description="Where to deliver to: codes of the Export Destinations of exports.yaml.")
-    return create_model(ExportIOManager.__name__, __base__=ExportIOManager, destinations=(codes, about))
+    field = (list[Annotated[code, AfterValidator(str)]], about)
+    return create_model(ExportIOManager.__name__, __base__=ExportIOManager, destinations=field)
 
 
 def _stored(objects: Any) -> tuple[record.StoredObject, ...]:
