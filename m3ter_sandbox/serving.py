@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from tempfile import TemporaryDirectory
 
 from m3ter_sandbox import Sandbox
+from m3ter_sandbox.webhook import WebhookInbox
 
 SCHEDULES = """\
 schedules:
@@ -32,6 +33,11 @@ schedules:
     dtCreated: 2024-06-01T02:00:00Z
 """
 """Something to look at: Dagster launches their first exports at once."""
+NOTIFICATIONS = """\
+notifications:
+  webhookUrl: {url}
+  onSuccess: true
+"""
 
 
 def serve(accounts: int, command: Sequence[str]) -> int:
@@ -42,9 +48,11 @@ def serve(accounts: int, command: Sequence[str]) -> int:
     with (
         TemporaryDirectory(prefix="sandbox-dagster-", ignore_cleanup_errors=True) as home,
         Sandbox(accounts=accounts) as sandbox,
+        WebhookInbox(sandbox.api) as inbox,
     ):
         with sandbox.exports.open("a", encoding="utf-8") as exports:
-            exports.write(SCHEDULES)
+            exports.write(SCHEDULES + NOTIFICATIONS.format(url=inbox.url))
+        print(f"What a webhook is sent, and how to make an export fail: {inbox.page}", file=sys.stderr, flush=True)
         environment = {**sandbox.environment, "DAGSTER_HOME": home}
         if command:
             return _run(command, environment)

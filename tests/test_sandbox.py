@@ -6,6 +6,7 @@ import csv
 import gzip
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,7 +25,9 @@ from botocore.exceptions import ClientError
 from click.testing import CliRunner
 from flask import Blueprint
 from processes import plain_environment
+from pydantic import SecretStr
 
+from m3ter_dagster.alarms.webhook import Webhook
 from m3ter_dagster.cli import main
 from m3ter_dagster.model.entities import Entity, entities, load_entities
 from m3ter_sandbox import Keys, Role, SampleOrganization, Sandbox, SandboxApi, SandboxS3, User, allow
@@ -34,6 +37,7 @@ from m3ter_sandbox.organization import SAMPLED
 from m3ter_sandbox.records import ENCODER, Records
 from m3ter_sandbox.usage_exports import Behaviour, sample_usage_exports
 from m3ter_sandbox.values import TEXTS, Seed
+from m3ter_sandbox.webhook import WebhookInbox
 
 ROOT = Path(__file__).parents[1]
 ACCOUNTS = 24
@@ -843,10 +847,37 @@ def test_without_the_extra_the_command_says_what_to_install(command: str, missin
 
 
 def test_a_command_in_the_sandbox_finds_schedules_to_look_at() -> None:
-    code = "from m3ter_dagster.config import load_exports; print(*(one.code for one in load_exports().schedules))"
+    code = (
+        "from m3ter_dagster.config import load_exports; exports = load_exports(); "
+        "print(*(one.code for one in exports.schedules), exports.notifications.webhook_url.get_secret_value())"
+    )
     program = str(Path(sys.executable).with_name("m3ter-dagster"))
     command = [program, "sandbox", "--accounts", "1", "--", sys.executable, "-c", code]
-    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "finance usage\n"
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    (page,) = re.findall(
+        r"^What a webhook is sent, and how to make an export fail: (\S+/)$", ended.stderr, re.MULTILINE
+    )
+    assert ended.stdout == f"finance usage {page}webhook\n"
+
+
+def test_what_the_webhook_is_sent_is_printed_and_shown(
+    no_proxy: None,  # noqa: ARG001
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with SandboxApi([]) as api, WebhookInbox(api) as inbox, urllib3.PoolManager() as pool:
+        assert b"Nothing yet." in pool.request("GET", inbox.page).data
+        Webhook(SecretStr(inbox.url)).post("m3ter export failed: schedule 'a & <b>'")
+        assert b"m3ter export failed: schedule &#39;a &amp; &lt;b&gt;&#39;" in pool.request("GET", inbox.page).data
+    assert "m3ter export failed: schedule 'a & <b>'" in capsys.readouterr().err
+
+
+def test_on_the_page_of_the_webhook_exports_are_made_to_fail_and_to_succeed_again() -> None:
+    with SandboxApi([]) as api, WebhookInbox(api) as inbox, urllib3.PoolManager() as pool:
+        asks, expected = Client(api), [200, 403, 200]
+        for status in expected:
+            assert (asks.get("/commitments").status, asks.get("/accounts").status) == (status, 200)
+            page = pool.request("POST", f"{inbox.page}fault").data
+            assert (b"answer again" in page) == (status == 200)
 
 
 def test_each_start_of_the_sandbox_has_a_home_of_its_own() -> None:
