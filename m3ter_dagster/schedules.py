@@ -38,6 +38,7 @@ def export_jobs(schedules: Sequence[AnySchedule], *, banner: str = "") -> Jobs:
             selection=export_selection(schedule),
             config=_run_config(schedule),
             tags=_tags(schedule),
+            metadata=_metadata(schedule),
             description=banner + _description(schedule),
         )
         for schedule in schedules
@@ -112,6 +113,7 @@ def _schedule(schedule: AnySchedule, job: AssetJob, now: datetime, banner: str) 
         execution_fn=evaluate,
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
+        metadata=_metadata(schedule),
         description=banner + _description(schedule),
     )
 
@@ -159,6 +161,16 @@ def _run_config(schedule: AnySchedule) -> dict[str, Any]:
 
 def _tags(schedule: AnySchedule) -> dict[str, str]:
     return {SCHEDULE_TAG: schedule.code, DESTINATIONS_TAG: ",".join(schedule.destinations)}
+
+
+def _metadata(schedule: AnySchedule) -> dict[str, str]:
+    """What the pages of the job and the schedule list."""
+    return {
+        "schedule": schedule.name,
+        "exported": schedule.cadence.words(),
+        "data": _what(schedule),
+        "destinations": ", ".join(schedule.destinations),
+    }
 
 
 def _description(schedule: AnySchedule) -> str:

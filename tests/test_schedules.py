@@ -104,6 +104,18 @@ def test_a_schedule_in_dagster() -> None:
     )
 
 
+def test_the_pages_of_schedule_and_job_list_what_it_does() -> None:
+    schedule = dagster_schedule(FINANCE)
+    job = definitions_of(FINANCE).resolve_job_def("export_finance")
+    for metadata in (schedule.metadata, job.metadata):
+        assert {name: value.value for name, value in metadata.items()} == {
+            "schedule": "Finance",
+            "exported": "every 5 days since 2024-06-01 10:00 UTC",
+            "data": "account, bill",
+            "destinations": "warehouse, archive",
+        }
+
+
 def test_names_that_dagster_refuses_are_adapted() -> None:
     schedule = dagster_schedule(HOURLY)
     assert (schedule.name, schedule.job.name) == ("hour_ly", "export_hour_ly")
