@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -20,6 +20,8 @@ from ui_server import dagster_ui
 from m3ter_dagster.cli import main
 from m3ter_dagster.model.entities import entities
 from m3ter_sandbox import BUCKETS, Sandbox, deny
+from m3ter_sandbox.serving import NOTIFICATIONS, SCHEDULES
+from m3ter_sandbox.webhook import WebhookInbox
 
 pytestmark = [
     pytest.mark.slow,
@@ -27,21 +29,42 @@ pytestmark = [
 ]
 
 ARCHIVE = BUCKETS[1]
-OPERATIONAL_EXPORTS = "/locations/m3ter_dagster/asset-groups/operational_exports"
+LOCATION = "/locations/m3ter_dagster"
+OPERATIONAL_EXPORTS = f"{LOCATION}/asset-groups/operational_exports"
 
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
     with Sandbox(accounts=10) as sandbox:
-        with sandbox.exports.open("a", encoding="utf-8") as exports:
-            exports.write("usageRawByDay: {firstDay: 2024-01-01}\n")
         yield sandbox
 
 
 @pytest.fixture(scope="module")
-def address(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with dagster_ui(sandbox.environment, tmp_path_factory.mktemp("dagster_home")) as address:
-        yield address
+def inbox(sandbox: Sandbox) -> Iterator[WebhookInbox]:
+    with WebhookInbox(sandbox.api) as inbox:
+        yield inbox
+
+
+@pytest.fixture(scope="module")
+def start(
+    sandbox: Sandbox, inbox: WebhookInbox, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[], str]]:
+    """Starts Dagster's UI, always over the same home, when the one before has ended."""
+    home = tmp_path_factory.mktemp("dagster_home")
+    with sandbox.exports.open("a", encoding="utf-8") as exports:
+        exports.write(f"usageRawByDay: {{firstDay: 2024-01-01}}\n{SCHEDULES}{NOTIFICATIONS.format(url=inbox.url)}")
+    with ExitStack() as stack:
+
+        def start() -> str:
+            stack.close()
+            return stack.enter_context(dagster_ui(sandbox.environment, home))
+
+        yield start
+
+
+@pytest.fixture(scope="module")
+def address(start: Callable[[], str]) -> str:
+    return start()
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +122,23 @@ def test_the_page_of_an_asset_shows_its_columns_before_the_first_run(ui: UI) -> 
         assert column.type in kind
 
 
+def test_a_schedule_exports_at_once_and_its_job_shows_that_and_what_it_does(ui: UI) -> None:
+    (run_id,) = ui.succeeded_runs("export_finance")
+    ui.open(f"{LOCATION}/jobs/export_finance/runs")
+    expect(ui.page.get_by_role("link", name=run_id[:8])).to_be_visible()
+    expect(ui.page.get_by_text("Success", exact=True)).to_have_count(1)
+    ui.open(f"{LOCATION}/jobs/export_finance")
+    expect(ui.page.get_by_text("every 5 days since 2024-06-01 10:00 UTC", exact=True)).to_be_visible()
+    expect(ui.page.get_by_text("account, account_plan, commitment", exact=True)).to_be_visible()
+
+
+def test_a_schedule_is_switched_off_and_on(ui: UI) -> None:
+    for state in ("STOPPED", "RUNNING"):
+        ui.open(f"{LOCATION}/schedules/finance")
+        ui.page.get_by_role("checkbox").first.locator("xpath=..").click()
+        ui.schedule_is(state, "finance")
+
+
 def test_materialize_exports_the_selected_entities_and_nothing_else_but_their_manifest(
     ui: UI, sandbox: Sandbox
 ) -> None:
@@ -122,11 +162,16 @@ def test_shift_click_asks_for_the_destinations(ui: UI, sandbox: Sandbox) -> None
     expect(editor).to_contain_text("warehouse")
     config = yaml.safe_load(editor.evaluate("element => element.CodeMirror.getValue()"))
     assert config["resources"]["csv_io_manager"]["config"] == {"destinations": ["warehouse", "archive"]}
-    config["resources"]["csv_io_manager"]["config"] = {"destinations": ["archive"]}
-    editor.click()
-    ui.page.keyboard.press("ControlOrMeta+A")
-    ui.page.keyboard.insert_text(yaml.safe_dump(config))
-    ui.page.locator(".dagster-dialog").get_by_role("button", name="Materialize").click()
+    launch = ui.page.locator(".dagster-dialog").get_by_role("button", name="Materialize")
+    for code in ("archiv", "archive"):
+        config["resources"]["csv_io_manager"]["config"] = {"destinations": [code]}
+        editor.click()
+        ui.page.keyboard.press("ControlOrMeta+A")
+        ui.page.keyboard.insert_text(yaml.safe_dump(config))
+        if code == "archiv":
+            expect(ui.page.get_by_text("not in enum type Destination (warehouse, archive) got archiv")).to_be_visible()
+            expect(launch).to_be_disabled()
+    launch.click()
     run_id, materialized = ui.ended_run()
     assert materialized == ["product"]
     assert files(sandbox, run_id) == {(ARCHIVE, f"{run_id}_product.csv"), (ARCHIVE, f"{run_id}_manifest.json")}
@@ -182,3 +227,38 @@ def test_a_backfill_exports_a_file_of_each_day(ui: UI, sandbox: Sandbox) -> None
         assert f"/date={day}/hour=00/" in key
         rows = csv.DictReader(io.StringIO(files[key].decode(), newline=""))
         assert {row["timestamp"][:10] for row in rows} == {day}
+
+
+def test_a_mistake_in_exports_yaml_is_shown_with_its_line(ui: UI, sandbox: Sandbox) -> None:
+    right = sandbox.exports.read_text(encoding="utf-8")
+    line = right[: right.index("period: 5")].count("\n") + 1
+    try:
+        sandbox.exports.write_text(right.replace("period: 5", "period: five"), encoding="utf-8")
+        ui.reload_definitions()
+        ui.open(f"{LOCATION}/jobs/export_finance")
+        expect(ui.page.get_by_text(f"exports.yaml:{line}: schedule 'finance'").first).to_be_visible()
+    finally:
+        sandbox.exports.write_text(right, encoding="utf-8")
+        ui.reload_definitions()
+    ui.open(f"{LOCATION}/jobs/export_finance")
+    expect(ui.page.get_by_text("every 5 days since 2024-06-01 10:00 UTC", exact=True)).to_be_visible()
+    expect(ui.page.get_by_text("exports.yaml:")).to_have_count(0)
+
+
+def test_the_page_of_the_webhook_shows_what_was_delivered_and_what_failed(ui: UI, inbox: WebhookInbox) -> None:
+    ui.page.goto(inbox.page)
+    for text in ("m3ter export delivered: schedule 'finance'", "m3ter export failed: started by hand"):
+        expect(ui.page.get_by_text(text).first).to_be_visible()
+
+
+def test_a_second_start_finds_what_the_first_has_exported_and_exports_nothing_twice(
+    browser: Browser, address: str, start: Callable[[], str]
+) -> None:
+    with ui_page(browser, address) as ui:
+        runs = ui.runs()
+    moment = datetime.now(UTC)
+    with ui_page(browser, start()) as ui:
+        ui.sensor_has_looked("first_exports", moment)
+        assert ui.runs() == runs
+        ui.open("/assets/export_manifest?view=overview")
+        expect(ui.page.locator("table table").filter(has_text="complete").first).to_be_visible()

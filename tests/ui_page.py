@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,21 @@ query Run($id: ID!) {
 PARTITIONS = """
 query Partitions($asset: [String!]!) {
   assetNodeOrError(assetKey: {path: $asset}) { ... on AssetNode { partitionStats { numMaterialized } } }
+}
+"""
+RUNS = "query Runs { runsOrError { ... on Runs { results { runId jobName status } } } }"
+SCHEDULE = """
+query Schedule($name: String!) {
+  scheduleOrError(scheduleSelector: {
+    repositoryLocationName: "m3ter_dagster", repositoryName: "__repository__", scheduleName: $name
+  }) { ... on Schedule { scheduleState { status } } }
+}
+"""
+TICKS = """
+query Ticks($name: String!) {
+  sensorOrError(sensorSelector: {
+    repositoryLocationName: "m3ter_dagster", repositoryName: "__repository__", sensorName: $name
+  }) { ... on Sensor { sensorState { ticks(limit: 1, statuses: [SKIPPED, SUCCESS, FAILURE]) { timestamp } } } }
 }
 """
 
@@ -108,6 +124,45 @@ class UI:
             return node["partitionStats"]["numMaterialized"] == number
 
         self._wait(found, f"{number} partitions of {asset}")
+
+    def runs(self) -> set[str]:
+        """The ids of all runs."""
+        return {run["runId"] for run in self._query(RUNS)["runsOrError"]["results"]}
+
+    def succeeded_runs(self, job: str) -> list[str]:
+        """The ids of the runs of the job that have succeeded, once there are any."""
+
+        def found() -> list[str]:
+            runs = self._query(RUNS)["runsOrError"]["results"]
+            return [run["runId"] for run in runs if (run["jobName"], run["status"]) == (job, "SUCCESS")]
+
+        self._wait(lambda: bool(found()), f"a run of {job}")
+        return found()
+
+    def schedule_is(self, status: str, name: str) -> None:
+        """Waits until the schedule has the status that its toggle shows."""
+
+        def found() -> bool:
+            return self._query(SCHEDULE, name=name)["scheduleOrError"]["scheduleState"]["status"] == status
+
+        self._wait(found, f"{name} {status}")
+
+    def sensor_has_looked(self, name: str, since: datetime) -> None:
+        """Waits until a tick of the sensor that began after this moment has ended."""
+
+        def looked() -> bool:
+            ticks = self._query(TICKS, name=name)["sensorOrError"]["sensorState"]["ticks"]
+            return bool(ticks) and ticks[0]["timestamp"] > since.timestamp()
+
+        self._wait(looked, f"a tick of {name}")
+
+    def reload_definitions(self) -> None:
+        """By the button above the lineage of all assets, which cannot be clicked meanwhile."""
+        self.open("/asset-groups")
+        reload = self.page.get_by_role("button", name="Reload definitions")
+        reload.click()
+        expect(reload).to_be_disabled()
+        expect(reload).to_be_enabled()
 
     def _run(self, run_id: str) -> dict[str, Any]:
         return self._query(RUN, id=run_id)["runOrError"]
