@@ -1,6 +1,7 @@
 """The last asset of an export: the list of what was delivered, written only when everything was."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -78,9 +79,7 @@ def _manifest(
         yield dg.AssetCheckResult(
             check_name=CONFIGURATION, passed=unloadable is None, description=str(unloadable or "It can be loaded.")
         )
-        asked = organization.traffic().counts()
-        metadata = {"requests to m3ter": dg.MetadataValue.json(asked)} if asked["requests"] else {}
-        yield dg.Output(whole, metadata=metadata)
+        yield dg.Output(replace(whole, asked=organization.traffic().counts()))
 
     return manifest
 

@@ -52,6 +52,7 @@ def delivery_captions(delivery: Delivery, find_page: FindPage) -> dict[str, Any]
 
 def manifest_captions(manifest: Manifest, objects: Sequence[StoredObject], find_page: FindPage) -> dict[str, Any]:
     """The report of an export, and where its manifest is."""
+    asked = dict(manifest.asked)
     return {
         "rows": sum(one.rows for one in manifest.entities),
         "report": table(_REPORT, map(_reported, manifest.entities)),
@@ -59,6 +60,7 @@ def manifest_captions(manifest: Manifest, objects: Sequence[StoredObject], find_
         "dagster/uri": objects[0].uri,
         **_consoles(objects, find_page),
         **_files(manifest, find_page),
+        **({"requests to m3ter": dg.MetadataValue.json(asked)} if asked.get("requests") else {}),
         "objects": _objects(objects),
     }
 

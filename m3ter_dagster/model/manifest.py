@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -67,6 +67,8 @@ class Manifest:
     """The id of the export that this one was compared with."""
     versions: Mapping[str, str]
     entities: Sequence[ExportedEntity]
+    asked: Mapping[str, float] = field(default_factory=dict)
+    """What the run asked m3ter, in numbers; the file does not tell it."""
 
     def data_package(self, destination: str) -> dict[str, Any]:
         """The manifest for one destination: paths are the addresses of its own objects."""
