@@ -890,13 +890,13 @@ def test_files_of_secrets_that_are_wrong(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("another", encoding="utf-8")
     environ = {
         **CREDENTIALS,
-        **{"M3TER_ORG_ID_FILE": "gone", "M3TER_API_KEY_FILE": str(tmp_path / "key")},
+        **{"M3TER_C_FILE": "gone", "M3TER_API_KEY_FILE": str(tmp_path / "key")},
         **{"M3TER_A_FILE": str(tmp_path / "empty"), "M3TER_B_FILE": str(tmp_path / "bytes"), "OTHER_FILE": "gone"},
     }
     with pytest.raises(ConfigError) as error:
         load_m3ter_settings(environ)
     assert error.value.mistakes == (
-        "the environment has the M3TER_ORG_ID_FILE 'gone', which cannot be read: No such file or directory.",
+        "the environment has the M3TER_C_FILE 'gone', which cannot be read: No such file or directory.",
         "the environment has M3TER_API_KEY and M3TER_API_KEY_FILE; keep one of them.",
         f"the environment has the M3TER_A_FILE '{tmp_path}/empty', which is empty; write the value into it.",
         f"the environment has the M3TER_B_FILE '{tmp_path}/bytes', which cannot be read: it is not UTF-8 text.",

@@ -17,7 +17,9 @@ from m3ter_dagster.config.exports_file import ConfigError, parse_exports
 from m3ter_dagster.config.fields import Url, is_this_machine, rule
 from m3ter_dagster.config.last_good import Kept, Unloadable
 from m3ter_dagster.config.models import Exports
+from m3ter_dagster.config.secrets import with_secrets
 from m3ter_dagster.config.wording import refusals, sentence
+from m3ter_dagster.config.yaml_lines import variables_in
 
 Executor = Literal["in_process", "multiprocess"]
 EXECUTORS: tuple[Executor, ...] = get_args(Executor)
@@ -140,33 +142,13 @@ def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
 def load_m3ter_settings(environ: Mapping[str, str] = os.environ) -> M3terSettings:
     """The M3TER_* variables of the API, or one error about all that are missing or wrong."""
     source = EnvSettingsSource(M3terSettings)
-    source.env_vars = {name: value.strip() for name, value in with_secrets(environ).items() if value.strip()}
+    known = {str(field.alias) for field in M3terSettings.model_fields.values()}
+    found = with_secrets(environ, known)
+    source.env_vars = {name: value.strip() for name, value in found.items() if value.strip()}
     try:
         return M3terSettings.model_validate(source())
     except ValidationError as error:
         raise ConfigError(*_mistakes(error)) from None
-
-
-def with_secrets(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment with M3TER_... of the file that M3TER_..._FILE names, as containers are handed their secrets."""
-    found, mistakes = dict(environ), list[str]()
-    for name, path in environ.items():
-        plain = name.removesuffix("_FILE")
-        if not (name.startswith("M3TER_") and plain != name and path.strip()):
-            continue
-        try:
-            found[plain] = Path(path.strip()).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-            mistakes.append(f"the environment has the {name} {path!r}, which cannot be read: {reason}.")
-            continue
-        if not found[plain]:
-            mistakes.append(f"the environment has the {name} {path!r}, which is empty; write the value into it.")
-        if _value(environ, plain):
-            mistakes.append(f"the environment has {plain} and {name}; keep one of them.")
-    if mistakes:
-        raise ConfigError(*mistakes)
-    return found
 
 
 def _mistakes(error: ValidationError) -> Iterator[str]:
@@ -234,7 +216,7 @@ def pace_folder(environ: Mapping[str, str] = os.environ) -> Path:
 
 def organization_id(environ: Mapping[str, str] = os.environ) -> str | None:
     """M3TER_ORG_ID, for what needs no access to m3ter."""
-    return _value(with_secrets(environ), "M3TER_ORG_ID") or None
+    return _value(with_secrets(environ, {"M3TER_ORG_ID"}), "M3TER_ORG_ID") or None
 
 
 def absolute_paths(environ: MutableMapping[str, str] = os.environ) -> dict[str, str]:
@@ -277,7 +259,7 @@ def exports_text(environ: Mapping[str, str] = os.environ) -> str:
 
 def check_exports(text: str, path: Path, environ: Mapping[str, str] = os.environ) -> Exports:
     """The exports of a text that is that of the file, or is to be."""
-    return parse_exports(text, file=_shown(path), environ=with_secrets(environ))
+    return parse_exports(text, file=_shown(path), environ=with_secrets(environ, variables_in(text)))
 
 
 def load_exports_or_last_good(
@@ -290,15 +272,14 @@ def load_exports_or_last_good(
     path, home = exports_path(environ, folder=folder), _value(environ, "DAGSTER_HOME")
     kept = Kept.of(path, Path(home)) if home else None
     try:
-        environ = with_secrets(environ)
         text = _text(path)
-        exports = parse_exports(text, file=_shown(path), environ=environ)
+        exports = check_exports(text, path, environ)
     except ConfigError as error:
         last_good = kept.text() if kept else None
         if not kept or last_good is None:
             raise
         try:
-            return parse_exports(last_good, environ=environ), kept.instead_of(error.mistakes)
+            return check_exports(last_good, path, environ), kept.instead_of(error.mistakes)
         except ConfigError:
             raise error from None
     if kept:

@@ -76,6 +76,11 @@ def read_yaml(text: str, environ: Mapping[str, str]) -> YamlLines:
     return document
 
 
+def variables_in(text: str) -> set[str]:
+    """The names of the variables that a text may use."""
+    return {name for name, _ in _VARIABLE.findall(text)}
+
+
 class _TooMany(Exception):
     def __init__(self, line: int) -> None:
         self.line = line
