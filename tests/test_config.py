@@ -890,16 +890,19 @@ def test_files_of_secrets_that_are_wrong(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("another", encoding="utf-8")
     environ = {
         **CREDENTIALS,
-        **{"M3TER_C_FILE": "gone", "M3TER_API_KEY_FILE": str(tmp_path / "key")},
-        **{"M3TER_A_FILE": str(tmp_path / "empty"), "M3TER_B_FILE": str(tmp_path / "bytes"), "OTHER_FILE": "gone"},
+        **{"M3TER_BASE_URL_FILE": "gone", "M3TER_API_KEY_FILE": str(tmp_path / "key")},
+        **{"M3TER_PATIENCE_SECONDS_FILE": str(tmp_path / "empty"), "M3TER_EXPORTS_FILE": "gone", "OTHER_FILE": "gone"},
+        "M3TER_REQUESTS_PER_SECOND_FILE": str(tmp_path / "bytes"),
     }
     with pytest.raises(ConfigError) as error:
         load_m3ter_settings(environ)
     assert error.value.mistakes == (
-        "the environment has the M3TER_C_FILE 'gone', which cannot be read: No such file or directory.",
+        "the environment has the M3TER_BASE_URL_FILE 'gone', which cannot be read: No such file or directory.",
         "the environment has M3TER_API_KEY and M3TER_API_KEY_FILE; keep one of them.",
-        f"the environment has the M3TER_A_FILE '{tmp_path}/empty', which is empty; write the value into it.",
-        f"the environment has the M3TER_B_FILE '{tmp_path}/bytes', which cannot be read: it is not UTF-8 text.",
+        f"the environment has the M3TER_PATIENCE_SECONDS_FILE '{tmp_path}/empty', which is empty; write "
+        "the value into it.",
+        f"the environment has the M3TER_REQUESTS_PER_SECOND_FILE '{tmp_path}/bytes', which cannot be read: it is not "
+        "UTF-8 text.",
     )
 
 

@@ -164,7 +164,7 @@ def test_the_json_of_the_other_commands_is_as_documented() -> None:
     removed = pruned.pop("removed")
     assert read_as(Old, pruned) == pruned
     assert read_as(Removed, removed) == removed
-    assert [verified.pop(name) for name in ("manifest", "export", "due")]
+    assert [verified.pop(name) for name in ("manifest", "export", "due", "signedBy")]
     assert read_as(Report, verified) == verified
 
 

@@ -14,8 +14,10 @@ from m3ter_dagster.config import (
     home_warning,
     load_exports,
     load_m3ter_settings,
+    load_settings,
     pace_folder,
 )
+from m3ter_dagster.delivery.signatures import signer_of
 from m3ter_dagster.model.entities import entities
 
 
@@ -41,6 +43,8 @@ def check(without_environment: bool, connect: bool, notify: bool) -> None:
     if not without_environment:
         settings = configured(connection)
         click.echo(f"environment: Organization {settings.org_id} at {settings.base_url}")
+        if signer := configured(lambda: signer_of(load_settings())):
+            click.echo(f"manifests are signed with the key {signer.fingerprint}")
         if warning:
             click.echo(f"Warning: {warning}", err=True)
         if connect:

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from m3ter_dagster.config import ConfigError, M3terSettings, load_settings
+from m3ter_dagster.delivery.signatures import signer_of
 from m3ter_dagster.model.entities import DescriptorError
 
 WIDE = 400
@@ -49,7 +50,9 @@ def listed(option: str, text: str) -> list[str]:
 
 def connection() -> M3terSettings:
     """How to reach m3ter; what else a run reads from the environment is looked at, too."""
-    return load_settings().connection()
+    settings = load_settings()
+    signer_of(settings)
+    return settings.connection()
 
 
 def open_console(*, stderr: bool = False) -> Console:

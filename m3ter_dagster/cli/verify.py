@@ -19,6 +19,7 @@ from m3ter_dagster.model.suggestions import known_names
 from m3ter_dagster.temporary_folder import TemporaryFolder
 
 if TYPE_CHECKING:
+    from m3ter_dagster.delivery.signatures import Verifier
     from m3ter_dagster.delivery.store import Store
     from m3ter_dagster.verification.data_package import DataPackage
     from m3ter_dagster.verification.findings import Finding, Report
@@ -34,10 +35,23 @@ LARGEST_MANIFEST = 64 * 1024 * 1024
 @click.option("--destination", "code", metavar="CODE", help="Read with this destination's role, region and endpoint.")
 @click.option("--endpoint-url", metavar="URL", help="The address of an S3-compatible store.")
 @click.option("--region", metavar="REGION", help="The bucket's region. Default: the environment's.")
+@click.option(
+    "--public-key",
+    "key_file",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The manifest must be signed by the owner of this Ed25519 key (PEM).",
+)
 @click.option("--strict", is_flag=True, help="Warnings count as errors.")
 @as_json
 def verify(
-    manifest: str, code: str | None, endpoint_url: str | None, region: str | None, strict: bool, as_json: bool
+    manifest: str,
+    code: str | None,
+    endpoint_url: str | None,
+    region: str | None,
+    key_file: Path | None,
+    strict: bool,
+    as_json: bool,
 ) -> None:
     """Check a delivered export against its manifest; exit code 0 only if it is whole.
 
@@ -51,11 +65,14 @@ def verify(
     deleted. They change the exit code only with --strict. A row that changed after its parent entity was read is a
     note and never does. Empty references are fine.
 
+    With --public-key, a manifest that has no signature, or not that of this key, is an error, and nothing that it says
+    is looked at.
+
     It needs s3:GetObject, with the ordinary AWS credentials or those of --destination, and neither Dagster nor m3ter.
     One file at a time is downloaded to the temporary folder (TMPDIR) and removed again; the columns with its keys stay
     there, compressed, until the end. Memory does not grow with the files, apart from a few bytes per row.
 
-    Exit codes: 0 all is well, 1 something is wrong, 2 wrong use (address, credentials, bucket).
+    Exit codes: 0 all is well, 1 something is wrong, 2 wrong use (address, credentials, bucket, key).
     """
     from m3ter_dagster.delivery.destinations import store_of
     from m3ter_dagster.delivery.local import address_of
@@ -72,12 +89,17 @@ def verify(
     options = {"bucketName": found["bucket"], "endpointUrl": endpoint_url, "region": region}
     given = {name: value for name, value in options.items() if value is not None}
     store = store_of(_destination(code, given), max_attempts=MAX_ATTEMPTS)
-    package = _package(store, manifest, as_json=as_json)
+    key = _public_key(key_file) if key_file else None
+    package = _package(store, manifest, key, as_json=as_json)
     about = f"export {package.export.id}, due {package.export.due}"
     click.echo(f"{printable(about)}: {counted(len(package.resources), 'file')}", err=as_json)
+    if key:
+        click.echo(f"signed with the key {key.fingerprint}", err=as_json)
     report = _verified(package, manifest, store, as_json=as_json)
     if as_json:
-        print_json({"manifest": manifest, "export": package.export.id, "due": package.export.due, **asdict(report)})
+        signed_by = key.fingerprint if key else None
+        about = {"export": package.export.id, "due": package.export.due, "signedBy": signed_by}
+        print_json({"manifest": manifest, **about, **asdict(report)})
     else:
         _print(report)
     raise SystemExit(1 if report.count("error") or (strict and report.count("warning")) else 0)
@@ -107,16 +129,34 @@ def _destination(code: str | None, given: Mapping[str, str]) -> Destination:
         raise click.UsageError("\n".join(words)) from None
 
 
-def _package(store: Store, manifest: str, *, as_json: bool) -> DataPackage:
-    from m3ter_dagster.delivery.store import ObjectMissing, ObjectUnreadable
-    from m3ter_dagster.verification.data_package import NotAManifest, read_data_package
+def _public_key(file: Path) -> Verifier:
+    from m3ter_dagster.delivery.signatures import KeyUnusable, Verifier
 
     try:
-        return read_data_package(store.read(manifest, at_most=LARGEST_MANIFEST))
+        return Verifier(file.read_bytes())
+    except OSError as error:
+        raise Unusable(f"--public-key: {file} cannot be read: {error.strerror}.") from None
+    except KeyUnusable as error:
+        raise Unusable(f"--public-key: {file} {error}.") from None
+
+
+def _package(store: Store, manifest: str, key: Verifier | None, *, as_json: bool) -> DataPackage:
+    from m3ter_dagster.delivery.store import ObjectMissing, ObjectUnreadable
+    from m3ter_dagster.verification.data_package import NotAManifest, read_data_package
+    from m3ter_dagster.verification.signature import NotSigned, check_signature
+
+    try:
+        content = store.read(manifest, at_most=LARGEST_MANIFEST)
+        package = read_data_package(content)
+        if key:
+            check_signature(content, package.export.signed_by, manifest, store=store, key=key)
+        return package
     except ObjectMissing as error:
         click.echo(f"error: manifest: {error}: the export is not finished, or the address is wrong.", err=as_json)
     except NotAManifest as error:
         click.echo(printable(f"error: manifest: {error}"), err=as_json)
+    except NotSigned as error:
+        click.echo(printable(f"error: manifest: signature: {error}"), err=as_json)
     except ObjectUnreadable as error:
         raise Unusable(str(error)) from None
     raise SystemExit(1)

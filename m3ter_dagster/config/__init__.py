@@ -2,6 +2,7 @@
 
 from m3ter_dagster.config.environment import (
     EXAMPLE,
+    SIGNING_KEY,
     M3terSettings,
     Settings,
     absolute_paths,
@@ -29,6 +30,7 @@ from m3ter_dagster.config.usage import UsageRawByDay, UsageSchedule, UsageSelect
 
 __all__ = [
     "EXAMPLE",
+    "SIGNING_KEY",
     "AnySchedule",
     "ConfigError",
     "Destination",

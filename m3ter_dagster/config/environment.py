@@ -26,6 +26,7 @@ EXECUTORS: tuple[Executor, ...] = get_args(Executor)
 FASTEST = 50.0
 """m3ter answers at most this many requests a second per Organization."""
 LEAST_FREE_MB = "200"
+SIGNING_KEY = "M3TER_SIGNING_KEY"
 
 _WHERE = "all three are shown in the m3ter Console under Settings > Access > Service Users, Generate Access Key"
 
@@ -118,6 +119,8 @@ class Settings:
     """Bytes that must be free for temporary files before anything is read."""
     pace_folder: Path | None = None
     """Where the processes of this machine keep the pace that they share; None: each has its own."""
+    signing_key: SecretStr | ConfigError | None = None
+    """The private key, in PEM, with which manifests are signed; None: they are not."""
 
     @property
     def org_id(self) -> str | None:
@@ -130,13 +133,27 @@ class Settings:
             raise ConfigError(*self.organization.mistakes)
         return self.organization
 
+    def signing_pem(self) -> str | None:
+        """The private key; ConfigError says why it cannot be read."""
+        if isinstance(self.signing_key, ConfigError):
+            raise ConfigError(*self.signing_key.mistakes)
+        return self.signing_key.get_secret_value() if self.signing_key else None
+
 
 def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     try:
         organization: M3terSettings | ConfigError = load_m3ter_settings(environ)
     except ConfigError as error:
         organization = error
-    return Settings(organization, executor(environ), least_free(environ), pace_folder(environ))
+    return Settings(organization, executor(environ), least_free(environ), pace_folder(environ), _signing_key(environ))
+
+
+def _signing_key(environ: Mapping[str, str]) -> SecretStr | ConfigError | None:
+    try:
+        pem = _value(with_secrets(environ, {SIGNING_KEY}), SIGNING_KEY)
+    except ConfigError as error:
+        return error
+    return SecretStr(pem) if pem else None
 
 
 def load_m3ter_settings(environ: Mapping[str, str] = os.environ) -> M3terSettings:

@@ -39,7 +39,7 @@ class SecretUnreadable(Exception):
 
 
 def with_secrets(environ: Mapping[str, str], wanted: Collection[str]) -> dict[str, str]:
-    """The environment with M3TER_... from where M3TER_..._FILE says and, as far as `wanted`, where M3TER_..._ARN says.
+    """The environment with each M3TER_... that is `wanted` from where M3TER_..._FILE or M3TER_..._ARN says.
 
     ConfigError has a sentence about each that cannot be read. No value of a secret is in it.
     """
@@ -47,7 +47,7 @@ def with_secrets(environ: Mapping[str, str], wanted: Collection[str]) -> dict[st
     for name, where in environ.items():
         plain, _, kind = name.rpartition("_")
         read = {"FILE": _in_file, "ARN": _in_secrets_manager}.get(kind)
-        if not read or not plain.startswith("M3TER_") or not where.strip() or (kind == "ARN" and plain not in wanted):
+        if not read or not plain.startswith("M3TER_") or plain not in wanted or not where.strip():
             continue
         if found.get(plain, "").strip():
             mistakes.append(f"the environment has {plain} and {name}; keep one of them.")

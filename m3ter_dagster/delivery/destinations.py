@@ -10,6 +10,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from m3ter_dagster.config import Destination, LocalDestination, S3Destination
+from m3ter_dagster.delivery import signatures
 from m3ter_dagster.delivery.fingerprints import fingerprint
 from m3ter_dagster.delivery.local import LocalStore
 from m3ter_dagster.delivery.s3 import S3Store
@@ -33,6 +34,7 @@ class FileType:
 
 
 JSON = FileType("json", "application/json")
+SIGNATURE = FileType(f"{JSON.suffix}{signatures.SUFFIX}", "application/octet-stream")
 PARQUET = FileType("parquet", "application/vnd.apache.parquet")
 
 

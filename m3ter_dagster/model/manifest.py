@@ -70,15 +70,18 @@ class Manifest:
     asked: Mapping[str, float] = field(default_factory=dict)
     """What the run asked m3ter, in numbers; the file does not tell it."""
 
-    def data_package(self, destination: str) -> dict[str, Any]:
-        """The manifest for one destination: paths are the addresses of its own objects."""
+    def data_package(self, destination: str, *, signed_by: str | None = None) -> dict[str, Any]:
+        """The manifest for one destination: paths are the addresses of its own objects.
+
+        `signed_by` is the fingerprint of the key that signs it.
+        """
         present = {one.entity.name for one in self.entities}
         return {
             "profile": "data-package",
             "name": f"m3ter-export-{self.export.id}",
             "title": f"m3ter Data Export of {self.export.due:%Y-%m-%d %H:%M} UTC",
             "created": self.finished.isoformat(),
-            "m3ter:export": self._about(destination),
+            "m3ter:export": {**self._about(destination), **({"signedBy": signed_by} if signed_by else {})},
             "resources": [file for one in self.entities for file in _resources(one, destination, present)],
         }
 

@@ -16,8 +16,9 @@ from pydantic import AfterValidator, Field, PrivateAttr, create_model
 from m3ter_dagster.config import Exports, ExportSchedule, Settings
 from m3ter_dagster.config.usage import AGGREGATED, RAW, RAW_BY_DAY
 from m3ter_dagster.dagster_internals import add_tags, attempts_before, planned_steps
-from m3ter_dagster.delivery.destinations import JSON, Delivered, DeliveryFailed, Destinations
+from m3ter_dagster.delivery.destinations import JSON, SIGNATURE, Delivered, DeliveryFailed, Destinations
 from m3ter_dagster.delivery.differences import Compared, Previous, compare
+from m3ter_dagster.delivery.signatures import Signer, signer_of
 from m3ter_dagster.frames.format import Format, RowsLost, Unreadable
 from m3ter_dagster.frames.formats import format_for
 from m3ter_dagster.history import captions, record
@@ -63,7 +64,7 @@ class ExportIOManager(dg.ConfigurableIOManager):
     _instance: dg.DagsterInstance = PrivateAttr()
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-        """Refuses destinations that all refuse, or a disk with too little room.
+        """Refuses a wrong signing key, destinations that all refuse, or a disk with too little room.
 
         Before anything is read: of five million rows it would be known too late.
         """
@@ -77,6 +78,7 @@ class ExportIOManager(dg.ConfigurableIOManager):
         if new := {name: value for name, value in tags.items() if value and self._run.tags.get(name) != value}:
             add_tags(self._instance, self._run, new)
         if self.settings.org_id and self.destinations and chosen_entities(self._instance, self._run):
+            self._signer  # noqa: B018 (it refuses a key with which nothing can be signed)
             for refusal in self._destinations.probe(self.destinations, self._export_now()):
                 assert context.log
                 context.log.warning(f"Nothing will be delivered to one of the destinations: {refusal}")
@@ -204,9 +206,16 @@ class ExportIOManager(dg.ConfigurableIOManager):
     def _deliver_manifest(self, whole: Manifest, asset: str) -> record.WholeExport:
         objects: list[Delivered] = []
         name = USAGE_MANIFEST if asset == USAGE_MANIFEST and self._goes_with(*entities()) else manifest.TYPE
+        signed_by = self._signer.fingerprint if self._signer else None
         for code in whole.destinations:
             file = self._folder.path / "manifest.json"
-            file.write_text(json.dumps(whole.data_package(code), indent=2, ensure_ascii=False), encoding="utf-8")
+            package = whole.data_package(code, signed_by=signed_by)
+            file.write_text(json.dumps(package, indent=2, ensure_ascii=False), encoding="utf-8")
+            if self._signer:
+                signature = file.with_suffix(f".{SIGNATURE.suffix}")
+                signature.write_bytes(self._signer.sign(file.read_bytes()))
+                # Before the manifest, so that whoever finds that finds its signature, too.
+                self._destinations.deliver(signature, whole.export, manifest.TYPE, to=[code], kind=SIGNATURE, name=name)
             objects += self._destinations.deliver(file, whole.export, manifest.TYPE, to=[code], kind=JSON, name=name)
         return record.WholeExport(
             asset=asset,
@@ -228,6 +237,10 @@ class ExportIOManager(dg.ConfigurableIOManager):
     def _goes_with(self, *assets: str) -> bool:
         """Whether the export has one of these assets, too."""
         return not planned_steps(self._instance, self._root).isdisjoint(assets)
+
+    @cached_property
+    def _signer(self) -> Signer | None:
+        return signer_of(self.settings)
 
     @cached_property
     def _root(self) -> dg.DagsterRun:

@@ -88,6 +88,8 @@ class Resource(Struct, frozen=True):
 class About(Struct, frozen=True):
     id: str
     due: str
+    signed_by: str | None = field(default=None, name="signedBy")
+    """The fingerprint of the key that signed it, as far as the manifest itself is to be believed."""
 
 
 class DataPackage(Struct, frozen=True):
