@@ -174,7 +174,10 @@ def test_where_nobody_answers_the_option_is_named(
         (("schedule", "edit", "finance", "--code", "x"), "No such option '--code'."),
         (("schedule", "add", "finance", *OPTIONS), "there is a schedule 'finance' already; change it with `schedule"),
         (("schedule", "edit", "financ"), "there is no schedule 'financ'; known are finance."),
-        (("destination", "add", "archive"), "there is a destination 'archive' already; choose another code."),
+        (
+            ("destination", "add", "archive"),
+            "there is a destination 'archive' already; change it with `destination edit`.",
+        ),
         (
             ("destination", "add", "b", "--bucket-name", "B"),
             "destination 'b' has the bucketName 'B'; ",
@@ -268,6 +271,25 @@ def test_a_folder_by_answers_and_by_options(terminal: Terminal, file: Path, tmp_
     assert [(one["destinationType"], one["where"]) for one in found][-2:] == [("LOCAL", str(tmp_path))] * 2
 
 
+def test_a_destination_is_edited_by_options_and_by_answers(terminal: Terminal, file: Path) -> None:
+    options = ("--prefix", "m3ter", "--partition-order", "TYPE_FIRST", "--yes")
+    assert terminal("destination", "edit", "archive", *options).exit_code == 0
+    edited = FILE.replace("acme-archive\n", "acme-archive\n    prefix: m3ter\n    partitionOrder: TYPE_FIRST\n")
+    assert file.read_text() == edited
+    # The questions of `add`, each with what it has; an answer of nothing keeps that.
+    result = terminal("destination", "edit", "archive", types="\n\n\neu-west-1\ny\n")
+    assert (result.exit_code, errors(result)) == (0, [])
+    assert file.read_text() == edited.replace("TYPE_FIRST\n", "TYPE_FIRST\n    region: eu-west-1\n")
+    assert terminal("destination", "edit", "archive", "--prefix", "", "--region", "", "--yes").exit_code == 0
+    assert file.read_text() == edited.replace("    prefix: m3ter\n", "")
+    refused = terminal("destination", "edit", "archive", "--path", "/srv", "--yes")
+    assert (refused.exit_code, "belongs to the destinationType LOCAL" in refused.stderr) == (2, True)
+    assert (
+        "there is no destination 'archiv'; known are archive, warehouse"
+        in terminal("destination", "edit", "archiv", "--yes").stderr
+    )
+
+
 def test_destinations_are_listed_with_what_uses_them(terminal: Terminal) -> None:
     result = terminal("destination", "list")
     assert [re.split(r"  +", line.strip()) for line in result.stdout.splitlines()] == [
@@ -294,6 +316,7 @@ def test_schedule_list_is_schedules(terminal: Terminal, tmp_path: Path) -> None:
         ("schedule", "add", (ExportSchedule, UsageSchedule)),
         ("schedule", "edit", (ExportSchedule, UsageSchedule)),
         ("destination", "add", (S3Destination, LocalDestination)),
+        ("destination", "edit", (S3Destination, LocalDestination)),
     ],
 )
 def test_every_field_has_an_option(terminal: Terminal, group: str, command: str, models: tuple[type, ...]) -> None:

@@ -183,3 +183,26 @@ def test_wrong_use(api: SandboxApi, written: dict[str, Any], options: list[str],
     Path(os.environ["M3TER_EXPORTS"]).write_text(json.dumps(written))
     result = CliRunner().invoke(main, ["check", *options], env=api.environment)
     assert (result.exit_code, result.stderr.splitlines()[-1]) == (2, f"Error: {words}")
+
+
+def test_json_has_what_was_checked_and_tried(api: SandboxApi, written: dict[str, Any]) -> None:
+    result = connect(api, {**written, "schedules": [PRODUCTS]}, "--json")
+    found = json.loads(result.stdout)
+    assert (result.exit_code, found["destinations"], found["schedules"], found["signedBy"]) == (0, 1, 1, None)
+    assert found["orgId"] == api.environment["M3TER_ORG_ID"]
+    assert {one["what"]: one["result"] for one in found["connections"]}["destination warehouse"] == "works"
+    written["destinations"][0]["bucketName"] = "no-such-bucket"
+    result = connect(api, written, "--json")
+    failed = [one for one in json.loads(result.stdout)["connections"] if one["result"] == "FAILS"]
+    assert (result.exit_code, [one["what"] for one in failed]) == (1, ["destination warehouse"])
+    assert "no-such-bucket" in failed[0]["words"]
+
+
+def test_json_of_a_wrong_configuration_is_empty(api: SandboxApi, written: dict[str, Any]) -> None:
+    Path(os.environ["M3TER_EXPORTS"]).write_text("destinations: []")
+    result = CliRunner().invoke(main, ["check", "--json"], env=api.environment)
+    assert (result.exit_code, result.stdout) == (2, "")
+    Path(os.environ["M3TER_EXPORTS"]).write_text(json.dumps(written))
+    result = CliRunner().invoke(main, ["check", "--without-environment", "--json"])
+    found = json.loads(result.stdout)
+    assert (result.exit_code, found["orgId"], found["connections"]) == (0, None, None)

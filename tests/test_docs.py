@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import fields
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from mkdocs.config import load_config
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from m3ter_dagster.cli.configuration import Checked
+from m3ter_dagster.cli.connections import Connection
 from m3ter_dagster.cli.edit import Listed
 from m3ter_dagster.cli.plan import Plan
 from m3ter_dagster.cli.schedules import Scheduled
@@ -160,6 +163,9 @@ def test_the_json_of_the_other_commands_is_as_documented() -> None:
     assert [*planned] == [*Plan.__struct_encode_fields__]
     assert read_as(list[PlannedEntity], planned["entities"]) == planned["entities"]
     assert [*json_below("`destination list`")[0]] == [*Listed.__struct_encode_fields__]
+    checked = json_below("`check`")
+    assert [*checked] == [*Checked.__struct_encode_fields__]
+    assert [*checked["connections"][0]] == [field.name for field in fields(Connection)]
     pruned, verified = json_below("`prune`"), json_below("`verify`")
     removed = pruned.pop("removed")
     assert read_as(Old, pruned) == pruned

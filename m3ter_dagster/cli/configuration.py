@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
-from m3ter_dagster.cli.terminal import configured, connection
+from m3ter_dagster.cli.terminal import as_json, configured, connection, print_json
 from m3ter_dagster.config import (
+    Exports,
     exports_json_schema,
     exports_path,
     home_warning,
@@ -20,12 +24,35 @@ from m3ter_dagster.config import (
 from m3ter_dagster.delivery.signatures import signer_of
 from m3ter_dagster.model.entities import entities
 
+if TYPE_CHECKING:
+    from m3ter_dagster.cli.connections import Connection
+
+
+class Checked(msgspec.Struct, frozen=True, rename="camel"):
+    """A configuration that is right."""
+
+    file: str
+    destinations: int
+    schedules: int
+    entities: int
+    """In schemas/."""
+    columns: int
+    org_id: str | None = None
+    """None of these is known --without-environment."""
+    base_url: str | None = None
+    signed_by: str | None = None
+    """The fingerprint of the key that signs manifests, if they are signed."""
+    warning: str | None = None
+    connections: Sequence[Connection] | None = None
+    """What --connect tried."""
+
 
 @click.command()
 @click.option("--without-environment", is_flag=True, help="Leave out the M3TER_* variables.")
 @click.option("--connect", is_flag=True, help="Also try m3ter's lists and every destination.")
 @click.option("--notify", is_flag=True, help="With --connect: also send the webhook a message.")
-def check(without_environment: bool, connect: bool, notify: bool) -> None:
+@as_json
+def check(without_environment: bool, connect: bool, notify: bool, as_json: bool) -> None:
     """Validate exports.yaml, the environment and the descriptors in schemas/.
 
     With --connect, m3ter is asked for a token and a row of each list that the schedules read (without schedules: of
@@ -37,20 +64,43 @@ def check(without_environment: bool, connect: bool, notify: bool) -> None:
         raise click.UsageError("--connect needs the environment; leave out --without-environment.")
     warning = home_warning()
     known = configured(entities)
-    click.echo(f"schemas/: {len(known)} entities, {sum(len(one.columns) for one in known.values())} columns")
+    columns = sum(len(one.columns) for one in known.values())
+    click.echo(f"schemas/: {len(known)} entities, {columns} columns", err=as_json)
     exports = configured(load_exports)
-    click.echo(f"{exports_path()}: {len(exports.destinations)} destinations, {len(exports.schedules)} schedules")
+    counts = f"{len(exports.destinations)} destinations, {len(exports.schedules)} schedules"
+    click.echo(f"{exports_path()}: {counts}", err=as_json)
+    found = Checked(str(exports_path()), len(exports.destinations), len(exports.schedules), len(known), columns)
     if not without_environment:
-        settings = configured(connection)
-        click.echo(f"environment: Organization {settings.org_id} at {settings.base_url}")
-        if signer := configured(lambda: signer_of(load_settings())):
-            click.echo(f"manifests are signed with the key {signer.fingerprint}")
-        if warning:
-            click.echo(f"Warning: {warning}", err=True)
-        if connect:
-            from m3ter_dagster.cli.connections import print_connections
+        found = _with_environment(found, exports, warning, connect=connect, notify=notify, as_json=as_json)
+    if as_json:
+        print_json(found)
+    raise SystemExit(1 if any(one.fails for one in found.connections or ()) else 0)
 
-            raise SystemExit(print_connections(settings, exports, notify=notify))
+
+def _with_environment(
+    found: Checked, exports: Exports, warning: str | None, *, connect: bool, notify: bool, as_json: bool
+) -> Checked:
+    settings, signer = configured(connection), configured(lambda: signer_of(load_settings()))
+    click.echo(f"environment: Organization {settings.org_id} at {settings.base_url}", err=as_json)
+    if signer:
+        click.echo(f"manifests are signed with the key {signer.fingerprint}", err=as_json)
+    if warning:
+        click.echo(f"Warning: {warning}", err=True)
+    tried = None
+    if connect:
+        from m3ter_dagster.cli.connections import connections, print_connections
+
+        tried = connections(settings, exports, notify=notify)
+        if not as_json:
+            print_connections(tried)
+    return msgspec.structs.replace(
+        found,
+        org_id=settings.org_id,
+        base_url=settings.base_url,
+        signed_by=signer.fingerprint if signer else None,
+        warning=warning,
+        connections=tried,
+    )
 
 
 @click.command()

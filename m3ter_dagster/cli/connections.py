@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import click
@@ -40,21 +40,27 @@ class Connection:
     words: str = ""
     """What a person should know about it or do; none where all is well."""
 
+    @property
+    def fails(self) -> bool:
+        return self.result == FAILS
 
-def print_connections(settings: M3terSettings, exports: Exports, *, notify: bool) -> int:
-    """Try everything and print a table; the exit code, 1 if anything fails."""
+
+def connections(settings: M3terSettings, exports: Exports, *, notify: bool) -> list[Connection]:
+    """Try everything."""
     if notify and exports.notifications is None:
         raise click.UsageError("--notify: exports.yaml has no notifications.")
-    found = [
+    return [
         *_of_m3ter(settings, exports),
         *(_of_destination(one, settings.org_id) for one in exports.destinations),
         *(_of_webhook(exports.notifications) if notify and exports.notifications else ()),
     ]
+
+
+def print_connections(found: Sequence[Connection]) -> None:
     print_table(("connection", "result"), ((one.what, one.result) for one in found))
     for one in found:
         if one.words:
             click.echo(f"\n{one.what}: {printable(' '.join(one.words.split()))}")
-    return 1 if any(one.result == FAILS for one in found) else 0
 
 
 def _of_m3ter(settings: M3terSettings, exports: Exports) -> Iterator[Connection]:

@@ -126,8 +126,7 @@ def edit_schedule(code: str, yes: bool, **given: str | None) -> None:
     fields = _fields(given, ExportSchedule, UsageSchedule)
     if not fields:
         fields = _asked(type(exports.schedules[index]), exports, before, but=("code", "sourceType"))
-    changed = {name: value for name, value in fields.items() if value != before.get(name)}
-    _save(text, with_fields, "schedules", index, changed, yes=yes)
+    _save(text, with_fields, "schedules", index, _changed(fields, before), yes=yes)
 
 
 @schedule.command("remove")
@@ -141,7 +140,7 @@ def remove_schedule(code: str, yes: bool) -> None:
 
 @click.group()
 def destination() -> None:
-    """List, add or remove Export Destinations of exports.yaml. What has no option is asked."""
+    """List, add, edit or remove Export Destinations of exports.yaml. What has no option is asked."""
 
 
 @destination.command("list")
@@ -169,6 +168,23 @@ def add_destination(code: str, yes: bool, **given: str | None) -> None:
     model = LocalDestination if fields.get("destinationType") == LOCAL else S3Destination
     fields = {"code": code, **fields, **_asked(model, exports, {}, but=("code", *fields), also=also)}
     _save(text, with_item, "destinations", in_order(fields), yes=yes)
+
+
+@destination.command("edit")
+@options_of(S3Destination, LocalDestination)
+def edit_destination(code: str, yes: bool, **given: str | None) -> None:
+    """Change fields of the Export Destination CODE; without options each is asked. An empty text leaves a field out.
+
+    What was delivered stays where it is.
+    """
+    text, exports = _read()
+    index = _index("destination", code, exports.destinations)
+    before = plain(text)["destinations"][index]
+    fields = _fields(given, S3Destination, LocalDestination)
+    if not fields:
+        model = type(exports.destinations[index])
+        fields = _asked(model, exports, before, but=("code", "destinationType"), also=ASKED_TOO)
+    _save(text, with_fields, "destinations", index, _changed(fields, before), yes=yes)
 
 
 @destination.command("remove")
@@ -223,6 +239,10 @@ def _fields(given: Mapping[str, str | None], *models: type[FileModel]) -> dict[s
     return {name: known[name].answer(text) for name, text in given.items() if text is not None}
 
 
+def _changed(fields: Mapping[str, Answer], before: Mapping[str, Answer]) -> dict[str, Answer]:
+    return {name: value for name, value in fields.items() if value != before.get(name)}
+
+
 def _asked(
     model: type[FileModel],
     exports: Exports,
@@ -246,8 +266,7 @@ def _asked(
 
 def _refuse_known(noun: str, code: str, items: Sequence[AnySchedule | Destination]) -> None:
     if any(one.code == code for one in items):
-        advice = "change it with `schedule edit`" if noun == "schedule" else "choose another code"
-        raise click.UsageError(f"there is a {noun} {code!r} already; {advice}.")
+        raise click.UsageError(f"there is a {noun} {code!r} already; change it with `{noun} edit`.")
 
 
 def _index(noun: str, code: str, items: Sequence[AnySchedule | Destination]) -> int:
