@@ -272,7 +272,7 @@ def test_a_second_refusal_is_believed(serve: Serve, status: int, advice: str) ->
 
 
 def test_a_wrong_secret_is_tried_once_by_many_threads(serve: Serve) -> None:
-    api = serve({"/meters": [page(ROW)]}, tokens=[refusal(401, "Unauthorized"), token_answer("late")])
+    api = serve({"/meters": [page(ROW)]}, tokens=[refusal(401, "Unauthorized."), token_answer("late")])
     client = client_of(api)
 
     def failure(_: int) -> str:
@@ -488,7 +488,7 @@ def test_patience_ends_where_the_server_always_says_at_once(serve: Serve, value:
     ],
 )
 def test_a_permanent_answer_is_not_asked_for_again(serve: Serve, status: int, advice: str) -> None:
-    api = serve({"/meters": [Answer(b'{"message":"no"}', status, {"location": "/elsewhere"})]})
+    api = serve({"/meters": [Answer(b'{"message":"no."}', status, {"location": "/elsewhere"})]})
     with pytest.raises(Refused) as refused:
         ids(client_of(api, IMPATIENT))
     assert str(refused.value).endswith(f"was refused with status {status}: no. {advice}")

@@ -72,13 +72,13 @@ class Refused(M3terError):
         self.status = status
         self.message = message
         advice = _ADVICE.get(status, "m3ter does not accept this request; report it with this message.")
-        super().__init__(f"{request} was refused with status {status}: {message or 'no message'}. {advice}")
+        super().__init__(f"{_refused(request, status, message)} {advice}")
 
 
 class CredentialsRefused(M3terError):
     def __init__(self, request: str, *, status: int, message: str) -> None:
         super().__init__(
-            f"{request} was refused with status {status}: {message or 'no message'}. "
+            f"{_refused(request, status, message)} "
             "m3ter gives no token for M3TER_API_KEY and M3TER_API_SECRET: check both, and that the key is still active."
         )
 
@@ -166,3 +166,8 @@ class DownloadFailed(M3terError):
 class Interrupted(M3terError):
     def __init__(self) -> None:
         super().__init__("Reading was stopped because the run is ending.")
+
+
+def _refused(request: str, status: int, message: str) -> str:
+    """A sentence, whether or not m3ter's message is one."""
+    return f"{request} was refused with status {status}: {message.rstrip('.') or 'no message'}."
