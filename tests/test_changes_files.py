@@ -177,7 +177,7 @@ class Postgres:
         self._merges = merges
         connection.autocommit = True  # transactions are the document's
         self._run("DROP TABLE IF EXISTS product, product_changes")
-        (create,) = re.findall(r"^CREATE TABLE product .*?;$", (DOCS / "delivery.md").read_text(), re.M | re.S)
+        (create,) = re.findall(r"^CREATE TABLE product .*?;$", (DOCS / "loading.md").read_text(), re.M | re.S)
         self._run(create)
 
     def apply(self, changes: bytes) -> None:

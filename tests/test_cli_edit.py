@@ -37,7 +37,8 @@ schedules:
 """
 ENVIRONMENT = {"BUCKET": "acme-exports", "M3TER_API_SECRET_FILE": ""}
 DONE = (
-    "exports.yaml is changed. Dagster's daemon takes the edit up within about a minute; in the UI: Deployment > Reload."
+    "exports.yaml is changed. Dagster takes the edit up on Deployment > Reload in its UI; that of `m3ter-dagster ui` "
+    "by itself, within about a minute."
 )
 OPTIONS = [
     *("--operational-data-types", "ACCOUNTS, BILLS", "--destinations", "warehouse,archive"),

@@ -45,7 +45,8 @@ from m3ter_dagster.config.schedules import data_types
 from m3ter_dagster.model.suggestions import known_names
 
 TAKEN_UP = (
-    "{file} is changed. Dagster's daemon takes the edit up within about a minute; in the UI: Deployment > Reload."
+    "{file} is changed. Dagster takes the edit up on Deployment > Reload in its UI; that of `m3ter-dagster ui` by "
+    "itself, within about a minute."
 )
 ASKED_TOO = ("prefix", "iamRoleArn", "region")
 """Questions that may be left without an answer."""
