@@ -123,6 +123,15 @@ def test_a_plan_by_the_last_exports_of_the_organization(deliver: Report, plan: P
     assert (found["bytes"], found["unknown"]) == (2 * 767_000, ["bill_line_item"])
 
 
+def test_a_signature_stands_before_its_manifest(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("M3TER_SIGNING_KEY", "any")
+    objects = json.loads(plan("--schedule", "lines", "--json").stdout)["objects"]
+    assert [one.partition("{exportId}_")[2] for one in objects if "/type=manifest/" in one] == 2 * [
+        "manifest.json.sig",
+        "manifest.json",
+    ]
+
+
 def test_where_its_files_will_be(plan: Plan) -> None:
     found = json.loads(plan("--schedule", "lines", "--json").stdout)
     due = datetime.fromisoformat(found["due"])

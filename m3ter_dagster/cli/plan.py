@@ -119,12 +119,15 @@ def _pace() -> float:
 def _objects(
     exports: Exports, schedule: AnySchedule | None, names: Sequence[str], to: Sequence[str], export: Export
 ) -> Iterator[str]:
+    from m3ter_dagster.delivery.destinations import SIGNATURE
     from m3ter_dagster.frames.formats import format_for
 
     written = format_for(exports.file_format(schedule.code if schedule else None), exports).suffix
     types = [(MEASUREMENTS if isinstance(schedule, UsageSchedule) else name, written) for name in names]
     if isinstance(schedule, ExportSchedule) and schedule.changes:
         types += [(changes_type(name), written) for name in names]
+    if configured(load_settings).signing_key:
+        types.append((manifest.TYPE, SIGNATURE.suffix))
     for code in to:
         one = exports.destination(code)
         for type, suffix in (*types, (manifest.TYPE, "json")):
