@@ -3,8 +3,6 @@
 from m3ter_dagster.config.environment import (
     EXAMPLE,
     SIGNING_KEY,
-    M3terSettings,
-    Settings,
     absolute_paths,
     check_exports,
     dagster_home,
@@ -26,6 +24,7 @@ from m3ter_dagster.config.last_good import Unloadable
 from m3ter_dagster.config.models import AnySchedule, Destination, Exports, LocalDestination, S3Destination
 from m3ter_dagster.config.notifications import Notifications, grace
 from m3ter_dagster.config.schedules import ExportSchedule, FileFormat
+from m3ter_dagster.config.settings import M3terSettings, Settings
 from m3ter_dagster.config.usage import UsageRawByDay, UsageSchedule, UsageSelection
 
 __all__ = [
