@@ -20,6 +20,7 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from dagster._core.events import EngineEventData
 from dagster._core.execution.stats import StepEventStatus
 from dagster._core.instance.ref import InstanceRef
+from dagster._core.scheduler.instigation import ScheduleInstigatorData, SensorInstigatorData, TickStatus
 from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable
 from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
@@ -160,6 +161,34 @@ def switched_off_schedules(instance: dg.DagsterInstance) -> set[str]:
     """The names of the schedules that a person has switched off; no public call lists the state of a toggle."""
     states = instance.all_instigator_state(instigator_type=InstigatorType.SCHEDULE)
     return {state.instigator_name for state in states if not state.is_running}
+
+
+def switched_on_at(instance: dg.DagsterInstance) -> dict[str, datetime]:
+    """When each schedule was switched on last, by name: by a person, or by its default when the daemon first saw it."""
+    states = instance.all_instigator_state(instigator_type=InstigatorType.SCHEDULE)
+    return {
+        state.instigator_name: datetime.fromtimestamp(state.instigator_data.start_timestamp or 0, UTC)
+        for state in states
+        if state.is_running and isinstance(state.instigator_data, ScheduleInstigatorData)
+    }
+
+
+def is_tick_under_way(instance: dg.DagsterInstance, schedule: str, due: datetime) -> bool:
+    """Whether the schedule's tick for this time has begun and not ended: Dagster will go on with it after a restart."""
+    for state in instance.all_instigator_state(instigator_type=InstigatorType.SCHEDULE):
+        if state.instigator_name == schedule:
+            ticks = instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=1)
+            if any(one.timestamp == due.timestamp() and one.status == TickStatus.STARTED for one in ticks):
+                return True
+    return False
+
+
+def cursor_of_sensor(instance: dg.DagsterInstance, name: str) -> str | None:
+    """The cursor of a sensor that this project may no longer have."""
+    for state in instance.all_instigator_state(instigator_type=InstigatorType.SENSOR):
+        if state.instigator_name == name and isinstance(state.instigator_data, SensorInstigatorData):
+            return state.instigator_data.cursor
+    return None
 
 
 def planned_steps(instance: dg.DagsterInstance, run: dg.DagsterRun) -> set[str]:

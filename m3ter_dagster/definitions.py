@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from datetime import UTC, datetime
 from functools import lru_cache
 
 import dagster as dg
@@ -22,11 +21,12 @@ from m3ter_dagster.config import (
     load_exports_or_last_good,
     load_settings,
 )
+from m3ter_dagster.due_exports import due_exports
 from m3ter_dagster.history.log import EXPORT_JOB
 from m3ter_dagster.missing_manifests import missing_manifests
 from m3ter_dagster.prune_history import prune_history
 from m3ter_dagster.resources import export_resources
-from m3ter_dagster.schedules import export_jobs, export_schedules, first_exports
+from m3ter_dagster.schedules import export_jobs, export_schedules
 from m3ter_dagster.stuck_exports import stuck_exports
 
 
@@ -68,11 +68,11 @@ def build_definitions(exports: Exports, settings: Settings, unloadable: Unloadab
         asset_checks=checks,
         jobs=[everything, *jobs.values()],
         schedules=[
-            *export_schedules(exports.schedules, jobs, now=datetime.now(UTC), banner=banner),
+            *export_schedules(exports.schedules, jobs, banner=banner),
             *([prune_history(keep, exports.destinations, settings.org_id)] if (keep := exports.keep_history) else []),
         ],
         sensors=[
-            *([first_exports(exports.schedules, jobs)] if exports.schedules else []),
+            *([due_exports(exports.schedules, jobs)] if exports.schedules else []),
             stuck_exports(exports.schedules, steps),
             missing_manifests([one.code for one in exports.destinations], settings.org_id),
             *alarm_sensors(exports, settings.org_id, unloadable),

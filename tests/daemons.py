@@ -17,14 +17,14 @@ import pytest
 from dagster._core.definitions.run_request import InstigatorType
 from processes import PROJECT, end, plain_environment, poll, start
 
-from m3ter_dagster.config.names import FIRST_EXPORTS
+from m3ter_dagster.config.names import DUE_EXPORTS
 from m3ter_dagster.config.usage import RAW
 from m3ter_dagster.history.log import DUE_TAG, SCHEDULE_TAG
 from m3ter_dagster.history.record import delivery_in
 from m3ter_sandbox import Sandbox
 from m3ter_sandbox.usage import SampleUsage
 
-WORKSPACE = ("--workspace", "workspace.yaml")
+WORKSPACE = ("--python-file", "tests/every_minute.py")
 MINUTE = timedelta(minutes=1)
 PATIENCE = 400
 NEARLY_DUE = 50
@@ -162,7 +162,7 @@ class Stage:
         return floor(now()) in due and all(run.ended for run in runs)
 
     def sensor_looked(self, after: datetime) -> None:
-        """The sensor of the first exports was evaluated since."""
+        """The sensor of due exports was evaluated since."""
         self._poll(lambda: self._last_look() > after, "the sensor to be evaluated")
 
     def passed(self, moment: datetime) -> None:
@@ -189,7 +189,7 @@ class Stage:
 
     def _last_look(self) -> datetime:
         sensors = self._instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
-        (sensor,) = [one for one in sensors if one.instigator_name == FIRST_EXPORTS]
+        (sensor,) = [one for one in sensors if one.instigator_name == DUE_EXPORTS]
         ticks = self._instance.get_ticks(sensor.instigator_origin_id, sensor.selector_id, limit=1)
         return datetime.fromtimestamp(ticks[0].timestamp, UTC)
 

@@ -9,14 +9,24 @@ from dagster._utils.schedules import is_valid_cron_schedule, schedule_execution_
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from m3ter_dagster.model.cadence import Cadence
+from m3ter_dagster.model.cadence import MOST_LINES, Cadence, Period
+from m3ter_dagster.model.cron import Cron
 
 JUNE_1 = datetime(2024, 6, 1, 10, tzinfo=UTC)
-FIVE_DAYS = Cadence("DAY", 5, JUNE_1)
-LENGTHS = {"HOUR": timedelta(hours=1), "DAY": timedelta(days=1)}
+LENGTHS = {"MINUTE": timedelta(minutes=1), "HOUR": timedelta(hours=1), "DAY": timedelta(days=1)}
+AHEAD = timedelta(weeks=3)
+"""The lines of every cadence are right for at least so long."""
+
+
+def every(unit: str, period: int, anchor: datetime = JUNE_1, offset: int = 0) -> Cadence:
+    return Cadence(Period(unit, period, anchor, offset), anchor)
+
+
+FIVE_DAYS = every("DAY", 5)
 
 moments = st.datetimes(datetime(2015, 1, 1), datetime(2035, 12, 31), timezones=st.just(UTC))
 periods = st.one_of(
+    st.tuples(st.just("MINUTE"), st.integers(15, 3000)),
     st.tuples(st.just("HOUR"), st.integers(1, 200)),
     st.tuples(st.just("DAY"), st.integers(1, 400)),
 )
@@ -30,16 +40,20 @@ def test_the_documents_example() -> None:
 
 
 @pytest.mark.parametrize(
-    ("unit", "period", "words"),
+    ("cadence", "words"),
     [
-        ("DAY", 5, "every 5 days since 2024-06-01 10:00 UTC"),
-        ("DAY", 1, "every day since 2024-06-01 10:00 UTC"),
-        ("HOUR", 1, "every hour since 2024-06-01 10:00 UTC"),
-        ("HOUR", 36, "every 36 hours since 2024-06-01 10:00 UTC"),
+        (every("DAY", 5), "every 5 days since 2024-06-01 10:00 UTC"),
+        (every("DAY", 1), "every day since 2024-06-01 10:00 UTC"),
+        (every("HOUR", 1), "every hour since 2024-06-01 10:00 UTC"),
+        (every("HOUR", 36), "every 36 hours since 2024-06-01 10:00 UTC"),
+        (every("MINUTE", 15), "every 15 minutes since 2024-06-01 10:00 UTC"),
+        (every("DAY", 2, offset=5), "every 2 days at 05:00 since 2024-06-01 10:00 UTC"),
+        (every("HOUR", 5, offset=15), "every 5 hours at minute 15 since 2024-06-01 10:00 UTC"),
+        (Cadence(Cron("0 8 * * 1"), JUNE_1), "by the cron expression 0 8 * * 1 since 2024-06-01 10:00 UTC"),
     ],
 )
-def test_words(unit: str, period: int, words: str) -> None:
-    assert Cadence(unit, period, JUNE_1).words() == words
+def test_words(cadence: Cadence, words: str) -> None:
+    assert cadence.words() == words
 
 
 @pytest.mark.parametrize(
@@ -53,35 +67,39 @@ def test_words(unit: str, period: int, words: str) -> None:
         ("HOUR", 168, ["0 10 * * 6"]),
         ("MINUTE", 15, ["0,15,30,45 * * * *"]),
         ("MINUTE", 1, ["* * * * *"]),
-        ("DAY", 90, ["0 10 26 2 *", "0 10 27 5 *", "0 10 1 6 *", "0 10 30 8 *", "0 10 28 11 *"]),
-        ("DAY", 365, ["0 10 1 6 *"]),
+        ("MINUTE", 90, ["0 1,4,7,10,13,16,19,22 * * *", "30 2,5,8,11,14,17,20,23 * * *"]),
+        ("MINUTE", 50, ["0,10,20,30,40,50 * * * *"]),
+        ("MINUTE", 17, ["* * * * *"]),
         (
-            "DAY",
-            5,
+            "HOUR",
+            7,
             [
-                "0 10 2,7,12,17,22,27 1,4,5 *",
-                "0 10 1,6,11,16,21,26 2,6 *",
-                "0 10 3,8,13,18,23,28 3,11,12 *",
-                "0 10 1,6,11,16,21,26,31 7 *",
-                "0 10 5,10,15,20,25,30 8 *",
-                "0 10 4,9,14,19,24,29 9,10 *",
+                "0 0,7,14,21 * * 0",
+                "0 4,11,18 * * 1",
+                "0 1,8,15,22 * * 2",
+                "0 5,12,19 * * 3",
+                "0 2,9,16,23 * * 4",
+                "0 6,13,20 * * 5",
+                "0 3,10,17 * * 6",
             ],
         ),
+        ("DAY", 90, ["0 10 1 6 *"]),
+        ("DAY", 5, ["0 10 6,11,16,21,26 6 *", "0 10 1 6,7 *"]),
     ],
 )
 def test_lines(unit: str, period: int, lines: list[str]) -> None:
-    assert sorted(Cadence(unit, period, JUNE_1).cron_lines(JUNE_1)) == sorted(lines)
+    assert every(unit, period).cron_lines(JUNE_1) == lines
 
 
 def test_seconds_of_the_anchor_are_floored() -> None:
-    cadence = Cadence("HOUR", 2, JUNE_1.replace(second=59, microsecond=999_999))
+    cadence = every("HOUR", 2, JUNE_1.replace(second=59, microsecond=999_999))
     assert cadence.anchor == JUNE_1
     assert cadence.is_due(JUNE_1 + timedelta(hours=2))
 
 
 def test_zones_do_not_matter() -> None:
     there = timezone(timedelta(hours=5, minutes=30))
-    assert Cadence("DAY", 5, JUNE_1.astimezone(there)) == FIVE_DAYS
+    assert every("DAY", 5, JUNE_1.astimezone(there)) == FIVE_DAYS
     assert FIVE_DAYS.is_due((JUNE_1 + timedelta(days=5)).astimezone(there))
 
 
@@ -93,28 +111,41 @@ def test_nothing_is_due_before_the_anchor() -> None:
 
 
 @pytest.mark.parametrize(
+    ("cadence", "due"),
+    [
+        (every("DAY", 2, offset=5), ["06-01 10:00", "06-03 05:00", "06-05 05:00"]),
+        (every("DAY", 1, offset=23), ["06-01 10:00", "06-01 23:00", "06-02 23:00"]),
+        (every("HOUR", 5, JUNE_1.replace(minute=20), offset=15), ["06-01 10:20", "06-01 15:15", "06-01 20:15"]),
+        (every("HOUR", 5, JUNE_1.replace(minute=20), offset=45), ["06-01 10:20", "06-01 10:45", "06-01 15:45"]),
+        (Cadence(Cron("0 8-18/5 * * MON-FRI"), JUNE_1), ["06-01 10:00", "06-03 08:00", "06-03 13:00"]),
+    ],
+)
+def test_the_first_is_due_when_created_and_the_others_as_offset_and_cron_say(cadence: Cadence, due: list[str]) -> None:
+    found = cadence.due_times(JUNE_1 - timedelta(days=1), 3)
+    assert [f"{one:%m-%d %H:%M}" for one in found] == due
+    assert all(cadence.is_due(one) and not cadence.is_due(one + timedelta(minutes=1)) for one in found)
+    assert [cadence.previous_due(one + timedelta(minutes=1)) for one in found] == found
+
+
+@pytest.mark.parametrize(
     ("unit", "period", "anchor"),
     [("WEEK", 1, JUNE_1), ("DAY", 0, JUNE_1), ("DAY", 1, datetime(2024, 6, 1))],
 )
-def test_what_is_no_cadence(unit: str, period: int, anchor: datetime) -> None:
+def test_what_is_no_period(unit: str, period: int, anchor: datetime) -> None:
     with pytest.raises(ValueError, match="needs a unit of MINUTE, HOUR, DAY"):
-        Cadence(unit, period, anchor)
+        Period(unit, period, anchor)
 
 
-def test_a_period_beyond_a_year_has_the_line_of_its_next_due_time() -> None:
-    cadence = Cadence("DAY", 400, JUNE_1)
+def test_a_long_period_has_the_line_of_its_next_due_time() -> None:
+    cadence = every("DAY", 400)
     assert cadence.cron_lines(JUNE_1 + timedelta(days=1)) == ["0 10 6 7 *"]
     assert cadence.is_due(datetime(2025, 7, 6, 10, tzinfo=UTC))
-
-
-def test_an_anchor_in_the_far_future_has_its_own_line() -> None:
-    assert Cadence("DAY", 5, JUNE_1).cron_lines(datetime(2020, 1, 1, tzinfo=UTC)) == ["0 10 1 6 *"]
 
 
 @given(cadence=periods, anchor=moments, at=moments)
 def test_due_times_are_plain_arithmetic(cadence: tuple[str, int], anchor: datetime, at: datetime) -> None:
     unit, period = cadence
-    this, floored, step = Cadence(unit, period, anchor), anchor.replace(second=0, microsecond=0), period * LENGTHS[unit]
+    this, floored, step = every(unit, period, anchor), anchor.replace(second=0, microsecond=0), period * LENGTHS[unit]
     upcoming = this.due_times(at, 4)
     assert all(this.is_due(tick) and not this.is_due(tick + timedelta(minutes=1)) for tick in upcoming)
     assert all((tick - floored) % step == timedelta(0) and tick >= floored for tick in upcoming)
@@ -130,57 +161,53 @@ def test_due_times_are_plain_arithmetic(cadence: tuple[str, int], anchor: dateti
 @example(cadence=("DAY", 5), anchor=JUNE_1, start=JUNE_1)
 @example(cadence=("DAY", 2), anchor=datetime(2023, 12, 31, 23, 59, tzinfo=UTC), start=datetime(2024, 2, 29, tzinfo=UTC))
 @example(cadence=("DAY", 1), anchor=datetime(2024, 2, 29, 12, tzinfo=UTC), start=datetime(2024, 2, 29, 12, tzinfo=UTC))
+@example(cadence=("HOUR", 23), anchor=datetime(2023, 3, 1, tzinfo=UTC), start=datetime(2023, 12, 15, tzinfo=UTC))
 @example(cadence=("HOUR", 25), anchor=datetime(2023, 3, 1, tzinfo=UTC), start=datetime(2023, 3, 1, tzinfo=UTC))
 @example(cadence=("DAY", 366), anchor=datetime(2024, 2, 29, tzinfo=UTC), start=datetime(2024, 1, 1, tzinfo=UTC))
-@example(
-    cadence=("HOUR", 7), anchor=datetime(2015, 1, 1, tzinfo=UTC), start=datetime(2024, 2, 29, 1, 0, 0, 1, tzinfo=UTC)
-)
-def test_the_lines_fire_at_the_due_times_and_at_no_other(
+@example(cadence=("MINUTE", 45), anchor=datetime(2024, 2, 29, tzinfo=UTC), start=datetime(2024, 1, 1, tzinfo=UTC))
+@example(cadence=("MINUTE", 17), anchor=JUNE_1, start=JUNE_1)
+def test_the_lines_are_few_and_fire_at_every_due_time_of_weeks(
     cadence: tuple[str, int], anchor: datetime, start: datetime
 ) -> None:
-    this = Cadence(*cadence, anchor)
-    lines = this.cron_lines(start)
-    due = due_within(this, start, year_after(start))
-    fired = [tick for tick in fires(lines, start, year_after(start)) if tick >= this.anchor]
-    if due or len(lines) > 1:
-        assert fired == due
-    else:
-        assert not any(this.is_due(tick) for tick in fired)
-
-
-@settings(max_examples=50, deadline=None)
-@given(cadence=periods, anchor=moments, start=moments)
-def test_the_lines_are_few(cadence: tuple[str, int], anchor: datetime, start: datetime) -> None:
+    """And at no other after the anchor, but for cadences of odd minutes."""
     unit, period = cadence
-    hours = period * (24 if unit == "DAY" else 1)
-    lines = Cadence(unit, period, anchor).cron_lines(start)
+    this = every(unit, period, anchor)
+    lines = this.cron_lines(start)
     assert is_valid_cron_schedule(lines)
-    assert len(lines) <= (1 if 24 % hours == 0 or hours == 168 else 13 if hours % 24 == 0 else 400)
+    assert len(lines) <= MOST_LINES
+    due = due_within(unit, period, this.anchor, start, start + AHEAD)
+    fired = [tick for tick in fires(lines, start, start + AHEAD) if tick >= this.anchor]
+    assert set(due) <= set(fired)
+    assert fired == due or (unit == "MINUTE" and period % 60 and lines[0].endswith(" * * * *"))
 
 
-SIXTY = [("HOUR", n) for n in range(1, 37)] + [("DAY", n) for n in (*range(1, 20), 28, 30, 31, 100, 365)]
+COMMON = [
+    *(("MINUTE", n) for n in (15, 45, 50, 90)),
+    *(("HOUR", n) for n in (*range(1, 13), 23, 25, 36)),
+    *(("DAY", n) for n in (1, 2, 3, 5, 7, 30)),
+]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("unit", "period"), SIXTY)
-def test_dagster_fires_at_every_due_time_and_at_no_other(unit: str, period: int) -> None:
-    """Over two years with a leap day in one of them, with the lines made anew after the first."""
-    cadence = Cadence(unit, period, datetime(2023, 5, 31, 21, 47, tzinfo=UTC))
-    first, second, end = (datetime(year, 7, 1, tzinfo=UTC) for year in (2023, 2024, 2025))
-    fired = [*dagster_fires(cadence, first, second), *dagster_fires(cadence, second, end)]
-    assert fired == due_within(cadence, first, end)
+@pytest.mark.parametrize(("unit", "period"), COMMON)
+def test_dagster_fires_at_every_due_time(unit: str, period: int) -> None:
+    """Around a leap day, with lines that are made anew after three weeks."""
+    cadence = every(unit, period, datetime(2023, 5, 31, 21, 47, tzinfo=UTC))
+    first = datetime(2024, 2, 12, tzinfo=UTC)
+    fired = [*dagster_fires(cadence, first), *dagster_fires(cadence, first + AHEAD)]
+    assert [tick for tick in fired if cadence.is_due(tick)] == due_within(
+        unit, period, cadence.anchor, first, first + 2 * AHEAD
+    )
 
 
-def dagster_fires(cadence: Cadence, start: datetime, end: datetime) -> Iterator[datetime]:
+def dagster_fires(cadence: Cadence, start: datetime) -> Iterator[datetime]:
     ticks = schedule_execution_time_iterator(start.timestamp(), cadence.cron_lines(start), "UTC")
-    return takewhile(lambda tick: tick < end, ticks)
+    return takewhile(lambda tick: tick < start + AHEAD, ticks)
 
 
-def due_within(cadence: Cadence, start: datetime, end: datetime) -> list[datetime]:
+def due_within(unit: str, period: int, anchor: datetime, start: datetime, end: datetime) -> list[datetime]:
     """Counted from the anchor, without the code under test."""
-    step = cadence.period * LENGTHS[cadence.unit]
-    count = max(0, -((cadence.anchor - start) // step) - 1) if start > cadence.anchor else 0
-    tick, found = cadence.anchor + count * step, []
+    step = period * LENGTHS[unit]
+    tick, found = anchor + max(0, (start - anchor) // step) * step, []
     while tick < end:
         if tick >= start:
             found.append(tick)
@@ -202,8 +229,3 @@ def fires(lines: list[str], start: datetime, end: datetime) -> list[datetime]:
                 found += [day.replace(hour=hour, minute=minute) for hour in hour_list for minute in minute_list]
         day += timedelta(days=1)
     return sorted(tick for tick in found if start <= tick < end)
-
-
-def year_after(moment: datetime) -> datetime:
-    leap_day = (moment.month, moment.day) == (2, 29)
-    return datetime(moment.year + 1, 3, 1, tzinfo=UTC) if leap_day else moment.replace(year=moment.year + 1)

@@ -110,7 +110,7 @@ def test_a_schedule_by_answers_each_asked_again_until_it_is_right(terminal: Term
     assert acounts.startswith("there is no 'acounts'; known are ACCOUNTS, ACCOUNT_PLANS, ")
     assert acounts.endswith(" Did you mean 'ACCOUNTS'?")
     assert others == [
-        "there is no 'daily'; known are DAY, HOUR.",
+        "there is no 'daily'; known are DAY, HOUR, MINUTE.",
         "it has the period '0'; write a whole number from 1 to 10000, such as 5.",
         "it has the dtCreated 'yesterday'; write the moment with its zone, such as 2024-06-01T10:00:00Z.",
     ]
@@ -120,6 +120,19 @@ def test_a_schedule_by_answers_each_asked_again_until_it_is_right(terminal: Term
     new = exports.schedules[1]
     assert (new.asset_names, new.destinations) == (("account_plan", "plan"), ("warehouse", "archive"))
     assert new.cadence.words() == "every 7 days since 2026-01-01 00:00 UTC"
+
+
+def test_a_schedule_by_cron_is_not_asked_for_a_period(terminal: Terminal, file: Path) -> None:
+    result = terminal("schedule", "add", "nightly", *OPTIONS[:4], "--cron-expression", "0 8 * * MON-FRI", "--yes")
+    assert result.exit_code == 0, result.output
+    assert added(file)[2] == "    cronExpression: 0 8 * * MON-FRI"
+    result = terminal("schedule", "edit", "nightly", types="\n\n0 9 * * *\n\ny\n")
+    assert re.findall(r"^\n(\w+): ", result.stdout, re.MULTILINE)[2:] == ["cronExpression", "dtCreated"]
+    assert "    cronExpression: 0 9 * * *" in file.read_text()
+    result = terminal("schedule", "edit", "finance", "--cron-expression", "0 9 * * *", "--yes")
+    assert "has a cronExpression and the scheduleType 'DAY'; write only one." in result.output
+    by_cron = ("--schedule-type", "", "--period", "", "--cron-expression", "0 9 * * *", "--yes")
+    assert terminal("schedule", "edit", "finance", *by_cron).exit_code == 0
 
 
 def test_a_usage_schedule_by_answers(terminal: Terminal, file: Path) -> None:

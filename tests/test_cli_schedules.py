@@ -20,10 +20,12 @@ from click.testing import CliRunner, Result
 from processes import PROJECT, plain_environment
 
 from m3ter_dagster.cli import main
+from m3ter_dagster.config import load_exports
 from m3ter_dagster.definitions import definitions
 from m3ter_dagster.history.jobs import ExportJob, last_export, read_export_jobs
 from m3ter_dagster.history.log import runs_of
 from m3ter_dagster.model.entities import entities
+from m3ter_dagster.schedules import export_request
 from m3ter_sandbox import SampleOrganization, Sandbox, SandboxApi
 
 SCHEDULES = """
@@ -116,10 +118,8 @@ def records_with_a_wrong_product() -> Iterator[tuple[str, dict[str, Any]]]:
 
 def run_when_due(name: str, due: datetime, instance: dg.DagsterInstance) -> str:
     """The run that the schedule asks for at its due time."""
-    schedule = definitions().resolve_schedule_def(name)
-    assert isinstance(schedule, dg.ScheduleDefinition)
-    with dg.build_schedule_context(instance=instance, scheduled_execution_time=due) as context:
-        (request,) = schedule.evaluate_tick(context).run_requests or []
+    (schedule,) = [one for one in load_exports().schedules if one.dagster_name == name]
+    request = export_request(schedule, due)
     job = definitions().resolve_job_def(f"export_{name}")
     result = job.execute_in_process(
         instance=instance, run_config=request.run_config, tags=request.tags, raise_on_error=False

@@ -120,6 +120,13 @@ def parse(text: str, **environ: str) -> Exports:
     return parse_exports(text, environ=environ)
 
 
+NOT_SEEN_IN_AN_EDITOR = (
+    *("cronExpression: '*/5 * * * *'", "cronExpression: 0 25 * * *"),
+    "scheduleType: DAY\n    period: 1\n    offset: 24",
+)
+DAILY = "scheduleType: DAY\n    period: 1"
+
+
 def mistakes_in(text: str, **environ: str) -> tuple[str, ...]:
     with pytest.raises(ConfigError) as raised:
         parse(text, **environ)
@@ -262,9 +269,81 @@ def test_a_schedule_has_a_name_that_dagster_takes() -> None:
     assert parse(GOOD.replace("nightly", "night ly-ü.1")).schedules[0].dagster_name == "night_ly___1"
 
 
-def test_minutes_are_for_tests_only() -> None:
-    assert parse(GOOD.replace("DAY", "MINUTE")).schedules[0].schedule_type == "MINUTE"
-    assert "MINUTE" not in json.dumps(exports_json_schema())
+def test_minutes_are_fifteen_or_more_unless_a_caller_says_otherwise() -> None:
+    minutes = GOOD.replace("DAY", "MINUTE").replace("period: 1", "period: 15", 1)
+    assert parse(minutes).schedules[0].cadence.words() == "every 15 minutes since 2024-06-01 10:00 UTC"
+    often = minutes.replace("period: 15", "period: 1")
+    with pytest.raises(ConfigError, match="has the period 1 of scheduleType MINUTE; write 15 or more"):
+        parse(often)
+    exports = parse_exports(often, environ={}, shortest_period=timedelta(minutes=1))
+    assert exports.schedules[0].cadence.words() == "every minute since 2024-06-01 10:00 UTC"
+
+
+@pytest.mark.parametrize(
+    ("often", "words"),
+    [
+        ("cronExpression: 0  8-18 * * MON-FRI", "by the cron expression 0 8-18 * * MON-FRI since 2024-06-01 10:00 UTC"),
+        ("scheduleType: DAY\n    period: 2\n    offset: 5", "every 2 days at 05:00 since 2024-06-01 10:00 UTC"),
+        ("scheduleType: HOUR\n    period: 5\n    offset: 59", "every 5 hours at minute 59 since 2024-06-01 10:00 UTC"),
+    ],
+)
+def test_how_often(often: str, words: str) -> None:
+    assert parse(GOOD.replace(DAILY, often, 1)).schedules[0].cadence.words() == words
+
+
+@pytest.mark.parametrize(
+    ("often", "line", "words"),
+    [
+        (
+            "cronExpression: '*/5 * * * *'",
+            10,
+            "has the cronExpression '*/5 * * * *', which is due 5 minutes after the time before; write one whose times "
+            "are at least 15 minutes apart.",
+        ),
+        (
+            "cronExpression: 0 25 * * *",
+            10,
+            "has the cronExpression '0 25 * * *', and '25' is no hour from 0 to 23; write such as 0 8-18 * * MON-FRI, "
+            "times in UTC.",
+        ),
+        ("cronExpression: [0]", 10, "has a list as cronExpression; write one text."),
+        (
+            "cronExpression: 0 8 * * *\n    scheduleType: DAY",
+            11,
+            "has a cronExpression and the scheduleType 'DAY'; write only one.",
+        ),
+        ("cronExpression: 0 8 * * *\n    period: 4", 11, "has a cronExpression and the period 4; write only one."),
+        (
+            "cronExpression: 0 8 * * *\n    offset: 4",
+            11,
+            "has the offset 4 and a cronExpression, which takes none; leave the offset out.",
+        ),
+        (
+            "scheduleType: MINUTE\n    period: 15\n    offset: 1",
+            12,
+            "has the offset 1 and the scheduleType MINUTE, which takes none; leave the offset out.",
+        ),
+        (
+            "scheduleType: DAY\n    period: 1\n    offset: 24",
+            12,
+            "has the offset 24, which with DAY is in hours; write 1 to 23.",
+        ),
+        (
+            "scheduleType: HOUR\n    period: 1\n    offset: 60",
+            12,
+            "has the offset '60'; write a whole number from 1 to 59, such as 5.",
+        ),
+        ("scheduleType: HOUR", 7, "has no 'period'; write it, such as period: 5."),
+        ("period: 5", 7, "has no 'scheduleType'; write it, such as scheduleType: DAY."),
+    ],
+)
+def test_what_is_wrong_with_how_often_is_said_once(often: str, line: int, words: str) -> None:
+    text = GOOD.replace(DAILY, often, 1)
+    assert mistakes_in(text) == (f"exports.yaml:{line}: schedule 'nightly' {words}",)
+    assert (
+        not jsonschema.Draft7Validator(exports_json_schema()).is_valid(in_editor(text))
+        or often in NOT_SEEN_IN_AN_EDITOR
+    )
 
 
 def test_names_that_dagster_reserves() -> None:
@@ -376,7 +455,7 @@ WRONG = [
     ("acme-exports", "'abc", 3, "the file is not YAML: found unexpected end of stream"),
     ("    bucketName: acme-exports", "\tbucketName: x", 3, "the file is indented with a tab; write spaces."),
     ("code: nightly", "code: a,b\n  - code: a", 7, "schedule 'a,b' has no 'operationalDataTypes'"),
-    ("code: nightly", "code: first-exports", 7, "keeps for itself; write another code, such as 'first_exports_export'"),
+    ("code: nightly", "code: due-exports", 7, "keeps for itself; write another code, such as 'due_exports_export'"),
     ("code: nightly", "code: late exports", 7, "keeps for itself; write another code, such as 'late_exports_export'"),
     ("code: warehouse", "code: mro", 2, "destination 'mro' has a code that Python keeps for itself"),
     ("code: warehouse", "code: __a__", 2, "destination '__a__' has a code that Python keeps for itself"),
@@ -408,14 +487,14 @@ WRONG = [
     ("[warehouse]", "[]", 9, "has an empty list as destinations; write at least one of destination codes"),
     ("[warehouse]", "warehouse", 9, "has the value 'warehouse' as destinations; write a list of destination codes"),
     ("[warehouse]", "", 9, "has nothing behind 'destinations'; write it, such as destinations: [warehouse]"),
-    ("DAY", "WEEK", 10, "has the scheduleType 'WEEK'; write HOUR or DAY."),
-    ("DAY", "[DAY]", 10, "has a list as scheduleType; write HOUR or DAY."),
-    ("DAY", "day", 10, "has the scheduleType 'day'; write HOUR or DAY."),
+    ("DAY", "WEEK", 10, "has the scheduleType 'WEEK'; write HOUR or DAY or MINUTE."),
+    ("DAY", "[DAY]", 10, "has a list as scheduleType; write HOUR or DAY or MINUTE."),
+    ("DAY", "day", 10, "has the scheduleType 'day'; write HOUR or DAY or MINUTE."),
     ("period: 1", "period: 0", 11, "has the period '0'; write a whole number from 1 to 10000, such as 5"),
     ("period: 1", "period: 1.5", 11, "has the period '1.5'; write a whole number"),
     ("period: 1", "period: five", 11, "has the period 'five'; write a whole number"),
     ("period: 1", "period: ' 1'", 11, "has the period ' 1'; write a whole number"),
-    ("period: 1", "period:", 11, "has nothing behind 'period'; write it, such as period: 5"),
+    ("period: 1", "period:", 11, "has no 'period'; write it, such as period: 5"),
     ("period: 1", "period: -1", 11, "has the period '-1'"),
     ("period: 1", "period: 1_0", 11, "has the period '1_0'"),
     ("period: 1", "period: 10001", 11, "has the period '10001'"),
@@ -791,7 +870,7 @@ def test_an_owner_is_what_dagster_takes_for_one(owner: str) -> None:
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"scheduleType": None}, "has nothing behind 'scheduleType'; write it, such as scheduleType: DAY"),
+        ({"scheduleType": None}, "has no 'scheduleType'; write it, such as scheduleType: DAY"),
         ({"period": True}, "has the period True; write a whole number from 1 to 10000, such as 5"),
         ({"dtCreated": datetime(2024, 6, 1)}, "has the dtCreated '2024-06-01 00:00:00', which has no time zone; write"),
         ({"dtCreated": datetime(1999, 6, 1, tzinfo=UTC)}, "+00:00'; write a moment from 2000 to 2100"),

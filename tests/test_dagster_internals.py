@@ -5,7 +5,7 @@ import inspect
 import json
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,16 @@ from dagster._core.remote_origin import (
     RemoteJobOrigin,
     RemoteRepositoryOrigin,
 )
-from dagster._core.scheduler.instigation import InstigatorStatus
+from dagster._core.scheduler.instigation import (
+    InstigatorStatus,
+    InstigatorType,
+    SensorInstigatorData,
+    TickData,
+    TickStatus,
+)
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._record import copy
-from toggles import switch
+from toggles import state_of, switch
 
 import m3ter_dagster
 
@@ -155,6 +161,32 @@ def test_the_schedules_that_a_person_switched_off_are_known(instance: dg.Dagster
     assert internals.switched_off_schedules(instance) == {"finance", "weekly"}
     switch(instance, InstigatorStatus.RUNNING, "finance")
     assert internals.switched_off_schedules(instance) == {"weekly"}
+
+
+@dagster_still("notes when a schedule was switched on")
+def test_since_when_schedules_are_on_is_known(instance: dg.DagsterInstance) -> None:
+    assert internals.switched_on_at(instance) == {}
+    moment = datetime(2024, 6, 1, 10, tzinfo=UTC)
+    switch(instance, InstigatorStatus.RUNNING, "nightly", at=moment)
+    switch(instance, InstigatorStatus.STOPPED, "weekly")
+    assert internals.switched_on_at(instance) == {"nightly": moment}
+
+
+@dagster_still("keeps the ticks of schedules and the cursors of sensors that are gone")
+def test_a_tick_under_way_and_the_cursor_of_a_sensor_are_known(instance: dg.DagsterInstance) -> None:
+    moment = datetime(2024, 6, 1, 10, tzinfo=UTC)
+    switch(instance, InstigatorStatus.RUNNING, "nightly", at=moment)
+    (state,) = instance.all_instigator_state()
+    about = (state.instigator_origin_id, "nightly", InstigatorType.SCHEDULE, TickStatus.STARTED, moment.timestamp())
+    tick = instance.create_tick(TickData(*about, selector_id=state.selector_id))
+    found = [internals.is_tick_under_way(instance, "nightly", one) for one in (moment, moment + timedelta(hours=1))]
+    assert found == [True, False]
+    instance.update_tick(tick.with_status(TickStatus.SKIPPED))
+    assert not internals.is_tick_under_way(instance, "nightly", moment)
+    data = SensorInstigatorData(cursor="7")
+    instance.add_instigator_state(state_of(InstigatorStatus.STOPPED, "gone", InstigatorType.SENSOR, data))
+    assert internals.cursor_of_sensor(instance, "gone") == "7"
+    assert internals.cursor_of_sensor(instance, "unknown") is None
 
 
 @dagster_still("keeps the steps of a run in its record, or else in the snapshot of its plan")
@@ -437,6 +469,7 @@ def test_no_other_file_calls_a_method_of_the_instance_that_is_not_public() -> No
             "get_execution_plan_snapshot",
             "get_materialized_partitions",
             "get_records_for_run",
+            "get_ticks",
             "get_run_ids",
             "get_run_step_stats",
             "get_run_tags",

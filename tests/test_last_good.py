@@ -214,6 +214,5 @@ def test_the_webhook_is_notified_once_per_mistake_and_once_that_it_is_gone(
 
 def test_the_definitions_of_another_project_need_not_know_of_it(place: Place) -> None:
     exports, _ = place.load(GOOD)
-    assert build_definitions(exports, load_settings({})).resolve_schedule_def("finance").description == (
-        "finance: every day since 2024-06-01 02:00 UTC, all 20 entities to warehouse"
-    )
+    description = build_definitions(exports, load_settings({})).resolve_schedule_def("finance").description
+    assert str(description).startswith("finance: every day since 2024-06-01 02:00 UTC, all 20 entities to warehouse. ")

@@ -69,9 +69,11 @@ def test_what_it_prints_is_an_exports_file(pulled: Result) -> None:
     assert pulled.exit_code == 0
     exports = exports_of(pulled.stdout)
     assert [one.code for one in exports.destinations] == ["warehouse", "archive"]
-    assert [one.code for one in exports.schedules] == ["finance", "bills", "type_export", "usage"]
+    assert [one.code for one in exports.schedules] == [
+        *("finance", "bills", "type_export", "office hours", "quarterly", "usage")
+    ]
     assert pulled.stderr == (
-        "2 of 3 destinations and 4 of 9 schedules are carried over; comments say what is different.\n"
+        "2 of 3 destinations and 6 of 9 schedules are carried over; comments say what is different.\n"
     )
 
 
@@ -87,7 +89,7 @@ def test_a_destination_is_carried_over(pulled: Result) -> None:
 
 
 def test_a_schedule_is_carried_over_and_stays_due_when_it_was(pulled: Result) -> None:
-    finance, bills, meters, usage = exports_of(pulled.stdout).schedules
+    finance, bills, meters, office_hours, quarterly, usage = exports_of(pulled.stdout).schedules
     assert isinstance(finance, ExportSchedule)
     assert isinstance(usage, UsageSchedule)
     assert (usage.time_period, usage.asset_names, usage.destinations) == ("YESTERDAY", ("usage_raw",), ("warehouse",))
@@ -95,7 +97,9 @@ def test_a_schedule_is_carried_over_and_stays_due_when_it_was(pulled: Result) ->
     assert finance.destinations == ("warehouse",)
     assert (finance.schedule_type, finance.period) == ("DAY", 2)
     assert finance.dt_created == datetime(2024, 6, 11, 10, 0, 0, 123000, tzinfo=UTC)
-    assert (bills.schedule_type, bills.period) == ("HOUR", 5)
+    assert (bills.schedule_type, bills.period, bills.offset) == ("HOUR", 5, 15)
+    assert (quarterly.schedule_type, quarterly.period) == ("MINUTE", 15)
+    assert (office_hours.cron_expression, office_hours.schedule_type) == ("0 8-18 * * 1-5", None)
     assert (finance.export_file_format, meters.export_file_format) == ("CSV", "JSONL")
 
 
@@ -104,15 +108,10 @@ def test_a_schedule_is_carried_over_and_stays_due_when_it_was(pulled: Result) ->
     [
         "destination 'lake' is not carried over: it is of type GCS, and this project delivers to S3 and to folders.",
         "its destination 'lake' is not carried over.",
-        "its offset 15 is not carried over: it is due whole periods after dtCreated.",
         "its code in m3ter is 'type'.",
         "schedule 'download' is not carried over: it has no destination, m3ter only keeps its files for download; "
         "give it destinations.",
         "schedule 'lake only' is not carried over: none of its destinations is carried over; give it another.",
-        "schedule 'office hours' is not carried over: it runs by a cron expression; give it scheduleType HOUR or DAY "
-        "and a period.",
-        "schedule 'quarterly' is not carried over: it runs by the minute; give it scheduleType HOUR or DAY "
-        "and a period.",
         "schedule 'once' is not carried over: it runs once, on request; `m3ter-dagster export` does that.",
     ],
 )
@@ -121,16 +120,32 @@ def test_what_is_different_here_is_said_in_a_comment(pulled: Result, comment: st
 
 
 def test_a_comment_keeps_everything_that_m3ter_knows(pulled: Result) -> None:
-    office_hours = pulled.stdout.split("# - code: office hours\n")[1].split("  # - code")[0]
-    lines = [line.removeprefix("  #   ") for line in office_hours.splitlines()]
-    assert [line for line in lines if not line.startswith("  # schedule")] == [
-        "name: Office hours export",
+    once = pulled.stdout.split("# - code: once\n")[1].split("  - code")[0]
+    lines = [line.removeprefix("  #   ") for line in once.splitlines()]
+    assert [line for line in lines if line.strip() and not line.startswith("  # schedule")] == [
+        "name: Once export",
         "sourceType: OPERATIONAL",
-        "operationalDataTypes: [BALANCES]",
+        "operationalDataTypes: [CONTRACTS]",
         "destinations: [archive]",
-        "dtCreated: '2024-06-16T10:00:00.123Z'",
-        "cronExpression: 0 8-18 * * 1-5",
+        "scheduleType: AD_HOC",
+        "dtCreated: '2024-06-18T10:00:00.123Z'",
     ]
+
+
+@pytest.mark.parametrize(
+    ("values", "comment"),
+    [
+        ({"offset": 30}, "it has the offset 30, which with DAY is in hours; write 1 to 23"),
+        (
+            {"cronExpression": "0 0 L * ?"},
+            "it has the cronExpression '0 0 L * ?', and 'L' is no day of the month; write such as 0 8-18 * * MON-FRI, "
+            "times in UTC",
+        ),
+    ],
+)
+def test_what_m3ter_takes_and_this_project_does_not(values: dict[str, Any], comment: str) -> None:
+    text = text_of([destination()], [schedule(**values)])
+    assert f"# schedule 'nightly-0' is not carried over: {comment}.\n" in text
 
 
 def test_what_a_usage_schedule_chooses_is_carried_over() -> None:
@@ -190,10 +205,10 @@ def test_all_entities_are_all() -> None:
 
 
 def test_codes_that_are_taken_in_dagster_are_numbered() -> None:
-    codes = ["a-b", "a b", "a_b", "first_exports", "import", "x" * LONGEST_CODE, "x" * LONGEST_CODE]
+    codes = ["a-b", "a b", "a_b", "due_exports", "import", "x" * LONGEST_CODE, "x" * LONGEST_CODE]
     schedules = [schedule(number, code=code) for number, code in enumerate(codes)]
     assert [one.code for one in exports_of(text_of([destination()], schedules)).schedules] == [
-        *("a-b", "a b_2", "a_b_3", "first_exports_export", "import_export"),
+        *("a-b", "a b_2", "a_b_3", "due_exports_export", "import_export"),
         *("x" * LONGEST_CODE, "x" * (LONGEST_CODE - 4) + "_2"),
     ]
 
@@ -246,7 +261,7 @@ def test_whatever_m3ter_holds_the_file_can_be_read(names: list[str], prefix: str
         for number, name in enumerate(names, 1)
     ]
     schedules = [
-        schedule(number, code=name, name=name, destinationIds=["destination-0", "destination-1", to], offset=name)
+        schedule(number, code=name, name=name, destinationIds=["destination-0", "destination-1", to])
         for number, name in enumerate(names, 1)
     ]
     exports = exports_of(text_of(destinations, schedules))

@@ -1,14 +1,10 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
-from dagster._cli.utils import get_possibly_temporary_instance_for_cli
-from dagster._core.scheduler.instigation import InstigatorStatus
-from toggles import switch
 
 from m3ter_dagster.assets.usage import usage_asset_checks, usage_assets
 from m3ter_dagster.config import ConfigError, ExportSchedule, Settings, UsageSchedule
@@ -16,10 +12,11 @@ from m3ter_dagster.history.log import MANIFEST, USAGE_MANIFEST
 from m3ter_dagster.model.entities import entities
 from m3ter_dagster.resources import IO_MANAGER
 from m3ter_dagster.resources.organization import Organization
-from m3ter_dagster.schedules import export_jobs, export_schedules, first_exports, first_run_key
+from m3ter_dagster.schedules import PUNCTUAL, export_jobs, export_schedules
 
 JUNE_1 = datetime(2024, 6, 1, 10, tzinfo=UTC)
 NOW = datetime(2024, 7, 15, 8, 30, tzinfo=UTC)
+SECOND = timedelta(seconds=1)
 
 
 def schedule_of(code: str = "finance", **values: Any) -> ExportSchedule:
@@ -35,7 +32,6 @@ def schedule_of(code: str = "finance", **values: Any) -> ExportSchedule:
 
 FINANCE = schedule_of(name="Finance")
 HOURLY = schedule_of("hour-ly", schedule_type="HOUR", period=1, operational_data_types="ALL")
-LATER = schedule_of("later", dt_created=NOW + timedelta(hours=1))
 CONFIG = {"resources": {IO_MANAGER: {"config": {"destinations": ["warehouse", "archive"]}}}}
 
 
@@ -64,8 +60,7 @@ def definitions_of(*schedules: ExportSchedule, now: datetime = NOW) -> dg.Defini
     return dg.Definitions(
         assets=[entity_asset(name) for name in (*entities(), MANIFEST)],
         jobs=list(jobs.values()),
-        schedules=export_schedules(schedules, jobs, now=now),
-        sensors=[first_exports(schedules, jobs, clock=lambda: now)],
+        schedules=export_schedules(schedules, jobs, clock=lambda: now),
         resources={IO_MANAGER: Destinations(destinations=["default"])},
     )
 
@@ -76,22 +71,13 @@ def dagster_schedule(schedule: ExportSchedule, now: datetime = NOW) -> dg.Schedu
     return found
 
 
-def tick(schedule: ExportSchedule, at: datetime, instance: dg.DagsterInstance) -> Any:
-    return tick_of(dagster_schedule(schedule), at, instance)
+def tick(schedule: ExportSchedule, at: datetime, instance: dg.DagsterInstance, late: timedelta = SECOND) -> Any:
+    return tick_of(dagster_schedule(schedule, at + late), at, instance)
 
 
 def tick_of(schedule: dg.ScheduleDefinition, at: datetime, instance: dg.DagsterInstance) -> Any:
     with dg.build_schedule_context(instance=instance, scheduled_execution_time=at) as context:
         return schedule.evaluate_tick(context)
-
-
-def look(
-    schedules: list[ExportSchedule], instance: dg.DagsterInstance, *, now: datetime = NOW, cursor: str | None = None
-) -> Any:
-    definitions = definitions_of(*schedules, now=now)
-    sensor = definitions.resolve_sensor_def("first_exports")
-    with dg.build_sensor_context(instance=instance, cursor=cursor, definitions=definitions) as context:
-        return sensor.evaluate_tick(context)
 
 
 def test_a_schedule_in_dagster() -> None:
@@ -100,7 +86,8 @@ def test_a_schedule_in_dagster() -> None:
     assert schedule.execution_timezone == "UTC"
     assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING
     assert schedule.description == (
-        "Finance: every 5 days since 2024-06-01 10:00 UTC, account, bill to warehouse, archive"
+        "Finance: every 5 days since 2024-06-01 10:00 UTC, account, bill to warehouse, archive. Next due when this was "
+        "loaded (2024-07-15 08:30): 2024-07-16 10:00, 2024-07-21 10:00, 2024-07-26 10:00 UTC"
     )
 
 
@@ -124,16 +111,19 @@ def test_names_that_dagster_refuses_are_adapted() -> None:
     assert "every hour since 2024-06-01 10:00 UTC, all 20 entities to" in schedule.description
 
 
-def test_a_restart_in_the_same_month_changes_no_line() -> None:
-    first, last = (dagster_schedule(FINANCE, NOW.replace(day=day)).cron_schedule for day in (1, 31))
-    assert first == last
+def test_a_restart_in_the_same_week_changes_no_line() -> None:
+    monday, sunday = (dagster_schedule(FINANCE, NOW.replace(day=day)).cron_schedule for day in (15, 21))
+    assert monday == sunday == ["0 10 11,16,21,26,31 7 *", "0 10 5,10 8 *"]
 
 
-def test_the_lines_reach_back_to_last_month_for_what_a_standstill_missed() -> None:
-    """June 26 was due, and a location that comes back on July 15 still knows it."""
-    lines = dagster_schedule(FINANCE, NOW).cron_schedule
-    june = next(line for line in lines if "6" in line.split()[3].split(","))
-    assert june.split()[2].split(",") == ["1", "6", "11", "16", "21", "26"]
+def test_seven_hours_are_a_line_per_day_of_the_week() -> None:
+    lines = dagster_schedule(schedule_of(schedule_type="HOUR", period=7)).cron_schedule
+    assert len(lines) == 7
+
+
+def test_a_cron_expression_is_the_line() -> None:
+    by_cron = schedule_of(schedule_type=None, period=None, cron_expression="0 8-18 * * MON-FRI")
+    assert dagster_schedule(by_cron).cron_schedule == "0 8-18 * * MON-FRI"
 
 
 def test_a_due_tick_launches_the_export(instance: dg.DagsterInstance) -> None:
@@ -148,14 +138,23 @@ def test_a_due_tick_launches_the_export(instance: dg.DagsterInstance) -> None:
 
 
 def test_the_days_of_the_document(instance: dg.DagsterInstance) -> None:
-    schedule, june = dagster_schedule(FINANCE), [JUNE_1.replace(day=day) for day in range(1, 31)]
-    assert [at.day for at in june if tick_of(schedule, at, instance).run_requests] == [6, 11, 16, 21, 26]
+    june = [JUNE_1.replace(day=day) for day in range(1, 31)]
+    assert [at.day for at in june if tick(FINANCE, at, instance).run_requests] == [6, 11, 16, 21, 26]
+
+
+def test_a_late_tick_is_left_to_the_sensor(instance: dg.DagsterInstance) -> None:
+    """From the moment on at which the sensor may launch its export."""
+    due = datetime(2024, 6, 6, 10, tzinfo=UTC)
+    assert tick(FINANCE, due, instance, late=PUNCTUAL - SECOND).run_requests
+    late = tick(FINANCE, due, instance, late=PUNCTUAL)
+    assert not late.run_requests
+    assert late.skip_message == "this tick comes late; the sensor due_exports makes up for exports that were missed."
 
 
 @pytest.mark.parametrize(
     ("at", "words"),
     [
-        (JUNE_1, "the first export of schedule 'finance' is launched by the sensor first_exports."),
+        (JUNE_1, "the first export of schedule 'finance' is launched by the sensor due_exports."),
         (JUNE_1.replace(year=2028), "it is next due at 2028-06-05 10:00 UTC."),
         (JUNE_1.replace(year=2023), "runs every 5 days since 2024-06-01 10:00 UTC; it is next due at 2024-06-01"),
     ],
@@ -187,88 +186,6 @@ def test_a_scheduled_run_runs(instance: dg.DagsterInstance) -> None:
     assert result.dagster_run.tags["m3ter/due"] == "2024-06-01T11:00:00+00:00"
 
 
-def test_the_first_export_is_launched_at_once(instance: dg.DagsterInstance) -> None:
-    found = look([FINANCE, HOURLY], instance, now=NOW.replace(second=7, microsecond=8))
-    assert [request.run_key for request in found.run_requests] == [
-        "finance:2024-06-01T10:00:00+00:00",
-        "hour-ly:2024-06-01T10:00:00+00:00",
-    ]
-    assert [request.job_name for request in found.run_requests] == ["export_finance", "export_hour_ly"]
-    assert found.run_requests[0].run_config == CONFIG
-    assert found.run_requests[0].tags["m3ter/due"] == "2024-07-15T08:30:07+00:00"
-    assert found.run_requests[0].tags["m3ter/schedule"] == "finance"
-
-
-def test_and_once_only(instance: dg.DagsterInstance) -> None:
-    first = look([FINANCE, HOURLY], instance)
-    again = look([FINANCE, HOURLY], instance, cursor=first.cursor, now=NOW + timedelta(days=30))
-    assert not again.run_requests
-    assert again.skip_message == "the first export of every schedule has been launched."
-    assert again.cursor == first.cursor
-
-
-def test_first_exports_wait_where_dagster_forgets_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each start of `dagster dev` without a home would export everything again as first."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("DAGSTER_HOME", raising=False)
-    with get_possibly_temporary_instance_for_cli() as instance:
-        found = look([FINANCE], instance, cursor="[]")
-    assert not found.run_requests
-    assert found.skip_message.startswith("first exports wait: Dagster's home is temporary, ")
-    assert found.cursor in (None, "[]")
-
-
-def test_a_schedule_that_is_added_or_created_anew_has_a_first_export(instance: dg.DagsterInstance) -> None:
-    first = look([FINANCE], instance)
-    created_anew = schedule_of(dt_created=JUNE_1 + timedelta(days=1))
-    found = look([created_anew, HOURLY], instance, cursor=first.cursor)
-    assert [request.run_key for request in found.run_requests] == [first_run_key(created_anew), first_run_key(HOURLY)]
-
-
-def test_a_schedule_that_was_away_is_not_new(instance: dg.DagsterInstance) -> None:
-    first = look([FINANCE], instance)
-    away = look([HOURLY], instance, cursor=first.cursor)
-    assert not look([FINANCE, HOURLY], instance, cursor=away.cursor).run_requests
-
-
-def test_a_schedule_of_the_future_waits_for_its_moment(instance: dg.DagsterInstance) -> None:
-    before = look([LATER], instance)
-    assert not before.run_requests
-    assert before.skip_message == "the first export of schedule 'later' is due at 2024-07-15 09:30 UTC."
-    found = look([LATER], instance, now=LATER.dt_created + timedelta(seconds=29), cursor=before.cursor)
-    (request,) = found.run_requests
-    assert request.tags["m3ter/due"] == "2024-07-15T09:30:00+00:00"
-
-
-def test_at_that_moment_the_sensor_alone_launches(instance: dg.DagsterInstance) -> None:
-    assert not tick(LATER, LATER.dt_created, instance).run_requests
-    assert len(look([LATER], instance, now=LATER.dt_created).run_requests) == 1
-
-
-def test_the_sensor_is_on_from_the_start() -> None:
-    sensor = definitions_of(FINANCE).resolve_sensor_def("first_exports")
-    assert sensor.default_status == dg.DefaultSensorStatus.RUNNING
-
-
-def test_no_schedule_at_all(instance: dg.DagsterInstance) -> None:
-    assert not look([], instance).run_requests
-
-
-def test_a_code_of_any_characters(instance: dg.DagsterInstance) -> None:
-    odd = schedule_of("Ü b/c," + "x" * 74)
-    (request,) = look([odd], instance).run_requests
-    assert request.tags["m3ter/schedule"] == odd.code
-
-
-def test_a_schedule_that_is_switched_off_gets_its_first_export_once_it_is_on(instance: dg.DagsterInstance) -> None:
-    switch(instance, InstigatorStatus.STOPPED, "finance")
-    first = look([FINANCE, HOURLY], instance)
-    assert [request.job_name for request in first.run_requests] == ["export_hour_ly"]
-    switch(instance, InstigatorStatus.RUNNING, "finance")
-    second = look([FINANCE, HOURLY], instance, cursor=first.cursor)
-    assert [request.job_name for request in second.run_requests] == ["export_finance"]
-
-
 def test_a_usage_schedule_has_a_job_of_its_asset_and_its_choice(instance: dg.DagsterInstance) -> None:
     values = {"destinations": ["warehouse"], "schedule_type": "DAY", "period": 1, "dt_created": JUNE_1}
     aggregations = [{"meter_id": "m-1", "field_code": "gb", "function": "SUM"}]
@@ -282,7 +199,7 @@ def test_a_usage_schedule_has_a_job_of_its_asset_and_its_choice(instance: dg.Dag
         **values,
     )
     jobs = export_jobs([raw, weekly])
-    schedules = export_schedules([raw, weekly], jobs, now=NOW)
+    schedules = export_schedules([raw, weekly], jobs, clock=lambda: JUNE_1 + timedelta(days=1, seconds=1))
     organization = Organization(settings=Settings(ConfigError("no credentials")))
     definitions = dg.Definitions(
         assets=[*usage_assets(), entity_asset(USAGE_MANIFEST)],
@@ -311,7 +228,7 @@ def test_a_usage_schedule_has_a_job_of_its_asset_and_its_choice(instance: dg.Dag
         "usage_aggregated",
         USAGE_MANIFEST,
     }
-    assert [one.description for one in schedules] == [
+    assert [str(one.description).split(". ")[0] for one in schedules] == [
         "raw: every day since 2024-06-01 10:00 UTC, measurements raw of TODAY to warehouse",
         "weekly: every day since 2024-06-01 10:00 UTC, measurements by day of PREVIOUS_WEEK to warehouse",
     ]

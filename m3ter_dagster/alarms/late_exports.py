@@ -78,7 +78,7 @@ def _news(
     now: datetime,
 ) -> News | None:
     cadence, code, url = schedule.cadence, schedule.code, wanted.dagster_url
-    due = owed(watch, cadence, now=now, grace=grace(cadence.interval, wanted))
+    due = owed(watch, cadence, now=now, grace=grace(cadence.shortest, wanted))
     if watch.reported:
         success = _delivered(runs_due(instance, org_id, code, watch.reported))
         if success:

@@ -42,10 +42,10 @@ def owed(watch: Watch, cadence: Cadence, *, now: datetime, grace: timedelta) -> 
 
 
 def freshness_policies(exports: Exports) -> Mapping[str, dg.FreshnessPolicy]:
-    """How old the last export of each scheduled asset may be: the shortest period of its schedules, plus the grace."""
+    """How old the last export of each scheduled asset may be: the longest time between two, plus the grace."""
     periods: dict[str, timedelta] = {}
     for schedule in exports.schedules:
-        period = schedule.cadence.interval
+        period = schedule.cadence.longest
         for name in schedule.asset_names:
             periods[name] = min(period, periods.get(name, period))
     windows = {name: period + grace(period, exports.notifications) for name, period in periods.items()}

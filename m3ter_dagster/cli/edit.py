@@ -50,6 +50,8 @@ TAKEN_UP = (
 )
 ASKED_TOO = ("prefix", "iamRoleArn", "region")
 """Questions that may be left without an answer."""
+BY_CRON, BY_PERIOD = ("cronExpression",), ("scheduleType", "period")
+"""How often: a schedule has one or the other."""
 COLUMNS = ("destination", "where", "order", "role", "used by")
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -110,7 +112,8 @@ def add_schedule(code: str, yes: bool, **given: str | None) -> None:
         kind = replace(questions(UsageSchedule)["sourceType"], choices=(OPERATIONAL, USAGE))
         fields["sourceType"] = ask(kind, OPERATIONAL)
     model = UsageSchedule if fields.get("sourceType") == USAGE else ExportSchedule
-    fields = {"code": code, **fields, **_asked(model, exports, defaults, but=("code", *fields))}
+    often = BY_CRON if "cronExpression" in fields else BY_PERIOD
+    fields = {"code": code, **fields, **_asked(model, exports, defaults, but=("code", *fields), needed=often)}
     _save(text, with_item, "schedules", in_order(fields), yes=yes)
 
 
@@ -126,7 +129,8 @@ def edit_schedule(code: str, yes: bool, **given: str | None) -> None:
     before = plain(text)["schedules"][index]
     fields = _fields(given, ExportSchedule, UsageSchedule)
     if not fields:
-        fields = _asked(type(exports.schedules[index]), exports, before, but=("code", "sourceType"))
+        often = BY_CRON if "cronExpression" in before else BY_PERIOD
+        fields = _asked(type(exports.schedules[index]), exports, before, but=("code", "sourceType"), needed=often)
     _save(text, with_fields, "schedules", index, _changed(fields, before), yes=yes)
 
 
@@ -250,18 +254,20 @@ def _asked(
     defaults: Mapping[str, Answer],
     *,
     but: Sequence[str],
+    needed: Sequence[str] = (),
     also: Sequence[str] = (),
 ) -> dict[str, Answer]:
-    """A person's answers for the fields that an item of this model must have, and for some that it may have."""
+    """A person's answers for the fields that an item of this model must have, or this one, and for some it may have."""
     choices = {
         "operationalDataTypes": tuple(data_types()),
         "destinations": tuple(one.code for one in exports.destinations),
     }
     found = {}
     for name, question in in_order(questions(model)).items():
-        if name not in but and (question.is_needed or name in also):
+        must = question.is_needed or name in needed
+        if name not in but and (must or name in also):
             question = replace(question, choices=choices.get(name, question.choices))
-            found[name] = ask(question, defaults.get(name, None if question.is_needed else ""))
+            found[name] = ask(question, defaults.get(name, None if must else ""))
     return found
 
 

@@ -20,9 +20,7 @@ DESTINATION_FIELDS = ("bucketName", "prefix", "partitionOrder", "iamRoleArn")
 USAGE_FIELDS = ("timePeriod", "meterIds", "accountIds", "dimensionFilters", "aggregations", "groups")
 ABOUT_THE_RECORD = {"id", "version", "dtLastModified", "createdBy", "lastModifiedBy", "destinationIds"}
 NOT_HERE = {
-    "cronExpression": "it runs by a cron expression; give it scheduleType HOUR or DAY and a period",
     "AD_HOC": "it runs once, on request; `m3ter-dagster export` does that",
-    "MINUTE": "it runs by the minute; give it scheduleType HOUR or DAY and a period",
 }
 """Why schedules of these kinds are written as comments only."""
 
@@ -70,10 +68,10 @@ def _schedule(record: Record, destinations: Mapping[str, Item], taken: set[str])
     if record.get("sourceType") == USAGE:
         item.fields |= _usage(record, item)
     item.fields["destinations"] = _codes(record, destinations, item)
-    item.fields |= {name: record[name] for name in ("scheduleType", "period", "dtCreated") if name in record}
+    often = ("cronExpression",) if record.get("cronExpression") else ("scheduleType", "period", "offset")
+    item.fields |= {name: record[name] for name in (*often, "dtCreated") if record.get(name)}
     if record.get("exportFileFormat", "CSV") != "CSV":
         item.fields["exportFileFormat"] = record["exportFileFormat"]
-    item.notes += _differences(record)
     return _checked(item, UsageSchedule if record.get("sourceType") == USAGE else ExportSchedule, record)
 
 
@@ -106,18 +104,11 @@ def _with_the_rest(item: Item, record: Record) -> Item:
 
 
 def _reasons(record: Record) -> Iterator[str]:
-    if record.get("cronExpression"):
-        yield NOT_HERE["cronExpression"]
     for name in ("sourceType", "scheduleType"):
         if record.get(name) in NOT_HERE:
             yield NOT_HERE[record[name]]
     if not record.get("destinationIds"):
         yield "it has no destination, m3ter only keeps its files for download; give it destinations"
-
-
-def _differences(record: Record) -> Iterator[str]:
-    if record.get("offset"):
-        yield f"its offset {record['offset']} is not carried over: it is due whole periods after dtCreated"
 
 
 def _data_types(record: Record, item: Item) -> Any:

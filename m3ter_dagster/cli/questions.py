@@ -16,7 +16,18 @@ T = TypeVar("T")
 
 ORDER = (
     *("code", "name", "sourceType", "operationalDataTypes", "timePeriod", "destinations"),
-    *("scheduleType", "period", "dtCreated", "destinationType", "path", "bucketName", "prefix", "partitionOrder"),
+    *(
+        "scheduleType",
+        "period",
+        "offset",
+        "cronExpression",
+        "dtCreated",
+        "destinationType",
+        "path",
+        "bucketName",
+        "prefix",
+        "partitionOrder",
+    ),
     *("iamRoleArn", "region"),
 )
 """The fields that a person thinks of first, in the order of the questions and of the file."""

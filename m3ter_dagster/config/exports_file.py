@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from typing import Any
 
 from pydantic import ValidationError
 
 from m3ter_dagster.config.models import Exports
 from m3ter_dagster.config.names import name_mistakes
+from m3ter_dagster.config.schedules import SHORTEST_MINUTES
 from m3ter_dagster.config.wording import Loc, Refusal, refusals, sentence
 from m3ter_dagster.config.yaml_lines import Mistake, YamlLines, read_yaml
 
@@ -21,15 +23,26 @@ class ConfigError(ValueError):
         super().__init__("\n".join(mistakes))
 
 
-def parse_exports(text: str, *, file: str = "exports.yaml", environ: Mapping[str, str]) -> Exports:
-    """The exports that `text` describes. `${NAME}` in a value stands for the environment's NAME."""
+def parse_exports(
+    text: str,
+    *,
+    file: str = "exports.yaml",
+    environ: Mapping[str, str],
+    shortest_period: timedelta = timedelta(minutes=SHORTEST_MINUTES),
+) -> Exports:
+    """The exports that `text` describes. `${NAME}` in a value stands for the environment's NAME.
+
+    No schedule may be due more often than `shortest_period` allows. ConfigError has all mistakes.
+    """
     document = read_yaml(text, environ)
     found = list(document.mistakes)
     if document.value is None and not found:
         found.append(Mistake(1, "is empty; write 'destinations:' and under it a list with at least one"))
     if document.value is not None:
         try:
-            exports = Exports.model_validate(document.value, by_alias=True, by_name=False)
+            exports = Exports.model_validate(
+                document.value, by_alias=True, by_name=False, context={"shortest_period": shortest_period}
+            )
         except ValidationError as error:
             found += [_with_line(one, document) for one in refusals(error, Exports) if not _is_of_names(one)]
         found += [Mistake(document.line(loc), words, loc) for loc, words in name_mistakes(document.value)]

@@ -18,6 +18,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
+from m3ter_dagster.model.cron import Cron
+
 URL = r"^[Hh][Tt][Tt][Pp][Ss]?://[^\s/]+.*$"
 YEARS = range(2000, 2101)
 AGE = r"^([0-9]{1,5})([dw])$"
@@ -151,6 +153,15 @@ def age(value: Any) -> timedelta:
     return timedelta(days=days)
 
 
+def _cron_expression(text: str) -> str:
+    try:
+        return Cron(" ".join(text.split())).expression
+    except ValueError as error:
+        raise ValueError(
+            f"has the cronExpression {text!r}, and {error}; write such as 0 8-18 * * MON-FRI, times in UTC"
+        ) from None
+
+
 def _day(value: Any) -> date:
     try:
         day = value if isinstance(value, date) else date.fromisoformat(value)
@@ -239,7 +250,15 @@ Url = Annotated[
     AfterValidator(_url),
 ]
 KmsKeyId = Annotated[str, rule("write a key's id, alias or ARN", pattern=r"^\S+$")]
-Period = Annotated[int, Field(ge=1, le=10_000), written_as("[0-9]{1,9}")]
+Count = Annotated[int, Field(ge=1, le=10_000), written_as("[0-9]{1,9}")]
+Offset = Annotated[int, Field(ge=1, le=59), written_as("[0-9]{1,9}")]
+CronExpression = Annotated[
+    str,
+    rule(
+        "write minute, hour, day of the month, month and weekday, such as 0 8-18 * * MON-FRI", schema={"minLength": 9}
+    ),
+    AfterValidator(_cron_expression),
+]
 DaysToKeep = Annotated[int, Field(ge=1, le=10_000), written_as("[0-9]{1,9}")]
 FullEvery = Annotated[int, Field(ge=2, le=10_000), written_as("[0-9]{1,9}")]
 Age = Annotated[

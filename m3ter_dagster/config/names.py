@@ -15,13 +15,13 @@ NameMistake = tuple[Loc, str]
 ALL = "ALL"
 OPERATIONAL, USAGE = "OPERATIONAL", "USAGE"
 
-FIRST_EXPORTS = "first_exports"
+DUE_EXPORTS = "due_exports"
 FAILED_EXPORTS, DELIVERED_EXPORTS, LATE_EXPORTS = "failed_exports", "delivered_exports", "late_exports"
 UNSAFE_REUSE, BROKEN_CONFIGURATION = "unsafe_reuse", "broken_configuration"
 STUCK_EXPORTS, MISSING_MANIFESTS = "stuck_exports", "missing_manifests"
 PRUNE_HISTORY = "prune_history"
 OWN = (
-    *(FIRST_EXPORTS, STUCK_EXPORTS, MISSING_MANIFESTS, PRUNE_HISTORY),
+    *(DUE_EXPORTS, STUCK_EXPORTS, MISSING_MANIFESTS, PRUNE_HISTORY),
     *(FAILED_EXPORTS, DELIVERED_EXPORTS, LATE_EXPORTS, UNSAFE_REUSE, BROKEN_CONFIGURATION),
 )
 """The names of our own sensors and schedule: in Dagster those of Export Schedules must differ from them."""

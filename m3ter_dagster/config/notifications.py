@@ -64,7 +64,7 @@ class Notifications(FileModel):
     grace_hours: GraceHours | None = Field(
         default=None,
         description="How many hours after its due time an export that is still not delivered is late; left out: a "
-        "quarter of the schedule's period, at least 30 minutes and at most 6 hours.",
+        "quarter of the schedule's shortest period, at least 30 minutes and at most 6 hours.",
         examples=[2],
     )
     dagster_url: Url | None = Field(

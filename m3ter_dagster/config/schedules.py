@@ -5,23 +5,29 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic.alias_generators import to_camel
+from pydantic.config import JsonDict
+from pydantic_core import PydanticCustomError
 from pydantic_core.core_schema import ValidationInfo
 
 from m3ter_dagster.config.fields import (
     Code,
     Codes,
+    Count,
+    CronExpression,
     DaysToKeep,
     FileModel,
     FullEvery,
     Moment,
     Name,
-    Period,
+    Offset,
     TrueOrFalse,
     rule,
 )
 from m3ter_dagster.config.names import ALL, OPERATIONAL, USAGE, dagster_name, job_name
-from m3ter_dagster.model.cadence import Cadence
+from m3ter_dagster.model.cadence import Cadence, Period
+from m3ter_dagster.model.cron import Cron
 from m3ter_dagster.model.entities import Entity, UnknownEntity, entities, find_entity
 from m3ter_dagster.model.suggestions import known_names
 
@@ -46,8 +52,33 @@ class FileFormat(FileModel):
         return value
 
 
+SHORTEST_MINUTES = 15
+"""From one export to the next, as in m3ter."""
+MOST_HOURS = 23
+_OFTEN: JsonDict = {
+    "anyOf": [
+        {"required": ["scheduleType", "period"]},
+        {"required": ["cronExpression"], "properties": dict.fromkeys(("scheduleType", "period", "offset"), False)},
+    ],
+    "if": {"required": ["scheduleType"], "properties": {"scheduleType": {"const": "MINUTE"}}},
+    "then": {"properties": {"period": {"minimum": SHORTEST_MINUTES}, "offset": False}},
+}
+"""For editors: by period or by cron, and not too often."""
+
+
+def shortest_period(info: ValidationInfo) -> timedelta:
+    """The shortest time between two exports that is allowed, unless whoever validates says otherwise."""
+    return (info.context or {}).get("shortest_period", timedelta(minutes=SHORTEST_MINUTES))
+
+
+def _minutes(time: timedelta) -> str:
+    return f"{time // timedelta(minutes=1)} minutes"
+
+
 class ScheduleFields(FileFormat):
     """What all Export Schedules have in common: where to, and how often."""
+
+    model_config = ConfigDict(json_schema_extra=_OFTEN)
 
     code: Code = Field(
         description="The schedule's name in Dagster; characters other than A-Z a-z 0-9 _ become _.",
@@ -57,11 +88,28 @@ class ScheduleFields(FileFormat):
     destinations: Codes = Field(
         description="The codes of the destinations that get each export.", examples=[["warehouse"]]
     )
-    # MINUTE is for the tests of this project; editors and messages do not offer it.
-    schedule_type: Literal["HOUR", "DAY", "MINUTE"] = Field(
-        description="The unit of the period.", examples=["DAY"], json_schema_extra={"enum": ["HOUR", "DAY"]}
+    cron_expression: CronExpression | None = Field(
+        default=None,
+        description="Instead of scheduleType and period: the times of the exports, as cron has them (UTC), at least "
+        f"{SHORTEST_MINUTES} minutes apart.",
+        examples=["0 8-18 * * MON-FRI"],
     )
-    period: Period = Field(description="The number of hours or days from one export to the next.", examples=[5])
+    schedule_type: Literal["HOUR", "DAY", "MINUTE"] | None = Field(
+        default=None, description="The unit of the period.", examples=["DAY"], validate_default=True
+    )
+    period: Count | None = Field(
+        default=None,
+        description="The number of minutes, hours or days from one export to the next; of minutes at least "
+        f"{SHORTEST_MINUTES}.",
+        examples=[5],
+        validate_default=True,
+    )
+    offset: Offset | None = Field(
+        default=None,
+        description="With DAY: how many hours after midnight (UTC) the exports are due that follow the first; with "
+        "HOUR: how many minutes after the full hour. Left out: at the time of day, or minute, of dtCreated.",
+        examples=[5],
+    )
     dt_created: Moment = Field(
         description="When the schedule was created, with a time zone: the first export is due at once, later ones "
         "whole periods after this moment.",
@@ -78,7 +126,53 @@ class ScheduleFields(FileFormat):
 
     @property
     def cadence(self) -> Cadence:
-        return Cadence(self.schedule_type, self.period, self.dt_created)
+        if self.cron_expression:
+            return Cadence(Cron(self.cron_expression), self.dt_created)
+        assert self.schedule_type
+        assert self.period
+        return Cadence(Period(self.schedule_type, self.period, self.dt_created, self.offset or 0), self.dt_created)
+
+    @field_validator("cron_expression")
+    @classmethod
+    def _is_not_due_too_often(cls, value: str | None, info: ValidationInfo) -> str | None:
+        shortest = shortest_period(info)
+        if value and Cron(value).shortest < shortest:
+            raise ValueError(
+                f"has the cronExpression {value!r}, which is due {_minutes(Cron(value).shortest)} after the time "
+                f"before; write one whose times are at least {_minutes(shortest)} apart"
+            )
+        return value
+
+    @field_validator("schedule_type", "period")
+    @classmethod
+    def _is_there_or_a_cron_expression(cls, value: Any, info: ValidationInfo) -> Any:
+        is_by_cron = info.data.get("cron_expression", "") is not None  # a wrong one is there, too
+        if value is None and not is_by_cron:
+            raise PydanticCustomError("missing", "Without a cron expression it is needed.")
+        if value is not None and is_by_cron:
+            raise ValueError(f"has a cronExpression and the {to_camel(str(info.field_name))} {value!r}; write only one")
+        return value
+
+    @field_validator("period")
+    @classmethod
+    def _is_not_too_short(cls, value: int | None, info: ValidationInfo) -> int | None:
+        shortest = shortest_period(info)
+        if value and info.data.get("schedule_type") == "MINUTE" and timedelta(minutes=value) < shortest:
+            raise ValueError(
+                f"has the period {value} of scheduleType MINUTE; write {shortest // timedelta(minutes=1)} or more"
+            )
+        return value
+
+    @field_validator("offset")
+    @classmethod
+    def _is_within_the_unit(cls, value: int | None, info: ValidationInfo) -> int | None:
+        unit = info.data.get("schedule_type", "")
+        if value and unit in ("MINUTE", None):
+            what = f"the scheduleType {unit}" if unit else "a cronExpression"
+            raise ValueError(f"has the offset {value} and {what}, which takes none; leave the offset out")
+        if value and unit == "DAY" and value > MOST_HOURS:
+            raise ValueError(f"has the offset {value}, which with DAY is in hours; write 1 to {MOST_HOURS}")
+        return value
 
 
 def data_types() -> list[str]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
 from m3ter_dagster.model.suggestions import known_names
@@ -65,7 +66,7 @@ def refusals(error: ValidationError, model: type[BaseModel]) -> Iterator[Refusal
     schema = model.model_json_schema(by_alias=True)
     for details in error.errors():
         if not _follows(details):
-            place = _place(schema, details["loc"])
+            place = _place(schema, details["loc"], is_missing=details["type"] == "missing")
             kind = _kind(details, place)
             yield Refusal(kind, place.loc, WORDS.get(kind, A_WRONG_VALUE).format_map(_values(details, place)))
 
@@ -80,7 +81,7 @@ def sentence(words: str) -> str:
     return words if words.endswith((".", "?")) else f"{words}."
 
 
-def _place(schema: Schema, loc: Loc) -> _Place:
+def _place(schema: Schema, loc: Loc, *, is_missing: bool) -> _Place:
     value = owner = schema
     plain: list[str | int] = []
     alternatives: list[Schema] = []
@@ -90,6 +91,8 @@ def _place(schema: Schema, loc: Loc) -> _Place:
             alternatives = [meant(one, schema) for one in value["oneOf"]]
             value = schema["$defs"][part]
             continue
+        if is_missing and isinstance(part, str) and part not in value["properties"]:
+            part = to_camel(part)  # a default is refused under the name that the field has in Python
         plain.append(part)
         if isinstance(part, str):
             owner = value
