@@ -64,6 +64,7 @@ ui: $(INSTALLED) ## Dagster's UI over the sample organization, as new each time
 lock: $(INSTALLED) ## Pin the newest allowed versions of everything: what exports need, and what else the work on them does
 	$(PIN) --upgrade --all-extras pyproject.toml --output-file requirements-dev.lock
 	$(PIN) --constraints requirements-dev.lock pyproject.toml --output-file requirements.lock
+	$(PIN) --constraints requirements-dev.lock --extra gcs pyproject.toml --output-file requirements-gcs.lock
 	$(PIN) --upgrade bench/requirements.in --output-file bench/requirements.lock
 
 pictures: $(INSTALLED) ## The pictures of the documentation, made anew by the tests in a browser

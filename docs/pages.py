@@ -14,6 +14,7 @@ from m3ter_dagster.model.entities import Column, Entity, entities
 
 MODELS = {
     "S3Destination": "destinations",
+    "GcsDestination": "destinations at Google Cloud Storage",
     "LocalDestination": "destinations in a folder",
     "ExportSchedule": "schedules",
     "UsageSchedule": "schedules of measurements",

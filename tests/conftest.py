@@ -127,6 +127,21 @@ def rclone_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
         yield store
 
 
+@pytest.fixture(scope="session")
+def gcs_address() -> Iterator[str]:
+    with stores.gcs_store() as address:
+        yield address
+
+
+@pytest.fixture
+def gcs(gcs_address: str, monkeypatch: pytest.MonkeyPatch, no_proxy: None) -> Any:  # noqa: ARG001
+    """A client that may do everything at an empty Google Cloud Storage, where the environment's clients go, too."""
+    from google.cloud.storage import Client
+
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", gcs_address)
+    return Client(project="none")
+
+
 @pytest.fixture(params=["moto", "rclone"])
 def s3_store(request: pytest.FixtureRequest) -> Store:
     """Each store in turn: what holds for one must hold for all."""

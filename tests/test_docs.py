@@ -203,6 +203,12 @@ def test_the_installation_of_the_readme_takes_what_exports_need_and_no_more() ->
     assert {(name, version.partition(" ")[0]) for name, version in locked} <= versions
 
 
+def test_the_lock_with_google_s_client_is_the_other_with_what_that_needs() -> None:
+    with_gcs, locked = pins("requirements-gcs.lock"), pins("requirements.lock")
+    assert locked < with_gcs
+    assert needed("m3ter-dagster", "gcs") <= {name for name, _ in with_gcs}
+
+
 def anchors(page: Path) -> set[str]:
     """Those of its headings, as GitHub makes them."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
@@ -236,7 +242,7 @@ def test_each_entity_has_a_page_of_its_columns(site: Path, entity: Entity) -> No
 def test_the_page_of_the_exports_file_has_each_field(site: Path) -> None:
     page = (site / "exports-yaml.html").read_text(encoding="utf-8")
     schema = exports_json_schema()
-    names = ("S3Destination", "LocalDestination", "ExportSchedule", "UsageSchedule", "Notifications")
+    names = ("S3Destination", "GcsDestination", "LocalDestination", "ExportSchedule", "UsageSchedule", "Notifications")
     models = [schema, *(schema["$defs"][name] for name in names)]
     assert page.count("<table>") == len(models)
     assert re.findall(r"<td><code>(\w+)</code></td>", page) == [name for one in models for name in one["properties"]]

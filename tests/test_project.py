@@ -78,7 +78,7 @@ def test_every_example_in_exports_yaml_is_right(folder: Path) -> None:
     (folder / ".env").write_text(f"{ENV_FILE}M3TER_EXTERNAL_ID=external\nM3TER_WEBHOOK_URL=https://hooks.example.com/1")
     checked = run("check")
     assert checked.exit_code == 0, checked.output
-    assert "2 destinations, 2 schedules" in checked.stdout
+    assert "3 destinations, 2 schedules" in checked.stdout
 
 
 def test_init_overwrites_nothing(folder: Path) -> None:

@@ -16,7 +16,7 @@ from werkzeug.exceptions import Forbidden
 from m3ter_dagster.cli import main
 from m3ter_dagster.cli.exports_yaml import exports_yaml
 from m3ter_dagster.cli.hosted_exports import LONGEST_CODE, destination_items, schedule_items
-from m3ter_dagster.config import Exports, ExportSchedule, UsageSchedule, parse_exports
+from m3ter_dagster.config import Exports, ExportSchedule, GcsDestination, S3Destination, UsageSchedule, parse_exports
 from m3ter_dagster.config.schedules import data_types
 from m3ter_dagster.model.entities import entities
 from m3ter_sandbox import SandboxApi
@@ -68,17 +68,19 @@ def schedule(number: int = 0, **values: Any) -> dict[str, Any]:
 def test_what_it_prints_is_an_exports_file(pulled: Result) -> None:
     assert pulled.exit_code == 0
     exports = exports_of(pulled.stdout)
-    assert [one.code for one in exports.destinations] == ["warehouse", "archive"]
+    assert [one.code for one in exports.destinations] == ["warehouse", "archive", "lake"]
     assert [one.code for one in exports.schedules] == [
-        *("finance", "bills", "type_export", "office hours", "quarterly", "usage")
+        *("finance", "bills", "type_export", "lake only", "office hours", "quarterly", "usage")
     ]
     assert pulled.stderr == (
-        "2 of 3 destinations and 6 of 9 schedules are carried over; comments say what is different.\n"
+        "3 of 3 destinations and 7 of 9 schedules are carried over; comments say what is different.\n"
     )
 
 
 def test_a_destination_is_carried_over(pulled: Result) -> None:
-    warehouse, archive = exports_of(pulled.stdout).destinations
+    warehouse, archive, lake = exports_of(pulled.stdout).destinations
+    assert isinstance(archive, S3Destination)
+    assert isinstance(lake, GcsDestination)
     assert (warehouse.name, warehouse.bucket_name, warehouse.prefix) == (
         "Data warehouse bucket",
         "acme-m3ter-exports",
@@ -89,7 +91,7 @@ def test_a_destination_is_carried_over(pulled: Result) -> None:
 
 
 def test_a_schedule_is_carried_over_and_stays_due_when_it_was(pulled: Result) -> None:
-    finance, bills, meters, office_hours, quarterly, usage = exports_of(pulled.stdout).schedules
+    finance, bills, meters, _, office_hours, quarterly, usage = exports_of(pulled.stdout).schedules
     assert isinstance(finance, ExportSchedule)
     assert isinstance(usage, UsageSchedule)
     assert (usage.time_period, usage.asset_names, usage.destinations) == ("YESTERDAY", ("usage_raw",), ("warehouse",))
@@ -106,12 +108,10 @@ def test_a_schedule_is_carried_over_and_stays_due_when_it_was(pulled: Result) ->
 @pytest.mark.parametrize(
     "comment",
     [
-        "destination 'lake' is not carried over: it is of type GCS, and this project delivers to S3 and to folders.",
-        "its destination 'lake' is not carried over.",
+        "its pool 'm3ter' lets m3ter in and is not needed: the credentials are yours.",
         "its code in m3ter is 'type'.",
         "schedule 'download' is not carried over: it has no destination, m3ter only keeps its files for download; "
         "give it destinations.",
-        "schedule 'lake only' is not carried over: none of its destinations is carried over; give it another.",
         "schedule 'once' is not carried over: it runs once, on request; `m3ter-dagster export` does that.",
     ],
 )
@@ -235,6 +235,28 @@ def test_what_this_project_refuses_is_a_comment_in_its_words(values: dict[str, A
     assert len(exports_of(text).destinations) == 1
 
 
+def test_a_destination_of_a_kind_that_m3ter_has_added_since_is_left_out() -> None:
+    destinations = [destination(), destination(1, code="lake", destinationType="AZURE")]
+    schedules = [
+        schedule(1, destinationIds=["destination-0", "destination-1"]),
+        schedule(2, destinationIds=["destination-1"]),
+    ]
+    text = text_of(destinations, schedules)
+    for comment in (
+        "destination 'lake' is not carried over: it is of type AZURE, which this project does not deliver to.",
+        "its destination 'lake' is not carried over.",
+        "schedule 'nightly-2' is not carried over: none of its destinations is carried over; give it another.",
+    ):
+        assert f"\n  # {comment}\n" in text
+
+
+def test_a_service_account_of_m3ter_s_is_carried_over() -> None:
+    account = "m3ter-export@acme.iam.gserviceaccount.com"
+    (lake,) = exports_of(text_of([destination(destinationType="GCS", serviceAccountEmail=account)], [])).destinations
+    assert isinstance(lake, GcsDestination)
+    assert lake.service_account_email == account
+
+
 def test_a_data_type_that_m3ter_has_added_since_is_left_out() -> None:
     text = text_of([destination()], [schedule(operationalDataTypes=["CHARGES", "STATEMENTS"])])
     assert "\n  # 'STATEMENTS' is not carried over: this project does not export it.\n" in text
@@ -306,7 +328,8 @@ def test_a_destination_that_is_no_record_is_told(row: bytes) -> None:
 
 
 def test_without_any_destination_there_is_nothing_to_use() -> None:
-    with SandboxApi([], further_routes=[data_export_routes(DESTINATIONS[2:], [])]) as api:
+    azure = destination(code="lake", destinationType="AZURE")
+    with SandboxApi([], further_routes=[data_export_routes([azure], [])]) as api:
         result = pull(api)
     assert result.exit_code == 1
     assert "destinations: []\n  # destination 'lake' is not carried over" in result.stdout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deliveries import ROWS, destination, local_destination
+from deliveries import ROWS, destination, gcs_destination, local_destination
 from stores import Key
 from tampering import proxy
 
@@ -60,7 +61,7 @@ class Place:
 NewPlace = Callable[[], Place]
 
 
-@pytest.fixture(params=["moto", "rclone", "local"])
+@pytest.fixture(params=[*(pytest.param(one, marks=pytest.mark.servers) for one in ("moto", "rclone", "gcs")), "local"])
 def kind(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -93,7 +94,18 @@ def new_place(
             listed_at_once=server.listed_at_once,
         )
 
-    return in_a_folder if kind == "local" else in_a_bucket
+    def at_google() -> Place:
+        gcs = request.getfixturevalue("gcs")
+        bucket = gcs.create_bucket(f"exports-{uuid.uuid4().hex[:12]}")
+        return Place(
+            store_of(gcs_destination(bucket.name), max_attempts=1),
+            root=f"gs://{bucket.name}",
+            put=lambda key: bucket.blob(key).upload_from_string(b""),
+            unfinished=list,
+            listed_at_once=1,
+        )
+
+    return {"gcs": at_google, "local": in_a_folder}.get(kind, in_a_bucket)
 
 
 @pytest.fixture
@@ -109,7 +121,9 @@ def store(place: Place) -> Store:
 @pytest.fixture
 def nowhere(kind: str, request: pytest.FixtureRequest, place: Place, tmp_path: Path) -> Place:  # noqa: ARG001
     """A bucket or folder that does not exist."""
-    if kind == "local":
+    if kind == "gcs":
+        where, root = gcs_destination("no-such-bucket"), "gs://no-such-bucket"
+    elif kind == "local":
         where, root = local_destination(tmp_path / "none"), (tmp_path / "none").as_uri()
     else:
         server = request.getfixturevalue(f"{kind}_store")
@@ -177,7 +191,7 @@ def test_a_file_that_is_not_the_fingerprints_is_not_stored(store: Store, bill_fi
     """As one that changes between the two; every upload reads back something else."""
     sent = fingerprint(bill_file)
     bill_file.write_bytes(ROWS.replace(b"one", b"two"))
-    with pytest.raises(NotStored, match=r" has the sha256 .* it was removed"):
+    with pytest.raises(NotStored, match=r" has the sha256 [0-9a-f]{64} and "):
         store.put(bill_file, KEY, sent=sent, content_type=CSV)
     assert store.uris("") == []
 

@@ -15,11 +15,13 @@ from m3ter_dagster.cli.questions import ask, heard, in_order
 from m3ter_dagster.cli.schedules import schedules
 from m3ter_dagster.cli.terminal import Unusable, as_json, configured, print_json, print_table, printable
 from m3ter_dagster.config import (
+    DESTINATIONS,
     AnySchedule,
     ConfigError,
     Destination,
     Exports,
     ExportSchedule,
+    GcsDestination,
     LocalDestination,
     S3Destination,
     UsageSchedule,
@@ -39,7 +41,6 @@ from m3ter_dagster.config.exports_edit import (
     without_item,
 )
 from m3ter_dagster.config.fields import FileModel
-from m3ter_dagster.config.models import LOCAL, S3
 from m3ter_dagster.config.names import OPERATIONAL, USAGE
 from m3ter_dagster.config.schedules import data_types
 from m3ter_dagster.model.suggestions import known_names
@@ -48,7 +49,7 @@ TAKEN_UP = (
     "{file} is changed. Dagster takes the edit up on Deployment > Reload in its UI; that of `m3ter-dagster ui` by "
     "itself, within about a minute."
 )
-ASKED_TOO = ("prefix", "iamRoleArn", "region")
+ASKED_TOO = ("prefix", "iamRoleArn", "region", "serviceAccountEmail")
 """Questions that may be left without an answer."""
 BY_CRON, BY_PERIOD = ("cronExpression",), ("scheduleType", "period")
 """How often: a schedule has one or the other."""
@@ -67,6 +68,7 @@ class Listed(msgspec.Struct, frozen=True, rename="camel"):
     """The bucket and the prefix, or the folder."""
     partition_order: str
     iam_role_arn: str | None
+    service_account_email: str | None
     is_default: bool
     schedules: list[str]
 
@@ -161,22 +163,22 @@ def list_destinations(as_json: bool) -> None:
 
 
 @destination.command("add")
-@options_of(S3Destination, LocalDestination)
+@options_of(*DESTINATIONS.values())
 def add_destination(code: str, yes: bool, **given: str | None) -> None:
     """Add the Export Destination CODE. An empty text leaves a field out; ${NAME} is a variable of the environment."""
     text, exports = _read()
     _refuse_known("destination", code, exports.destinations)
-    fields, also = _fields(given, S3Destination, LocalDestination), ()
+    fields, also = _fields(given, *DESTINATIONS.values()), ()
     if not fields:
-        kind = replace(questions(LocalDestination)["destinationType"], choices=(S3, LOCAL))
-        fields, also = {"destinationType": ask(kind, S3)}, ASKED_TOO
-    model = LocalDestination if fields.get("destinationType") == LOCAL else S3Destination
+        kind = replace(questions(LocalDestination)["destinationType"], choices=tuple(DESTINATIONS))
+        fields, also = {"destinationType": ask(kind, next(iter(DESTINATIONS)))}, ASKED_TOO
+    model = DESTINATIONS.get(str(fields.get("destinationType")), S3Destination)
     fields = {"code": code, **fields, **_asked(model, exports, {}, but=("code", *fields), also=also)}
     _save(text, with_item, "destinations", in_order(fields), yes=yes)
 
 
 @destination.command("edit")
-@options_of(S3Destination, LocalDestination)
+@options_of(*DESTINATIONS.values())
 def edit_destination(code: str, yes: bool, **given: str | None) -> None:
     """Change fields of the Export Destination CODE; without options each is asked. An empty text leaves a field out.
 
@@ -185,7 +187,7 @@ def edit_destination(code: str, yes: bool, **given: str | None) -> None:
     text, exports = _read()
     index = _index("destination", code, exports.destinations)
     before = plain(text)["destinations"][index]
-    fields = _fields(given, S3Destination, LocalDestination)
+    fields = _fields(given, *DESTINATIONS.values())
     if not fields:
         model = type(exports.destinations[index])
         fields = _asked(model, exports, before, but=("code", "destinationType"), also=ASKED_TOO)
@@ -292,7 +294,8 @@ def _listed(one: Destination, exports: Exports) -> Listed:
         if isinstance(one, LocalDestination)
         else "/".join(filter(None, (one.bucket_name, one.prefix))),
         partition_order=one.partition_order,
-        iam_role_arn=None if isinstance(one, LocalDestination) else one.iam_role_arn,
+        iam_role_arn=one.iam_role_arn if isinstance(one, S3Destination) else None,
+        service_account_email=one.service_account_email if isinstance(one, GcsDestination) else None,
         is_default=one.code in exports.default_destinations,
         schedules=[schedule.code for schedule in exports.schedules if one.code in schedule.destinations],
     )
@@ -300,5 +303,5 @@ def _listed(one: Destination, exports: Exports) -> Listed:
 
 def _row(one: Listed) -> tuple[str, ...]:
     users = [*one.schedules, *(["exports by hand"] if one.is_default else [])]
-    role = one.iam_role_arn or ""
+    role = one.iam_role_arn or one.service_account_email or ""
     return one.destination, one.where, one.partition_order, role, ", ".join(users)

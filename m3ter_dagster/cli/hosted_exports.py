@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from m3ter_dagster.config import ExportSchedule, S3Destination, UsageSchedule
+from m3ter_dagster.config import DESTINATIONS, ExportSchedule, GcsDestination, S3Destination, UsageSchedule
 from m3ter_dagster.config.names import OPERATIONAL, RESERVED, USAGE, dagster_name
 from m3ter_dagster.config.wording import refusals
 from m3ter_dagster.model.entities import UnknownEntity, entities, find_entity
@@ -16,7 +16,10 @@ from m3ter_dagster.model.entities import UnknownEntity, entities, find_entity
 Record = Mapping[str, Any]
 
 LONGEST_CODE, LONGEST_NAME = 80, 200
-DESTINATION_FIELDS = ("bucketName", "prefix", "partitionOrder", "iamRoleArn")
+DESTINATION_FIELDS = {
+    S3Destination: ("bucketName", "prefix", "partitionOrder", "iamRoleArn"),
+    GcsDestination: ("destinationType", "bucketName", "prefix", "partitionOrder", "serviceAccountEmail"),
+}
 USAGE_FIELDS = ("timePeriod", "meterIds", "accountIds", "dimensionFilters", "aggregations", "groups")
 ABOUT_THE_RECORD = {"id", "version", "dtLastModified", "createdBy", "lastModifiedBy", "destinationIds"}
 NOT_HERE = {
@@ -51,13 +54,16 @@ def schedule_items(records: Sequence[Record], destinations: Mapping[str, Item]) 
 
 
 def _destination(record: Record, taken: set[str]) -> Item:
-    fields = {name: record[name] for name in DESTINATION_FIELDS if record.get(name)}
-    item = _item(record, fields, _free_code(record, taken, key=str))
     kind = record.get("destinationType", "S3")
-    if kind != "S3":
-        item.reasons.append(f"it is of type {kind}, and this project delivers to S3 and to folders")
+    model = GcsDestination if kind == "GCS" else S3Destination
+    fields = {name: record[name] for name in DESTINATION_FIELDS[model] if record.get(name)}
+    item = _item(record, fields, _free_code(record, taken, key=str))
+    if kind not in DESTINATIONS:
+        item.reasons.append(f"it is of type {kind}, which this project does not deliver to")
         return _with_the_rest(item, record)
-    return _checked(item, S3Destination, record)
+    if record.get("poolId"):
+        item.notes.append(f"its pool {record['poolId']!r} lets m3ter in and is not needed: the credentials are yours")
+    return _checked(item, model, record)
 
 
 def _schedule(record: Record, destinations: Mapping[str, Item], taken: set[str]) -> Item:

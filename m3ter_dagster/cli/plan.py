@@ -132,7 +132,11 @@ def _objects(
         one = exports.destination(code)
         for type, suffix in (*types, (manifest.TYPE, "json")):
             key = object_key(export, type, prefix=one.prefix, partition_order=one.partition_order, suffix=suffix)
-            yield address_of(one.path / key) if isinstance(one, LocalDestination) else f"s3://{one.bucket_name}/{key}"
+            yield (
+                address_of(one.path / key)
+                if isinstance(one, LocalDestination)
+                else f"{one.scheme}://{one.bucket_name}/{key}"
+            )
 
 
 def _print(found: Plan, *, with_objects: bool) -> None:

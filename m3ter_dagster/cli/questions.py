@@ -16,19 +16,9 @@ T = TypeVar("T")
 
 ORDER = (
     *("code", "name", "sourceType", "operationalDataTypes", "timePeriod", "destinations"),
-    *(
-        "scheduleType",
-        "period",
-        "offset",
-        "cronExpression",
-        "dtCreated",
-        "destinationType",
-        "path",
-        "bucketName",
-        "prefix",
-        "partitionOrder",
-    ),
-    *("iamRoleArn", "region"),
+    *("scheduleType", "period", "offset", "cronExpression", "dtCreated"),
+    *("destinationType", "path", "bucketName", "prefix", "partitionOrder"),
+    *("iamRoleArn", "region", "serviceAccountEmail"),
 )
 """The fields that a person thinks of first, in the order of the questions and of the file."""
 

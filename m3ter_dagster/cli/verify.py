@@ -12,8 +12,7 @@ import click
 from pydantic import ValidationError
 
 from m3ter_dagster.cli.terminal import Unusable, as_json, configured, print_json, print_table, printable
-from m3ter_dagster.config import Destination, LocalDestination, S3Destination, load_exports
-from m3ter_dagster.config.models import LOCAL
+from m3ter_dagster.config import DESTINATIONS, Destination, LocalDestination, load_exports
 from m3ter_dagster.config.wording import refusals
 from m3ter_dagster.model.suggestions import known_names
 from m3ter_dagster.temporary_folder import TemporaryFolder
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from m3ter_dagster.verification.data_package import DataPackage
     from m3ter_dagster.verification.findings import Finding, Report
 
-MANIFEST = re.compile(r"s3://(?P<bucket>[^/]+)/.+|file:///.+")
+MANIFEST = re.compile(r"(s3|gs)://(?P<bucket>[^/]+)/.+|file:///.+")
 MAX_ATTEMPTS = 5
 """Few, because a person is waiting."""
 LARGEST_MANIFEST = 64 * 1024 * 1024
@@ -55,7 +54,7 @@ def verify(
 ) -> None:
     """Check a delivered export against its manifest; exit code 0 only if it is whole.
 
-    MANIFEST is its address, s3://bucket/.../ID_manifest.json or file:///..., or the path of a file.
+    MANIFEST is its address, s3://bucket/.../ID_manifest.json, gs://... or file:///..., or the path of a file.
 
     Errors are what went wrong with the delivery: an object that is missing or has another size, sha256, number of rows
     or header than the manifest says, a cell that does not read as its type, an id that is missing or stands twice, an
@@ -68,7 +67,8 @@ def verify(
     With --public-key, a manifest that has no signature, or not that of this key, is an error, and nothing that it says
     is looked at.
 
-    It needs s3:GetObject, with the ordinary AWS credentials or those of --destination, and neither Dagster nor m3ter.
+    It needs s3:GetObject (storage.objects.get), with the ordinary credentials of AWS or Google or those of
+    --destination, and neither Dagster nor m3ter.
     One file at a time is downloaded to the temporary folder (TMPDIR) and removed again; the columns with its keys stay
     there, compressed, until the end. Memory does not grow with the files, apart from a few bytes per row.
 
@@ -88,7 +88,7 @@ def verify(
         )
     options = {"bucketName": found["bucket"], "endpointUrl": endpoint_url, "region": region}
     given = {name: value for name, value in options.items() if value is not None}
-    store = store_of(_destination(code, given), max_attempts=MAX_ATTEMPTS)
+    store = store_of(_destination(manifest.partition(":")[0], code, given), max_attempts=MAX_ATTEMPTS)
     key = _public_key(key_file) if key_file else None
     package = _package(store, manifest, key, as_json=as_json)
     about = f"export {package.export.id}, due {package.export.due}"
@@ -105,15 +105,15 @@ def verify(
     raise SystemExit(1 if report.count("error") or (strict and report.count("warning")) else 0)
 
 
-def _destination(code: str | None, given: Mapping[str, str]) -> Destination:
+def _destination(scheme: str, code: str | None, given: Mapping[str, str]) -> Destination:
     """The destination to read with: that of the code, or the ordinary credentials; options override its fields.
 
     Files are read as the user may, and need none of these.
     """
-    model: type[Destination] = S3Destination
-    base: dict[str, Any] = {"code": "verify"}
-    if "bucketName" not in given:
-        model, base = LocalDestination, {**base, "destinationType": LOCAL, "path": "/"}
+    kind, model = next(item for item in DESTINATIONS.items() if item[1].scheme == scheme)
+    base: dict[str, Any] = {"code": "verify", "destinationType": kind}
+    if model is LocalDestination:
+        base["path"] = "/"
     if code is not None:
         known = {one.code: one for one in configured(load_exports).destinations}
         if code not in known:

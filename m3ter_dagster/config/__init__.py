@@ -21,13 +21,22 @@ from m3ter_dagster.config.environment import (
 from m3ter_dagster.config.exports_file import ConfigError, parse_exports
 from m3ter_dagster.config.json_schema import exports_json_schema
 from m3ter_dagster.config.last_good import Unloadable
-from m3ter_dagster.config.models import AnySchedule, Destination, Exports, LocalDestination, S3Destination
+from m3ter_dagster.config.models import (
+    DESTINATIONS,
+    AnySchedule,
+    Destination,
+    Exports,
+    GcsDestination,
+    LocalDestination,
+    S3Destination,
+)
 from m3ter_dagster.config.notifications import Notifications, grace
 from m3ter_dagster.config.schedules import ExportSchedule, FileFormat
 from m3ter_dagster.config.settings import M3terSettings, Settings
 from m3ter_dagster.config.usage import UsageRawByDay, UsageSchedule, UsageSelection
 
 __all__ = [
+    "DESTINATIONS",
     "EXAMPLE",
     "SIGNING_KEY",
     "AnySchedule",
@@ -36,6 +45,7 @@ __all__ = [
     "ExportSchedule",
     "Exports",
     "FileFormat",
+    "GcsDestination",
     "LocalDestination",
     "M3terSettings",
     "Notifications",

@@ -204,6 +204,16 @@ BucketName = Annotated[
     ),
     AfterValidator(_no_address),
 ]
+GcsBucketName = Annotated[
+    str,
+    rule(
+        "write the name of a bucket of Google Cloud Storage: 3 to 63 lower-case letters, digits, dots, hyphens and _, "
+        "a letter or digit at both ends",
+        pattern=r"^[a-z0-9][a-z0-9._-]*[a-z0-9]$",
+        min_length=3,
+        max_length=63,
+    ),
+]
 Prefix = Annotated[
     str,
     rule(
@@ -227,6 +237,13 @@ RoleArn = Annotated[
     rule(
         "write the ARN of a role, such as arn:aws:iam::123456789012:role/m3ter-export",
         pattern=r"^arn:aws[a-z-]*:iam::\d+:role/.+$",
+    ),
+]
+ServiceAccount = Annotated[
+    str,
+    rule(
+        "write the address of a service account, such as m3ter-export@acme.iam.gserviceaccount.com",
+        pattern=r"^[a-z0-9.-]+@[a-z0-9.-]+\.gserviceaccount\.com$",
     ),
 ]
 ExternalId = Annotated[

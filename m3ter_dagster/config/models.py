@@ -17,11 +17,13 @@ from m3ter_dagster.config.fields import (
     ExternalId,
     FileModel,
     Folder,
+    GcsBucketName,
     KmsKeyId,
     Name,
     Prefix,
     Region,
     RoleArn,
+    ServiceAccount,
     TrueOrFalse,
     Url,
     rule,
@@ -31,8 +33,7 @@ from m3ter_dagster.config.notifications import Notifications, Owner
 from m3ter_dagster.config.schedules import Completeness, ExportSchedule, FileFormat, completeness_field
 from m3ter_dagster.config.usage import UsageRawByDay, UsageSchedule
 
-S3, LOCAL = "S3", "LOCAL"
-DESTINATION_TYPES = "write S3 or LOCAL"
+DESTINATION_TYPES = "write S3, GCS or LOCAL"
 
 
 class DestinationFields(FileModel):
@@ -45,11 +46,14 @@ class DestinationFields(FileModel):
     partition_order: Literal["TIME_FIRST", "TYPE_FIRST"] = Field(
         default="TIME_FIRST", description="Whether date and hour or the entity's type come first in object keys."
     )
+    scheme: ClassVar[str]
+    """How the addresses of its objects begin."""
 
 
 class S3Destination(DestinationFields):
     """A bucket, and how to write to it."""
 
+    scheme: ClassVar[str] = "s3"
     destination_type: Literal["S3"] = rule(DESTINATION_TYPES, default="S3", description="The kind of store.")
     bucket_name: BucketName = Field(description="The S3 bucket.", examples=["acme-m3ter-exports"])
     prefix: Prefix = Field(default="", description="The folder in the bucket; left out: the root of the bucket.")
@@ -80,9 +84,23 @@ class S3Destination(DestinationFields):
         return value
 
 
+class GcsDestination(DestinationFields):
+    """A bucket at Google Cloud Storage, written to with application-default credentials (extra `gcs`)."""
+
+    scheme: ClassVar[str] = "gs"
+    destination_type: Literal["GCS"] = rule(DESTINATION_TYPES, description="The kind of store.", examples=["GCS"])
+    bucket_name: GcsBucketName = Field(description="The bucket.", examples=["acme-m3ter-exports"])
+    prefix: Prefix = Field(default="", description="The folder in the bucket; left out: the root of the bucket.")
+    service_account_email: ServiceAccount | None = Field(
+        default=None,
+        description="The service account to act as; left out: the Google credentials of the environment.",
+    )
+
+
 class LocalDestination(DestinationFields):
     """A folder on the machine that exports, or on a drive that is mounted there."""
 
+    scheme: ClassVar[str] = "file"
     destination_type: Literal["LOCAL"] = rule(DESTINATION_TYPES, description="The kind of store.", examples=["LOCAL"])
     path: Folder = Field(
         description="The folder, which must exist; ~ stands for the home of the user who exports.",
@@ -92,9 +110,14 @@ class LocalDestination(DestinationFields):
     """Object keys start in the folder."""
 
 
+Destination = S3Destination | GcsDestination | LocalDestination
+DESTINATIONS: dict[str, type[Destination]] = {"S3": S3Destination, "GCS": GcsDestination, "LOCAL": LocalDestination}
+"""The models of destinations by their destinationType."""
+
+
 def _destination_model(destination: Any) -> str:
     """The model of a destination, by its destinationType; without a valid one it is taken to be a bucket at S3."""
-    return (LocalDestination if _kind(destination, "destination_type") == LOCAL else S3Destination).__name__
+    return DESTINATIONS.get(str(_kind(destination, "destination_type")), S3Destination).__name__
 
 
 def _schedule_model(schedule: Any) -> str:
@@ -109,9 +132,10 @@ def _kind(item: Any, field: str) -> Any:
     return getattr(item, field, None)
 
 
-Destination = S3Destination | LocalDestination
 _Destination = Annotated[
-    Annotated[S3Destination, Tag(S3Destination.__name__)] | Annotated[LocalDestination, Tag(LocalDestination.__name__)],
+    Annotated[S3Destination, Tag(S3Destination.__name__)]
+    | Annotated[GcsDestination, Tag(GcsDestination.__name__)]
+    | Annotated[LocalDestination, Tag(LocalDestination.__name__)],
     Discriminator(_destination_model),
 ]
 AnySchedule = ExportSchedule | UsageSchedule

@@ -9,9 +9,10 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from m3ter_dagster.config import Destination, LocalDestination, S3Destination
+from m3ter_dagster.config import Destination, GcsDestination, LocalDestination, S3Destination
 from m3ter_dagster.delivery import signatures
 from m3ter_dagster.delivery.fingerprints import fingerprint
+from m3ter_dagster.delivery.gcs import GcsStore
 from m3ter_dagster.delivery.local import LocalStore
 from m3ter_dagster.delivery.s3 import S3Store
 from m3ter_dagster.delivery.store import NotStored, ObjectUnreadable, Refusal, Store
@@ -94,6 +95,8 @@ def store_of(destination: Destination, *, max_attempts: int = MAX_ATTEMPTS) -> S
     match destination:
         case S3Destination():
             return S3Store(destination, max_attempts=max_attempts)
+        case GcsDestination():
+            return GcsStore(destination, max_attempts=max_attempts)
         case LocalDestination():
             return LocalStore(destination)
 

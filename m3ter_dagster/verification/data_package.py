@@ -13,7 +13,7 @@ from m3ter_dagster.model.entities import TYPES
 
 Digest = Annotated[str, Meta(pattern="^sha256:[0-9a-f]{64}$")]
 Name = Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9-]*$")]
-Uri = Annotated[str, Meta(pattern="^(s3://[^/]+/|file:///).+$")]
+Uri = Annotated[str, Meta(pattern="^((s3|gs)://[^/]+/|file:///).+$")]
 Count = Annotated[int, Meta(ge=0)]
 
 

@@ -1,0 +1,166 @@
+"""Exports to Google Cloud Storage, alone and beside S3 and a folder: everything that an export to a bucket has."""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+from click.testing import CliRunner, Result
+from many_exports import set_began
+from stores import Store
+
+from m3ter_dagster.assets.operational import operational_assets
+from m3ter_dagster.cli import main
+from m3ter_dagster.config import load_exports, load_settings
+from m3ter_dagster.definitions import build_definitions
+from m3ter_dagster.delivery.destinations import EveryDestinationRefuses
+from m3ter_dagster.history.log import EXPORT_JOB, MANIFEST, SCHEDULE_TAG, deliveries_of
+from m3ter_dagster.model.entities import entities
+from m3ter_dagster.resources import IO_MANAGER, export_resources
+from m3ter_sandbox import SampleOrganization, SandboxApi
+
+PRODUCT = {"id": "product-1", "version": 1, "name": "Product", "dtCreated": "2026-01-01T00:00:00.000Z"}
+NIGHTLY = {"scheduleType": "DAY", "period": 1, "dtCreated": "2024-06-01T10:00:00Z", "changes": True}
+
+
+@pytest.fixture
+def bucket(gcs: Any) -> Any:
+    return gcs.create_bucket(f"exports-{uuid.uuid4().hex[:12]}")
+
+
+@pytest.fixture
+def api() -> Iterator[SandboxApi]:
+    with SandboxApi([("product", dict(PRODUCT))], requests_per_second=None) as api:
+        yield api
+
+
+@pytest.fixture
+def exports_file(tmp_path: Path, bucket: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Writes the exports.yaml of an API, which delivers to the bucket and to `more`."""
+
+    def write(api: SandboxApi, *more: dict[str, str]) -> None:
+        lake = {"code": "lake", "destinationType": "GCS", "bucketName": bucket.name, "prefix": "m3ter"}
+        codes = [one["code"] for one in (lake, *more)]
+        schedule = {"code": "nightly", "operationalDataTypes": "ALL", "destinations": codes, **NIGHTLY}
+        file = tmp_path / "exports.yaml"
+        whole = {"destinations": [lake, *more], "schedules": [schedule], "defaultDestinations": codes}
+        file.write_text(json.dumps(whole), encoding="utf-8")
+        for name, value in {**api.environment, "M3TER_EXPORTS": str(file)}.items():
+            monkeypatch.setenv(name, value)
+
+    return write
+
+
+def export(instance: dg.DagsterInstance, *names: str) -> str:
+    job = build_definitions(load_exports(), load_settings()).resolve_job_def(EXPORT_JOB)
+    keys = [dg.AssetKey(name) for name in (*names, MANIFEST)]
+    done = job.execute_in_process(instance=instance, asset_selection=keys, tags={SCHEDULE_TAG: "nightly"})
+    return done.run_id
+
+
+def command(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(one) for one in arguments])
+
+
+def findings(result: Result) -> list[str]:
+    return [line for line in result.stdout.splitlines() if line.startswith(("error: ", "warning: "))]
+
+
+def test_one_export_to_three_stores_is_verified_and_what_is_tampered_with_is_named_in_each(
+    instance: dg.DagsterInstance,
+    bucket: Any,
+    exports_file: Callable[..., None],
+    moto_store: Store,
+    moto_bucket: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = tmp_path / "exports"
+    folder.mkdir()
+    s3 = {"code": "warehouse", "bucketName": moto_bucket, "endpointUrl": moto_store.endpoint, "region": "us-east-1"}
+    monkeypatch.setenv("AWS_ENDPOINT_URL", moto_store.endpoint)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    with SandboxApi(SampleOrganization(1).records(), requests_per_second=None) as api:
+        exports_file(api, s3, {"code": "folder", "destinationType": "LOCAL", "path": str(folder)})
+        id = export(instance, *entities())
+
+    stored = deliveries_of(instance, id)["account"].objects
+    assert [one.destination for one in stored] == ["lake", "warehouse", "folder"]
+    assert len({one.sha256 for one in stored}) == 1
+    blobs = [blob.name for blob in bucket.list_blobs()]
+    assert sum("_keys" not in name for name in blobs) == 2 * len(entities()) + 1  # each file, its changes, the manifest
+    contents: dict[str, Callable[[str, bytes], Any]] = {
+        "gs://": lambda key, content: bucket.blob(key).upload_from_string(content),
+        "s3://": lambda key, content: moto_store.client().put_object(Bucket=moto_bucket, Key=key, Body=content),
+        "file://": lambda key, content: (folder / key).write_bytes(content),
+    }
+    for one in stored:
+        manifest = one.uri.replace("type=account/", "type=manifest/").replace("account.csv", "manifest.json")
+        result = command("verify", manifest, "--strict")
+        assert (result.exit_code, findings(result)) == (0, []), result.output
+        scheme = one.uri.partition("://")[0] + "://"
+        root = {"gs://": f"gs://{bucket.name}/", "s3://": f"s3://{moto_bucket}/", "file://": f"file://{folder}/"}
+        contents[scheme](one.uri.removeprefix(root[scheme]), b"x" * one.bytes)
+        result = command("verify", manifest, "--destination", one.destination)
+        assert result.exit_code == 1
+        assert any(line.startswith("error: account: sha256: the object has ") for line in findings(result))
+
+
+def test_two_exports_with_all_that_an_export_has(
+    instance: dg.DagsterInstance, api: SandboxApi, bucket: Any, exports_file: Callable[..., None]
+) -> None:
+    exports_file(api)
+    assert re.search(r"destination lake +works", command("check", "--connect").stdout)
+    assert list(bucket.list_blobs()) == []
+    first = export(instance, "product")
+    api.records.insert("product", {**PRODUCT, "id": "product-2"})
+    second = export(instance, "product")
+
+    # The second was compared with the keys of the first, and the file of changes stands beside it.
+    found = deliveries_of(instance, second)["product"].difference
+    assert (found["previous"], found["added"], found["changed"]) == (first, 1, 0)
+    (changes,) = (one for one in bucket.list_blobs() if one.name.endswith(f"{second}_product_changes.csv"))
+    assert pl.read_csv(changes.download_as_bytes())["id"].to_list() == ["product-2"]
+
+    # Other assets are given the file.
+    seen: list[str] = []
+
+    @dg.asset(ins={"product": dg.AssetIn(input_manager_key=IO_MANAGER)})
+    def report(product: pl.LazyFrame) -> None:
+        seen.extend(product.collect()["id"])
+
+    resources = export_resources(load_exports(), load_settings())
+    dg.materialize([*operational_assets(), report], selection=["report"], instance=instance, resources=resources)
+    assert sorted(seen) == ["product-1", "product-2"]
+
+    # A plan names the objects that an export would have.
+    planned = command("plan", "--schedule", "nightly", "--objects").stdout.splitlines()
+    assert any(one.startswith(f"gs://{bucket.name}/m3ter/orgId=") and one.endswith("_product.csv") for one in planned)
+
+    # Keys files of old exports go, and nothing else.
+    set_began(instance, first, datetime.now(UTC) - timedelta(days=100))
+    before = {one.name for one in bucket.list_blobs()}
+    assert command("prune", "--keep", "30d", "--yes").exit_code == 0
+    (gone,) = before - {one.name for one in bucket.list_blobs()}
+    assert gone.endswith(f"/{first}_product_keys.parquet")
+
+
+def test_nothing_is_read_for_a_bucket_that_is_not_there(
+    instance: dg.DagsterInstance, api: SandboxApi, bucket: Any, exports_file: Callable[..., None]
+) -> None:
+    exports_file(api)
+    bucket.delete()
+    advice = f"NotFound: create the bucket '{bucket.name}', or correct bucketName of the destination"
+    assert advice in command("check", "--connect").stdout.replace("\n", " ")
+    with pytest.raises(dg.DagsterResourceFunctionError) as failed:
+        export(instance, "product")
+    assert isinstance(failed.value.__cause__, EveryDestinationRefuses)
+    assert advice in str(failed.value.__cause__)
