@@ -26,6 +26,7 @@ from m3ter_dagster.cli.progress import Progress
 from m3ter_dagster.config import Exports, load_exports, load_settings
 from m3ter_dagster.definitions import build_definitions
 from m3ter_dagster.frames.formats import format_of
+from m3ter_dagster.history.failures import NOTIFICATION
 from m3ter_dagster.history.log import EXPORT_JOB, MANIFEST, SCHEDULE_TAG, deliveries_of
 from m3ter_dagster.history.record import Changes
 from m3ter_dagster.model.changes import changes_table
@@ -276,15 +277,22 @@ def test_ten_exports_of_changes_give_the_last_whole_file(
         assert len(server.rows()) == 5
 
 
-FORMATS = [("CSV", None), ("PARQUET", None), ("CSV", "GZIP"), ("JSONL", None), ("JSONL", "GZIP")]
+FORMATS: list[dict[str, Any]] = [
+    {"export_file_format": "CSV", "compression": None},
+    {"export_file_format": "PARQUET", "compression": None, "typed": True},
+    {"export_file_format": "CSV", "compression": "GZIP", "typed": False},
+    {"export_file_format": "PARQUET", "compression": None},
+    {"export_file_format": "JSONL", "compression": "GZIP"},
+]
 
 
 def test_a_schedule_may_change_its_format(house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What changed is found all the same, and a deleted row keeps the cells that a file of another format had."""
     whole: dict[str, dict[str, Any]] = {}
     exports = ten_exports(house, monkeypatch)
-    for number, (name, compression) in enumerate(FORMATS, 1):
-        house.set(export_file_format=name, compression=compression)
+    for number, chosen in enumerate(FORMATS, 1):
+        house.set(**chosen)
+        name, compression = chosen["export_file_format"], chosen["compression"]
         expected = next(exports)
         found = house.resource("product_changes")["m3ter:changes"]
         assert {**EMPTY, **expected} == {kind: found[kind] for kind in EMPTY}, name
@@ -296,6 +304,9 @@ def test_a_schedule_may_change_its_format(house: House, tmp_path: Path, monkeypa
             format = format_of(resource["path"])
             (tmp_path / "file").write_bytes(house.objects()[type])
             rows = format.read(tmp_path / "file", table).collect().to_dicts()
+            if name == "PARQUET":
+                kind = pl.read_parquet_schema(tmp_path / "file")["dtCreated"]
+                assert kind == (pl.Datetime("us", "UTC") if chosen.get("typed") else pl.String)
             if type == "product":
                 after = {row["id"]: row for row in rows}
             else:
@@ -303,6 +314,20 @@ def test_a_schedule_may_change_its_format(house: House, tmp_path: Path, monkeypa
         assert whole == after, name
         assert house.verify().exit_code == 0, house.verify().output
     assert [row["name"] for row in after.values() if row["deleted"]] == [""]
+
+
+def test_a_text_that_is_no_time_is_named_and_told_without_its_value(house: House) -> None:
+    house.api.records.replace("product", product(3, version=2, dtCreated="2026-01-01"))
+    house.set(export_file_format="PARQUET", typed=True)
+    with pytest.raises(dg.Failure) as failed:
+        house.export()
+    why = "product is not exported because exports.yaml says typed: true, and m3ter sent a text that is no time: "
+    assert f"{why}row product-3, column dtCreated, value 2026-01-01: must be a date-time such as" in str(failed.value)
+    assert not failed.value.allow_retries
+    assert "value" not in str(failed.value.metadata[NOTIFICATION].value)
+    house.set(typed=False)
+    house.export()
+    assert house.verify().exit_code == 0
 
 
 def test_without_the_keys_of_the_export_before_the_target_is_to_be_emptied(house: House) -> None:

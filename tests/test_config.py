@@ -532,6 +532,12 @@ WRONG = [
     ),
     (
         "00Z\n",
+        "00Z\n    typed: true\n",
+        13,
+        "has typed: true, which only exportFileFormat: PARQUET has; write that, or leave it out",
+    ),
+    (
+        "00Z\n",
         "00Z\nexportFileFormat: csv\n",
         13,
         "the file has the exportFileFormat 'csv'; write CSV or JSONL or PARQUET.",

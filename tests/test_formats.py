@@ -5,14 +5,17 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 import pytest
 from api_rows import UNHURRIED
 from hypothesis import given
 from memory import PEAK
+from pyarrow import parquet as pq
 from typed_frames import ANY_FRAME, complete
 
 from m3ter_dagster.frames.csv import Csv
@@ -21,7 +24,7 @@ from m3ter_dagster.frames.format import Format, RowsLost, Unreadable
 from m3ter_dagster.frames.formats import format_of
 from m3ter_dagster.frames.jsonl import JsonLines
 from m3ter_dagster.frames.parquet import Parquet
-from m3ter_dagster.frames.schema import frame_schema
+from m3ter_dagster.frames.schema import SchemaBreached, frame_schema
 from m3ter_dagster.model.entities import Column, Entity, entities
 
 FORMATS: list[Format] = [Csv(), Csv(is_compressed=True), JsonLines(), JsonLines(is_compressed=True), Parquet()]
@@ -270,6 +273,95 @@ def test_a_file_with_other_columns_is_unreadable_or_shows_them(format: Format, t
         ]
     except Unreadable as why:
         assert "id" in str(why)  # noqa: PT017
+
+
+# Parquet with times as times
+
+
+TYPED = Parquet(is_typed=True)
+ACCOUNT_PLAN, CONTRACT = entities()["account_plan"], entities()["contract"]
+
+
+def account_plans(times: list[str | None]) -> pl.DataFrame:
+    ids = [f"row-{number}" for number in range(len(times))]
+    return complete(
+        pl.DataFrame({"id": ids, "startDate": times}, schema_overrides={"startDate": pl.String}), ACCOUNT_PLAN
+    )
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        ["2024-06-01T10:00:00Z", None, "0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"],
+        ["2024-06-01T10:00:00.000Z", "2024-02-29T23:59:59.120Z"],
+        ["2024-06-01T10:00:00.123456Z", "1969-12-31T23:59:59.000000Z"],
+        ["2024-06-01T10:00:00Z", "2024-06-01T10:00:00.120Z", "1969-12-31T23:59:59.999999Z"],
+        [None],
+        [],
+    ],
+)
+def test_times_are_times_and_read_back_as_the_text_that_they_were(times: list[str | None], tmp_path: Path) -> None:
+    frame, path = account_plans(times), tmp_path / "plans.parquet"
+    assert TYPED.write([frame.lazy()], ACCOUNT_PLAN, path) == TYPED.count(path) == len(times)
+    column = pq.read_table(path)["startDate"]
+    assert column.type == pa.timestamp("us", tz="UTC")
+    assert column.to_pylist() == [time and datetime.fromisoformat(time) for time in times]
+    assert format_of(path.name).read(path, ACCOUNT_PLAN).collect().equals(frame)
+    texts = [row for rows in TYPED.texts(path, {"id": "string", "startDate": "string"}) for row in rows["startDate"]]
+    assert texts == times
+
+
+def test_a_date_is_a_date(tmp_path: Path) -> None:
+    frame = complete(pl.DataFrame({"id": ["a", "b"], "endDate": ["2024-02-29", None]}), CONTRACT)
+    TYPED.write([frame.lazy()], CONTRACT, tmp_path / "contract")
+    assert pq.read_table(tmp_path / "contract")["endDate"].to_pylist() == [date(2024, 2, 29), None]
+    assert TYPED.read(tmp_path / "contract", CONTRACT).collect().equals(frame)
+
+
+def test_typed_parts_give_the_same_bytes_as_the_whole(tmp_path: Path) -> None:
+    whole = account_plans(["2024-06-01T10:00:00.120Z", "2024-06-01T10:00:00Z", None]).lazy()
+    TYPED.write([whole], ACCOUNT_PLAN, tmp_path / "whole")
+    TYPED.write([whole.head(1), whole.slice(1, 2)], ACCOUNT_PLAN, tmp_path / "parts")
+    assert (tmp_path / "whole").read_bytes() == (tmp_path / "parts").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("2024-06-01", "2024-06-01T10:00:00", "2024-06-01T10:00:00+01:00", "2024-06-01 10:00:00Z", "soon", ""),
+        *("2023-02-29T10:00:00Z", "2024-06-01T24:00:00Z", "2024-06-01T10:00:60Z", "2024-06-01T10:00:00Z\n"),
+        *("2024-06-01T10:00:00.1Z", "2024-06-01T10:00:00.123456789Z", "٢024-06-01T10:00:00Z"),
+    ],
+)
+def test_a_text_that_is_no_time_is_named(text: str, tmp_path: Path) -> None:
+    frame = account_plans(["2024-06-01T10:00:00Z", text])
+    with pytest.raises(SchemaBreached) as breached:
+        TYPED.write([frame.lazy()], ACCOUNT_PLAN, tmp_path / "plans")
+    rule = "must be a date-time such as 2024-06-01T10:00:00.000Z"
+    assert f"row row-1, column startDate, value {text}: {rule}" in str(breached.value)
+    assert "Leave typed out, and the texts are delivered as they are." in str(breached.value)
+    assert "value" not in breached.value.notification
+    Parquet().write([frame.lazy()], ACCOUNT_PLAN, tmp_path / "plans")
+
+
+def test_a_text_that_is_no_date_is_named(tmp_path: Path) -> None:
+    frame = complete(pl.DataFrame({"id": ["a"], "endDate": ["2024-06-01T00:00:00Z"]}), CONTRACT)
+    with pytest.raises(SchemaBreached, match="value 2024-06-01T00:00:00Z: must be a date such as 2024-06-01"):
+        TYPED.write([frame.lazy()], CONTRACT, tmp_path / "contract")
+
+
+def test_a_column_of_times_where_no_text_is_expected_is_unreadable(tmp_path: Path) -> None:
+    TYPED.write([account_plans([]).lazy()], ACCOUNT_PLAN, tmp_path / "plans")
+    with pytest.raises(Unreadable, match=r"the column startDate is timestamp\[us, tz=UTC\] and should be text"):
+        list(TYPED.texts(tmp_path / "plans", {"startDate": "object"}))
+
+
+def test_a_typed_file_with_damaged_metadata_is_unreadable(tmp_path: Path) -> None:
+    TYPED.write([account_plans([]).lazy()], ACCOUNT_PLAN, tmp_path / "plans")
+    table = pq.read_table(tmp_path / "plans").replace_schema_metadata({"m3ter:fractions": "{"})
+    pq.write_table(table, tmp_path / "plans")
+    with pytest.raises(Unreadable):
+        list(TYPED.texts(tmp_path / "plans", {"startDate": "string"}))
 
 
 def test_a_file_is_known_by_its_suffix() -> None:

@@ -44,11 +44,25 @@ class FileFormat(FileModel):
         description="GZIP: files of CSV or JSONL are compressed (.csv.gz, .jsonl.gz). PARQUET is compressed in itself.",
     )
 
+    typed: TrueOrFalse = Field(
+        default=False,
+        description="With PARQUET: fields that m3ter's API documents as dates and times are written as such (times in "
+        "UTC), and an entity in which one is neither is not delivered. Left out: they stay m3ter's text. Measurements "
+        "have no such fields.",
+    )
+
     @field_validator("compression")
     @classmethod
     def _is_not_that_of_parquet(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value and info.data.get("export_file_format") == "PARQUET":
             raise ValueError(f"has the compression {value!r} and PARQUET, which is compressed in itself; leave it out")
+        return value
+
+    @field_validator("typed")
+    @classmethod
+    def _is_that_of_parquet(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("export_file_format", "PARQUET") != "PARQUET":
+            raise ValueError("has typed: true, which only exportFileFormat: PARQUET has; write that, or leave it out")
         return value
 
 

@@ -20,20 +20,20 @@ def format_for(chosen: FileFormat, exports: Exports) -> Format:
         case "JSONL":
             return JsonLines(is_compressed=is_compressed)
         case "PARQUET":
-            return _parquet()
+            return _parquet(is_typed=chosen.typed)
 
 
 def format_of(file: str) -> Format:
     """The format by the suffix of a key, address or path. KeyError for one that this project does not write."""
     suffix = file.rpartition("/")[2].partition(".")[2]
     if suffix == "parquet":
-        return _parquet()
+        return _parquet(is_typed=False)  # of either kind it reads the same frame
     texts = (Csv(), Csv(is_compressed=True), JsonLines(), JsonLines(is_compressed=True))
     return {one.suffix: one for one in texts}[suffix]
 
 
-def _parquet() -> Format:
+def _parquet(*, is_typed: bool) -> Format:
     """Imported only where it is needed: pyarrow takes a tenth of a second."""
     from m3ter_dagster.frames.parquet import Parquet
 
-    return Parquet()
+    return Parquet(is_typed=is_typed)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,9 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from m3ter_dagster.frames.format import AS_THEY_ARE, LONGEST_REASON, Unreadable, counted
-from m3ter_dagster.frames.schema import frame_schema
-from m3ter_dagster.model.entities import Table
+from m3ter_dagster.frames.schema import Breach, SchemaBreached, frame_schema, shown
+from m3ter_dagster.frames.times import EXAMPLES, digits_of_fractions, time_in, time_text
+from m3ter_dagster.model.entities import DATE, DATE_TIME, Table
 
 GROUP_ROWS, GROUP_BYTES = 20_000, 32 << 20
 """A row group ends with the row that reaches one of these; the bytes are those of its texts."""
@@ -22,21 +24,27 @@ _BATCH_ROWS = 10_000
 _TYPES: Mapping[str, pa.DataType] = {
     "array": pa.json_(pa.large_string()),
     "boolean": pa.bool_(),
+    DATE: pa.date32(),
+    DATE_TIME: pa.timestamp("us", tz="UTC"),
     "integer": pa.int64(),
     "number": pa.float64(),
     "object": pa.json_(pa.large_string()),
     "string": pa.large_string(),
 }
 _TEXTS = ("array", "object", "string")
+_FRACTIONS = "m3ter:fractions"
+"""In the metadata of a typed file: by column, how many digits the fractions of seconds had in the texts."""
 
 
 @dataclass(frozen=True)
 class Parquet:
-    """Numbers are doubles, integers have 64 bits; times stay text, as do objects and arrays: of the logical type JSON.
+    """Numbers are doubles, integers have 64 bits; objects and arrays are text of the logical type JSON.
 
-    Pyarrow writes it: polars writes whole files only, and no logical type JSON.
+    Times stay text unless `is_typed`, and are text again when read. Pyarrow writes it: polars writes whole files only,
+    and no logical type JSON.
     """
 
+    is_typed: bool = False
     name: ClassVar[str] = "Parquet"
     suffix: ClassVar[str] = "parquet"
     media_type: ClassVar[str] = "application/vnd.apache.parquet"
@@ -44,14 +52,18 @@ class Parquet:
     cells: ClassVar[str] = AS_THEY_ARE
 
     def write(self, parts: Iterable[pl.LazyFrame], table: Table, path: Path) -> int:
-        schema = pa.schema([(column.name, _TYPES[column.type]) for column in table.columns])
+        """SchemaBreached if `is_typed` and a text that should be a time is none."""
+        times = _Times(table, self.is_typed)
+        schema = pa.schema([(one.name, _TYPES[times.formats.get(one.name, one.type)]) for one in table.columns])
         parts = list(parts)
         # Without Arrow's own schema beside it a reader sees what every program sees.
         with parquet.ParquetWriter(
             path, schema, compression="zstd", write_page_checksum=True, store_schema=False
         ) as writer:
             for group in _groups(parts, schema.names):
-                writer.write_table(group.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(schema))
+                rows = times.typed(group)
+                writer.write_table(rows.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(schema))
+            writer.add_key_value_metadata(times.metadata)
         expected = sum(part.select(pl.len()).collect().item() for part in parts)
         return counted(self, path, table, expected=expected)
 
@@ -62,8 +74,12 @@ class Parquet:
 
     def read(self, path: Path, table: Table) -> pl.LazyFrame:
         """Scan the file; polars knows no logical type JSON, and takes such text for bytes."""
-        schema = frame_schema(table)
-        return pl.scan_parquet(path).select(pl.col(name).cast(type) for name, type in schema.items())
+        frame, texts = pl.scan_parquet(path), _texts_of_times(pl.read_parquet_metadata(path))
+        types = frame.collect_schema()
+        return frame.select(
+            texts(name, types[name]) if types[name].is_temporal() else pl.col(name).cast(type)
+            for name, type in frame_schema(table).items()
+        )
 
     def names(self, path: Path) -> list[str]:
         with _opened(path) as file:
@@ -73,10 +89,62 @@ class Parquet:
         with _opened(path) as file:
             for name, type in types.items():
                 found = file.schema_arrow.field(name).type
-                if type in _TEXTS and not (pa.types.is_string(found) or pa.types.is_large_string(found)):
+                is_text = pa.types.is_string(found) or pa.types.is_large_string(found)
+                is_time = type == "string" and found in (_TYPES[DATE], _TYPES[DATE_TIME])
+                if type in _TEXTS and not (is_text or is_time):
                     raise Unreadable(f"the column {name} is {found} and should be text")
+            metadata = file.metadata.metadata or {}
+            texts = _texts_of_times({name.decode(): value.decode() for name, value in metadata.items()})
             for batch in _batches(file, list(types)):
-                yield pl.DataFrame(batch).cast(pl.String)
+                rows = pl.DataFrame(batch)
+                yield rows.select(
+                    texts(name, type) if type.is_temporal() else pl.col(name).cast(pl.String)
+                    for name, type in rows.schema.items()
+                )
+
+
+class _Times:
+    """The columns of a table that are written as dates and times: none unless `is_typed`."""
+
+    def __init__(self, table: Table, is_typed: bool) -> None:
+        self._table = table
+        self._columns = [one for one in table.columns if one.format and is_typed]
+        self._fractions: dict[str, set[int]] = {one.name: set() for one in self._columns if one.format == DATE_TIME}
+        self.formats = {one.name: str(one.format) for one in self._columns}
+
+    def typed(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """The rows with times in the place of texts. SchemaBreached if one is none."""
+        typed = rows.with_columns(time_in(one) for one in self._columns)
+        breaches = [
+            Breach(row_id, one.name, shown(value, one), f"must be a {one.format} such as {EXAMPLES[str(one.format)]}")
+            for one in self._columns
+            if typed[one.name].null_count() > rows[one.name].null_count()
+            for row_id, value in self._misfits(rows, typed, one.name)
+        ]
+        if breaches:
+            what = "exports.yaml says typed: true, and m3ter sent a text that is no time"
+            advice = "Leave typed out, and the texts are delivered as they are."
+            raise SchemaBreached(self._table.name, breaches, len(breaches), what=what, advice=advice)
+        for name, found in self._fractions.items():
+            found |= set(rows.select(digits_of_fractions(name)).to_series().drop_nulls().unique())
+        return typed
+
+    def _misfits(self, rows: pl.DataFrame, typed: pl.DataFrame, name: str) -> Iterator[tuple[str | None, str]]:
+        misfits = rows.filter(typed[name].is_null() & rows[name].is_not_null())
+        key = self._table.primary_key
+        return misfits.select(pl.col(key) if key else pl.lit(None), value=name).iter_rows()
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        if not self._columns:
+            return {}
+        return {_FRACTIONS: json.dumps({name: sorted(found) for name, found in self._fractions.items()})}
+
+
+def _texts_of_times(metadata: Mapping[str, str]) -> Callable[[str, pl.DataType], pl.Expr]:
+    """How the columns of a typed file that has this metadata become text, by their names and types."""
+    fractions = json.loads(metadata.get(_FRACTIONS, "{}"))
+    return lambda name, type: time_text(name, None if type == pl.Date else fractions.get(name, []))
 
 
 @contextmanager
@@ -84,7 +152,7 @@ def _opened(path: Path) -> Generator[parquet.ParquetFile]:
     try:
         with parquet.ParquetFile(path, page_checksum_verification=True, arrow_extensions_enabled=False) as file:
             yield file
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise Unreadable(" ".join(str(error).split())[:LONGEST_REASON]) from None
 
 

@@ -13,6 +13,8 @@ from urllib.parse import quote
 from m3ter_dagster.model.suggestions import known_names
 
 TYPES = ("array", "boolean", "integer", "number", "object", "string")
+DATE, DATE_TIME = FORMATS = ("date", "date-time")
+"""What a text is that says when, in the words of m3ter's API."""
 
 
 class DescriptorError(ValueError):
@@ -33,6 +35,8 @@ class Column:
     name: str
     type: str
     description: str
+    format: str | None = None
+    """One of FORMATS, where the API documents it: the text is a time."""
     api_field: str | None = None
     """The API's field, or None where the API has none."""
     parent_field: str | None = None
@@ -246,12 +250,15 @@ def _column(field: dict[str, Any], elements: dict[str, Any], where: str) -> Colu
     name, type_ = field["name"], field.get("type")
     if type_ not in TYPES:
         raise DescriptorError(f"{where} gives {name!r} the type {type_!r}; use one of {', '.join(TYPES)}.")
+    if (format_ := field.get("m3ter:format")) not in (None, *FORMATS):
+        raise DescriptorError(f"{where} gives {name!r} the m3ter:format {format_!r}; use one of {', '.join(FORMATS)}.")
     constraints = field.get("constraints", {})
     supplied = "m3ter:constant" in field or "m3ter:parent" in field or any(name in c for c in elements.values())
     return Column(
         name=name,
         type=type_,
         description=field.get("description", ""),
+        format=format_,
         api_field=None if supplied else field.get("m3ter:api", name),
         parent_field=field.get("m3ter:parent"),
         constant=field.get("m3ter:constant"),

@@ -21,9 +21,11 @@ from m3ter_dagster.delivery.differences import Compared, Previous, compare
 from m3ter_dagster.delivery.signatures import Signer, signer_of
 from m3ter_dagster.frames.format import Format, RowsLost, Unreadable
 from m3ter_dagster.frames.formats import format_for
+from m3ter_dagster.frames.schema import SchemaBreached
 from m3ter_dagster.history import captions, record
 from m3ter_dagster.history.delivered_frames import DeliveredFrames, last_delivered
 from m3ter_dagster.history.earlier import past_of
+from m3ter_dagster.history.failures import NOTIFICATION
 from m3ter_dagster.history.heartbeat import Heartbeat
 from m3ter_dagster.history.log import (
     DESTINATIONS_TAG,
@@ -106,6 +108,9 @@ class ExportIOManager(dg.ConfigurableIOManager):
             if attempts_before(context) == MOST_STEP_RETRIES:
                 retry_after_failure(self._instance, self._run)
             _try_again(str(failed))
+        except SchemaBreached as breached:
+            words = {NOTIFICATION: breached.notification}
+            raise dg.Failure(str(breached), metadata=words, allow_retries=False) from None
         except (RowsLost, Unreadable, OSError) as error:
             _try_again(f"{context.asset_key.to_user_string()} could not be written: {error}")
         else:
