@@ -17,6 +17,7 @@ from deliveries import MARK, ROWS, gcs_destination
 from faults import after, altered, hanging, instead, lost_reply, reset, reset_within_request, unharmed
 from faulty_proxy import FaultyProxy
 from google.auth import impersonated_credentials
+from google.auth.exceptions import RefreshError
 from tampering import proxy as tampering_proxy
 
 from m3ter_dagster.delivery import gcs as module
@@ -108,6 +109,15 @@ def test_a_store_that_is_overloaded_may_be_well_later(
     assert not failed.value.refusal.is_permanent
 
 
+def test_what_it_answered_last_is_told_when_the_time_is_up(
+    proxy: FaultyProxy, bucket: Any, bill_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SECONDS_PER_ATTEMPT", 0.01)
+    proxy.always(".", error(503, "Backend error"))
+    with pytest.raises(NotStored, match=r"ServiceUnavailable: .* The store says: 'Backend error'"):
+        put(store_in(bucket, attempts=2), bill_file)
+
+
 @every_call
 @pytest.mark.usefixtures("google")
 def test_missing_credentials_are_named(bill_file: Path, call: Call, failure: type[StoreFailed]) -> None:
@@ -159,6 +169,20 @@ def test_a_key_that_is_not_accepted_is_said_to_be(proxy: FaultyProxy, bucket: An
         put(store_in(bucket), bill_file)
     assert failed.value.refusal.is_permanent
     assert "PRIVATE KEY" not in str(failed.value)
+
+
+def test_a_file_that_is_no_key_is_said_to_be(key_file: Path) -> None:
+    key_file.write_text(key_file.read_text().replace("BEGIN", "END"))
+    with pytest.raises(NotStored, match=f"no Google credentials .*{key_file}") as failed:
+        store_in("acme-exports").probe(KEY)
+    assert failed.value.refusal.is_permanent
+    assert "PRIVATE KEY" not in str(failed.value)
+
+
+def test_a_token_service_that_cannot_answer_now_may_later() -> None:
+    why = store_in("acme-exports").explain(RefreshError("later", retryable=True), KEY)
+    assert "RefreshError: no Google credentials were found" in str(why)
+    assert not why.is_permanent
 
 
 @pytest.mark.usefixtures("key_file")

@@ -59,13 +59,13 @@ ADVICE = {
 PASSING = (408, 412, 429)
 ADVICE_BY_CLASS = {
     "ModuleNotFoundError": EXTRA,
-    "DefaultCredentialsError": CREDENTIALS,
-    "RefreshError": CREDENTIALS,
     "DataCorruption": "the object was altered in the store or on the way from it: deliver it again",
     "Timeout": "the store does not answer: see to the network, and run the export again later",
     "ConnectionError": "the store cannot be reached: see to the network, its proxy and TLS, and run the export later",
     "TransportError": "Google's token service cannot be reached: see to the network, and run the export again later",
+    "GoogleAuthError": CREDENTIALS,
 }
+"""By the nearest class of the error."""
 PERMANENT = (EXTRA, CREDENTIALS)
 
 
@@ -141,16 +141,15 @@ class GcsStore:
                     raise
 
     def explain(self, error: Exception, where: str) -> Refusal:
-        error = getattr(error, "cause", None) or error  # of a request that was tried until the time was up
-        uri = self._uri(where)
+        error, uri = _answered(error), self._uri(where)
         status = getattr(error, "code", None)
         names = [one.__name__ for one in type(error).__mro__]
         advice = next((ADVICE_BY_CLASS[name] for name in names if name in ADVICE_BY_CLASS), "")
         if isinstance(status, int):
             advice = NO_BUCKET if status == 404 and self._has_no_bucket(where) else ADVICE.get(status, LATER)
-        is_permanent = advice in PERMANENT or (
-            isinstance(status, int) and 400 <= status < 500 and status not in PASSING
-        )
+            is_permanent = 400 <= status < 500 and status not in PASSING
+        else:
+            is_permanent = advice in PERMANENT and not getattr(error, "retryable", False)
         said = _words(error)
         if not advice:
             advice, said = (LATER, said) if _is_of_the_store(error) else (said.rstrip("."), "")
@@ -252,6 +251,16 @@ class GcsStore:
 
 def _is_of_the_store(error: Exception) -> bool:
     return isinstance(error, ModuleNotFoundError) or type(error).__module__.partition(".")[0] in LIBRARIES
+
+
+def _answered(error: Any) -> Any:
+    """The error that says what the store answered, where a request was tried until the time was up."""
+    error = getattr(error, "cause", None) or error
+    if type(error).__name__ != "InvalidResponse":
+        return error
+    from google.api_core.exceptions import from_http_response
+
+    return from_http_response(error.response)
 
 
 def _words(error: Exception) -> str:
