@@ -199,6 +199,14 @@ def test_a_destination_s_service_account_is_acted_as(
     assert set(proxy.lines) == {"POST /token", f"POST /{account}:generateAccessToken"}
 
 
+@pytest.mark.usefixtures("key_file")
+def test_an_object_has_a_page_in_google_s_console_and_none_in_an_emulator(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert store_in("acme").page(KEY) is None
+    monkeypatch.delenv("API_ENDPOINT_OVERRIDE")
+    page = "https://console.cloud.google.com/storage/browser/_details/acme/m3ter/orgId%3D1/a%20b.csv"
+    assert store_in("acme").page("gs://acme/m3ter/orgId=1/a b.csv") == page
+
+
 def test_without_the_extra_it_says_what_to_install(
     bucket: Any, bill_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

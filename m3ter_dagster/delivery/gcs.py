@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from m3ter_dagster.delivery.fingerprints import PART_SIZE, Fingerprint
 from m3ter_dagster.delivery.store import (
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from m3ter_dagster.config import GcsDestination
 
 SCHEME = "gs://"
+GOOGLE = "https://storage.googleapis.com"
+CONSOLE = "https://console.cloud.google.com/storage/browser/_details"
 SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
 TIMEOUT = (10.0, 60.0)
 """Seconds to connect, and without a byte of an answer."""
@@ -139,6 +142,11 @@ class GcsStore:
             except NotFound:
                 if self._has_no_bucket(where):
                     raise
+
+    def page(self, where: str) -> str | None:
+        """Its page in Google's console; an emulator has none."""
+        bucket, key = parts_of(self._uri(where))
+        return f"{CONSOLE}/{bucket}/{quote(key)}" if self._open().api_endpoint == GOOGLE else None
 
     def explain(self, error: Exception, where: str) -> Refusal:
         error, uri = _answered(error), self._uri(where)
