@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 from m3ter_dagster.config import exports_json_schema
-from m3ter_dagster.model.entities import Column, Entity, entities
+from m3ter_dagster.model.entities import Column, Entity, Reference, entities, operational_entities
 
 MODELS = {
     "S3Destination": "destinations",
@@ -36,14 +36,16 @@ def on_files(files: Files, *, config: MkDocsConfig) -> None:
 
 
 def entity_page(entity: Entity) -> Iterator[str]:
-    about, keys = json.loads(entity.table_schema), {key.column: key.entity for key in entity.foreign_keys}
+    about = json.loads(entity.table_schema)
     yield f"# {entity.title}\n\n{entity.description}\n"
     yield f"`{entity.name}`, in exports.yaml also `{entity.operational_data_type}`. {_listed(entity)}\n"
-    if "m3ter:documented" not in about:
+    if entity.is_reference:
+        yield "No export of m3ter has it: the columns are those of the API, in its order, with `deleted` last.\n"
+    elif "m3ter:documented" not in about:
         yield "[Not on m3ter's page of columns](../corrections.md): these are the API's, in the API's order.\n"
     yield "| column | type | |\n| --- | --- | --- |"
     for column, field in zip(entity.columns, about["fields"], strict=True):
-        yield f"| `{column.name}` | {column.type} | {_cell(' '.join(_about(column, field, entity, keys)))} |"
+        yield f"| `{column.name}` | {column.type} | {_cell(' '.join(_about(column, field, entity)))} |"
     if entity.not_exported:
         fields = ", ".join(f"`{name}`" for name in sorted(entity.not_exported))
         yield f"\nThe API has these fields, and m3ter's export does not: {fields}."
@@ -52,6 +54,8 @@ def entity_page(entity: Entity) -> Iterator[str]:
 def _listed(entity: Entity) -> str:
     listing = entity.listing
     how = f"`GET {listing.path}`"
+    if listing.is_one_record:
+        return f"The one row is {how}."
     if listing.for_each:
         how += f", once per {listing.for_each.entity.replace('_', ' ')}"
     if entity.elements:
@@ -60,12 +64,13 @@ def _listed(entity: Entity) -> str:
     return f"A row is a record of {how}."
 
 
-def _about(column: Column, field: Mapping[str, Any], entity: Entity, keys: Mapping[str, str]) -> Iterator[str]:
+def _about(column: Column, field: Mapping[str, Any], entity: Entity) -> Iterator[str]:
     yield column.description
     if column.name == entity.primary_key:
         yield "Primary key."
-    if to := keys.get(column.name):
-        yield f"Refers to [{to}]({to}.md)."
+    for one in entity.references:
+        if one.column == column.name:
+            yield f"Refers to {_linked(one)}{_where(one)}."
     if column.is_personal:
         yield "Personal."
     if column.api_field and column.api_field != column.name:
@@ -74,6 +79,14 @@ def _about(column: Column, field: Mapping[str, Any], entity: Entity, keys: Mappi
         yield "The API has no value for it."
     if documented := field.get("m3ter:documented"):
         yield f"Published as {', '.join(f'{what} `{value}`' for what, value in documented.items())}."
+
+
+def _linked(reference: Reference) -> str:
+    return " or ".join(f"[{name}]({name}.md)" for name in reference.to)
+
+
+def _where(reference: Reference) -> str:
+    return f" where `{reference.where[0]}` is `{reference.where[1]}`" if reference.where else ""
 
 
 def model_section(title: str, model: Mapping[str, Any]) -> Iterator[str]:
@@ -103,8 +116,33 @@ def _cell(text: str) -> str:
 
 def entities_index() -> Iterator[str]:
     yield "# Entities\n\nWhat an export of `ALL` has, a file each; columns stand in m3ter's published order.\n"
-    yield "| entity | in exports.yaml | columns | |\n| --- | --- | ---: | --- |"
+    yield from _entity_table(operational_entities().values())
+    yield (
+        "\n## Reference entities\n\nWhat no export of m3ter has, although rows of the others refer to it. They are "
+        "exported where exports.yaml or `--entities` names them, or `ALL_AND_REFERENCES`, which is all of both; the "
+        "columns are those of m3ter's API.\n"
+    )
+    yield from _entity_table(one for one in entities().values() if one.is_reference)
+    yield (
+        "\n## Which key leads where\n\nThe check `foreign_keys` of an entity looks each of them up in the same export, "
+        "and so does `m3ter-dagster verify`; a key whose file the export does not have is not checked.\n"
+    )
+    yield "| column | leads to |\n| --- | --- |"
     for entity in entities().values():
+        for one in entity.references:
+            yield f"| `{entity.name}.{one.column}`{_where(one)} | {_linked(one)} |"
+    yield (
+        "\nThese lead to no file: `createdBy`, `lastModifiedBy`, `approvedBy`, `lockedBy` and what `entityId` of a "
+        "balance transaction is where `entityType` is `USER` or `SERVICE_USER` are ids of people and programs, whose "
+        "list holds names and addresses of your colleagues and is not exported. That a `creditTypeId` is the id of a "
+        "currency is not said by m3ter; the check shows whether it is so in your Organization. Of external mappings, "
+        "m3ter documents no value of `m3terEntity` but `Account`."
+    )
+
+
+def _entity_table(chosen: Iterable[Entity]) -> Iterator[str]:
+    yield "| entity | in exports.yaml | columns | |\n| --- | --- | ---: | --- |"
+    for entity in chosen:
         link = f"[{entity.name}]({entity.name}.md)"
         yield f"| {link} | `{entity.operational_data_type}` | {len(entity.columns)} | {_cell(entity.description)} |"
 

@@ -22,8 +22,9 @@ from m3ter_dagster.config import (
     load_settings,
 )
 from m3ter_dagster.due_exports import due_exports
-from m3ter_dagster.history.log import EXPORT_JOB
+from m3ter_dagster.history.log import EXPORT_JOB, MANIFEST, REFERENCES_JOB
 from m3ter_dagster.missing_manifests import missing_manifests
+from m3ter_dagster.model.entities import operational_entities
 from m3ter_dagster.prune_history import prune_history
 from m3ter_dagster.resources import export_resources
 from m3ter_dagster.schedules import export_jobs, export_schedules
@@ -62,11 +63,21 @@ def build_definitions(exports: Exports, settings: Settings, unloadable: Unloadab
     ]
     checks = [*cross_entity_checks(), *usage_asset_checks()]
     steps = {one.op.name for one in (*whole, *measurements, *checks)}
-    everything = dg.define_asset_job(EXPORT_JOB, selection=whole, description=f"{banner}Export every entity now.")
+    usual = [*operational_entities(), MANIFEST]
+    now = [
+        dg.define_asset_job(
+            EXPORT_JOB, selection=usual, description=f"{banner}Export every entity of m3ter's exports."
+        ),
+        dg.define_asset_job(
+            REFERENCES_JOB,
+            selection=whole,
+            description=f"{banner}Export every entity of m3ter's exports, and those that their rows refer to.",
+        ),
+    ]
     return dg.Definitions(
         assets=[*source_assets(), *whole, *measurements],
         asset_checks=checks,
-        jobs=[everything, *jobs.values()],
+        jobs=[*now, *jobs.values()],
         schedules=[
             *export_schedules(exports.schedules, jobs, banner=banner),
             *([prune_history(keep, exports.destinations, settings.org_id)] if (keep := exports.keep_history) else []),

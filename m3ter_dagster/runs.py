@@ -21,6 +21,7 @@ from m3ter_dagster.history.log import (
     EXPORT_JOB,
     MANIFEST,
     ORGANIZATION_TAG,
+    REFERENCES_JOB,
     ROOT_TAG,
     USAGE_MANIFEST,
     NoSuchRun,
@@ -33,6 +34,7 @@ from m3ter_dagster.history.log import (
     runs_of,
 )
 from m3ter_dagster.history.progress import Changed, EntityResult, RunResult, follow
+from m3ter_dagster.model.entities import operational_entities
 from m3ter_dagster.resources import IO_MANAGER
 
 _REQUEST_TAG = "m3ter/request"
@@ -65,13 +67,18 @@ def export_now(
     result = RunResult({name: EntityResult(name) for name in entities})
     with _followed(instance, result, changed) as request:
         dg.execute_job(
-            job_named(usage.job if usage else EXPORT_JOB),
+            job_named(usage.job if usage else _job_of(entities)),
             instance,
             run_config={**_run_config(destinations, verbose=verbose), **({"ops": usage.ops} if usage else {})},
             tags={**(tags or {}), **request, DESTINATIONS_TAG: ",".join(destinations)},
             asset_selection=[dg.AssetKey(name) for name in (*entities, USAGE_MANIFEST if usage else MANIFEST)],
         )
     return result
+
+
+def _job_of(entities: Collection[str]) -> str:
+    """The job that has all of these."""
+    return EXPORT_JOB if operational_entities().keys() >= set(entities) else REFERENCES_JOB
 
 
 def usage_run(schedule: UsageSchedule, window: Mapping[str, str]) -> UsageRun:

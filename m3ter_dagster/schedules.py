@@ -12,9 +12,9 @@ import dagster as dg
 from m3ter_dagster.assets.usage_config import usage_ops
 from m3ter_dagster.config import AnySchedule, UsageSchedule
 from m3ter_dagster.config.names import DUE_EXPORTS
+from m3ter_dagster.config.schedules import set_named
 from m3ter_dagster.dagster_internals import AssetJob
 from m3ter_dagster.history.log import DESTINATIONS_TAG, DUE_TAG, MANIFEST, SCHEDULE_TAG, USAGE_MANIFEST
-from m3ter_dagster.model.entities import entities
 from m3ter_dagster.resources import IO_MANAGER
 
 PUNCTUAL = timedelta(minutes=5)
@@ -145,4 +145,4 @@ def _what(schedule: AnySchedule) -> str:
         how = "raw" if schedule.is_raw else f"by {schedule.aggregation_frequency.lower()}"
         return f"measurements {how} of {schedule.time_period}"
     names = schedule.asset_names
-    return f"all {len(names)} entities" if len(names) == len(entities()) else ", ".join(names)
+    return f"all {len(names)} entities" if set_named(names) else ", ".join(names)

@@ -74,7 +74,7 @@ def account(seed: Seed, number: int) -> Record:
         "currency": currency_of(number),
         **({"parentAccountId": seed.id("account", number - number % FAMILY)} if has_parent else {}),
         **some(random, purchaseOrderNumber="" if number % 5 == 0 else f"PO, {number}"),
-        **some(random, statementDefinitionId=seed.id("statement definition", 0)),
+        **some(random, statementDefinitionId=seed.id("statement_definition", 0)),
         **some(random, customFields=custom_fields(random) if number % 4 else {}),
         **some(random, daysBeforeBillDue=30),
         **audit(random, seed, _joined(seed, number)),

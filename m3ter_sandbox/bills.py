@@ -11,6 +11,7 @@ from random import Random
 
 from m3ter_sandbox.accounts import balances_of, commitments_of, contracts_of, currency_of
 from m3ter_sandbox.catalog import BAND_WIDTH, STANDARD_GROUPS, Offer
+from m3ter_sandbox.generic_records import ROWS
 from m3ter_sandbox.values import MONTHS, Record, Seed, audit, date, date_time, moment, month, some, text, users
 
 USAGE_SHARE = 0.6
@@ -125,14 +126,18 @@ def _reference(seed: Seed, kind: str, head: BillHead) -> Record:
     if kind.startswith("COUNTER"):
         return {"counterId": seed.id("counter", head.account % 3), "group": {"tier": '"A"'}}
     if kind == "CREDIT_MEMO":
-        billed = {"referencedBillId": seed.id("bill", head.account, head.month)}
-        return {**billed, "referencedLineItemId": seed.id("line item", head.account, head.month, 0), "reasonId": None}
+        return {
+            "referencedBillId": seed.id("bill", head.account, head.month),
+            "referencedLineItemId": seed.id("line item", head.account, head.month, 0),
+            "reasonId": seed.id("credit_reason", head.account % ROWS) if head.month % 2 else None,
+        }
     if kind == "MINIMUM_SPEND":
         return {"planGroupId": seed.id("plan group", head.account % STANDARD_GROUPS)}
     if kind == "STANDING_CHARGE":
         return {"planId": seed.id("plan", head.account % 5), **_accounting_product(seed)}
     if kind == "AD_HOC":
-        return {"chargeId": seed.id("charge", head.account, head.month), "creditTypeId": None}
+        credit_type = seed.id("currency", head.account % ROWS) if head.month % 2 else None
+        return {"chargeId": seed.id("charge", head.account, head.month), "creditTypeId": credit_type}
     return {}
 
 
@@ -191,7 +196,7 @@ def _charge(seed: Seed, head: BillHead, start: datetime, end: datetime) -> Recor
         "servicePeriodStartDate": date_time(start),
         "servicePeriodEndDate": date_time(end),
         **some(random, contractId=seed.id("contract", head.account, 0)),
-        **({"scheduleId": seed.id("balance charge schedule", head.account)} if is_of_balance else {}),
+        **({"scheduleId": seed.id("balance_charge_schedule", head.account % ROWS)} if is_of_balance else {}),
         **audit(random, seed, head.created - timedelta(days=9)),
     }
 
@@ -216,7 +221,7 @@ def _bill(seed: Seed, random: Random, head: BillHead, start: datetime, end: date
         **some(random, lastCalculatedDate=date_time(head.created + timedelta(hours=1)), statementStale=False),
         **some(random, purchaseOrderNumber="" if head.account % 5 == 0 else f"PO, {head.account}"),
         **some(random, externalInvoiceReference=f'INV "{head.account}/{head.month}"', externalInvoiceDate=date(end)),
-        **some(random, billJobId=seed.id("bill job", head.month), sequentialInvoiceNumber=f"{head.account:06}"),
+        **some(random, billJobId=seed.id("bill_job", head.month), sequentialInvoiceNumber=f"{head.account:06}"),
         **some(random, jsonStatementGenerated=True, csvStatementGenerated=False),
         "currencyConversions": [{"from": head.currency, "to": "USD", "multiplier": head.conversion_rate}],
     }

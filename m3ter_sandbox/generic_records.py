@@ -29,6 +29,14 @@ VALUES: Mapping[str, tuple[Any, ...]] = {
 
 
 @dataclass(frozen=True)
+class Target:
+    """An entity whose ids a field may hold, and what another field says then."""
+
+    entity: str
+    where: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
 class Shape:
     """What the records of one list hold, as all entities with its path say together."""
 
@@ -40,15 +48,17 @@ class Shape:
     non_empty: set[str] = field(default_factory=set)
     ids: set[str] = field(default_factory=set)
     """The fields that identify the record."""
-    references: dict[str, str] = field(default_factory=dict)
-    """Fields that hold an id of that entity."""
+    references: dict[str, list[Target]] = field(default_factory=dict)
+    """Fields that hold an id, and of what."""
     arrays: dict[str, Shape] = field(default_factory=dict)
     """Fields whose elements are rows of an entity."""
     entities: list[Entity] = field(default_factory=list)
     """Whose rows come from the list."""
 
     def learn(self, entity: Entity, field_of: Callable[[Column], str | None]) -> None:
-        targets = {key.column: key.entity for key in entity.foreign_keys}
+        targets: dict[str, list[Target]] = defaultdict(list)
+        for one in entity.references:
+            targets[one.column] += [Target(name, one.where) for name in one.to]
         for column in entity.columns:
             if (name := field_of(column)) is None:
                 continue
@@ -63,9 +73,14 @@ class Shape:
                 self.references.setdefault(name, targets[column.name])
 
     @property
+    def rows(self) -> int:
+        return 1 if any(entity.listing.is_one_record for entity in self.entities) else ROWS
+
+    @property
     def targets(self) -> set[str]:
         """The entities that it refers to, its elements too."""
-        return {*self.references.values(), *(target for shape in self.arrays.values() for target in shape.targets)}
+        own = {target.entity for targets in self.references.values() for target in targets}
+        return own | {target for shape in self.arrays.values() for target in shape.targets}
 
 
 def generic_shapes(known: Mapping[str, Entity], sampled: Collection[str]) -> list[Shape]:
@@ -97,7 +112,7 @@ def _learn_list(shape: Shape, entity: Entity) -> None:
     if entity.listing.for_each:
         key = parent_field(entity)
         shape.types.setdefault(key, "string")
-        shape.references[key] = entity.listing.for_each.entity
+        shape.references[key] = [Target(entity.listing.for_each.entity)]
         shape.required.add(key)
 
 
@@ -105,7 +120,7 @@ def generic_records(
     seed: Seed, shapes: Iterable[Shape], ids: Mapping[str, Iterable[str]]
 ) -> Iterator[tuple[str, Record]]:
     """Some tens of records of each shape, each with its entity's name; `ids` are those of other lists by entity."""
-    drafts = [(shape, [_draft(seed, shape, number) for number in range(ROWS)]) for shape in shapes]
+    drafts = [(shape, [_draft(seed, shape, number) for number in range(shape.rows)]) for shape in shapes]
     while True:
         found = defaultdict(list, {name: list(given) for name, given in ids.items()})
         for shape, records in drafts:
@@ -161,16 +176,20 @@ def _value(seed: Seed, shape: Shape, name: str, *numbers: int) -> Any:
 
 def _can_refer(shape: Shape, ids: Mapping[str, Sequence[str]]) -> bool:
     """Whether what it has to refer to exists."""
-    has_own = all(ids[target] for name, target in shape.references.items() if name in shape.required - shape.ids)
+    needed = shape.required - shape.ids
+    has_own = all(ids[one.entity] for name, targets in shape.references.items() if name in needed for one in targets)
     return has_own and all(_can_refer(elements, ids) for elements in shape.arrays.values())
 
 
 def _refer(seed: Seed, shape: Shape, record: Record, ids: Mapping[str, Sequence[str]], *numbers: int) -> None:
     random = seed.random(f"{shape.name} references", *numbers)
     for name in sorted(shape.references.keys() - shape.ids):
-        targets = ids[shape.references[name]]
-        refers = targets and (name in shape.required or random.random() > 0.2)
-        record[name] = targets[int(random.random() * len(targets))] if refers else None
+        target = shape.references[name][sum(numbers) % len(shape.references[name])]
+        there = ids[target.entity]
+        refers = there and (name in shape.required or shape.rows == 1 or random.random() > 0.2)
+        record[name] = there[int(random.random() * len(there))] if refers else None
+        if refers and target.where:
+            record[target.where[0]] = target.where[1]
     for array, elements in shape.arrays.items():
         for index, element in enumerate(record[array]):
             _refer(seed, elements, element, ids, *numbers, index)

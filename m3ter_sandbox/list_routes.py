@@ -90,12 +90,22 @@ def rows_of_bill(records: Records, bill_id: str) -> Sequence[Row]:
 def list_answer(
     entity_list: EntityList, records: Records, clock: Clock, cursor: Cursor, parent_id: str | None = None
 ) -> Response:
+    if entity_list.is_one_record:
+        return one_record_answer(entity_list, records)
     asked = read_parameters(entity_list.parameters, PAGE_PARAMETERS)
     there = records.of(entity_list.entity)
     if entity_list.parent:
         there = rows_of_parent(entity_list, records, parent_id or "")
     rows = there.select(entity_list, asked, moment_text(clock()))
     return page_answer(rows, entity_list, asked, content(entity_list, records, asked), cursor)
+
+
+def one_record_answer(entity_list: EntityList, records: Records) -> Response:
+    read_parameters({})
+    there = records.of(entity_list.entity).rows
+    if not there:
+        raise NotFound(f"There is no {entity_list.entity.replace('_', ' ')}.")
+    return Response(there[0].content, content_type="application/json")
 
 
 def rows_of_parent(entity_list: EntityList, records: Records, parent_id: str) -> Rows:

@@ -164,7 +164,11 @@ class EntityList:
     record_parameters: Mapping[str, Parameter] | None = field(default_factory=dict)
     """Those of a single record, `{path}/{id}`; None: there is no such path."""
     parent: tuple[str, str] | None = None
-    """Of a list with `{id}` in its path: whose id that is, and the field of the records that holds it, unseen."""
+    """Of a list with `{id}` in its path: whose id that is, and the field of the records that holds it."""
+    hides_parent: bool = False
+    """Whether answers lack that field."""
+    is_one_record: bool = False
+    """No list: the path has the one record itself."""
 
     @cached_property
     def key_fields(self) -> tuple[str, ...]:
@@ -301,14 +305,17 @@ def entity_lists(known: Iterable[Entity]) -> dict[str, EntityList]:
     for path, sharing in members.items():
         documented = DOCUMENTED.get(path) or Documented(_parameters(sharing))
         largest = max(entity.listing.page_size for entity in sharing)
+        listing = sharing[0].listing
         shared = EntityList(
             sharing[0].name,
             path,
             documented.parameters,
             largest,
             documented.restrict,
-            documented.record_parameters,
+            None if listing.is_one_record else documented.record_parameters,
             _parent(sharing[0]),
+            hides_parent=bool(listing.for_each and listing.for_each.field),
+            is_one_record=listing.is_one_record,
         )
         lists |= {entity.name: shared for entity in sharing}
     return lists

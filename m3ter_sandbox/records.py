@@ -116,7 +116,7 @@ class Records:
             self._products[record["id"]] = record.get("productId", "")
         elif entity == "aggregation":  # it has no field productId, yet the list takes the parameter
             keys["productId"] = self._products.get(record.get("meterId", ""))
-        if entity_list.parent:
+        if entity_list.parent and entity_list.hides_parent:
             record = {name: value for name, value in record.items() if name != entity_list.parent[1]}
         return Row(record.get("dtCreated") or "", record["id"], ENCODER.encode(record), keys)
 

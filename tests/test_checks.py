@@ -15,11 +15,10 @@ from dagster._core.loader import LoadingContextForTest
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionResolvedStatus
 
 from m3ter_dagster.assets.cross_entity_checks import STEP
-from m3ter_dagster.frames.references import references_of
-from m3ter_dagster.history.log import EXPORT_JOB, MANIFEST
+from m3ter_dagster.history.log import EXPORT_JOB, MANIFEST, REFERENCES_JOB
 from m3ter_dagster.history.record import delivery_in
-from m3ter_dagster.model.entities import entities
-from m3ter_dagster.runs import job_named
+from m3ter_dagster.model.entities import entities, operational_entities
+from m3ter_dagster.runs import export_now, job_named
 from m3ter_sandbox import SampleOrganization, SandboxApi, SandboxS3
 
 Records = Iterable[tuple[str, dict[str, Any]]]
@@ -63,13 +62,15 @@ def use(s3: SandboxS3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
         api.close()
 
 
-def export(instance: dg.DagsterInstance, *names: str, again: dg.DagsterRun | None = None) -> dg.DagsterRun:
-    """Run the export job for these entities, or complete an earlier run of it."""
+def export(
+    instance: dg.DagsterInstance, *names: str, again: dg.DagsterRun | None = None, job: str = EXPORT_JOB
+) -> dg.DagsterRun:
+    """Run an export job for these entities, or complete an earlier run of it."""
     config = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
     selection = [dg.AssetKey(name) for name in names] or None
     options = dg.ReexecutionOptions.from_failure(again.run_id, instance) if again else None
     with dg.execute_job(
-        job_named(EXPORT_JOB), instance, run_config=config, asset_selection=selection, reexecution_options=options
+        job_named(job), instance, run_config=config, asset_selection=selection, reexecution_options=options
     ) as result:
         run = instance.get_run_by_id(result.run_id)
     assert run
@@ -122,20 +123,43 @@ def test_a_whole_export_passes_every_check_and_its_manifest_does_not_wait_for_th
     run = export(instance)
     found = found_in(instance, run)
     assert run.is_success
-    assert len(found) == len([one for one in entities().values() if references_of(one)]) + 1
     assert [name for name, one in found.items() if not one.passed] == []
     assert {one.severity for one in found.values()} == {dg.AssetCheckSeverity.WARN}
-    keys = [key for name, one in found.items() if name != "bill.bill_total" for key in table(one, "foreign keys")]
-    assert len(keys) == sum(len(references_of(one)) for one in entities().values())
-    assert [key["result"] for key in keys if key["result"] != "passed"] == [
-        "not checked: m3ter exports no statement definition",
-        "not checked: m3ter exports no counter",
-        "not checked: m3ter exports no credit type",
-        "not checked: m3ter exports no reason",
-    ]
-    assert not_checked(instance, run).keys() == {f"{name}_row_count" for name in entities()}
+    assert {key["result"] for key in foreign_keys(found)} - {"passed"} == {
+        f"not checked: {name} is not in this export"
+        for name in ("statement_definition", "counter", "currency", "credit_reason")
+    } | {f"not checked: balance_{kind}_schedule is not in this export" for kind in ("charge", "transaction")}
+    assert not_checked(instance, run).keys() == {f"{name}_row_count" for name in operational_entities()}
     started = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_START)
     assert [one.step_key for one in started][-2:] == [MANIFEST, STEP]
+
+
+def test_every_foreign_key_leads_to_a_row_where_the_references_are_exported_too(
+    use: Use, instance: dg.DagsterInstance
+) -> None:
+    use(ORGANIZATION.records())
+    run = export(instance, job=REFERENCES_JOB)
+    found = found_in(instance, run)
+    keys = foreign_keys(found)
+    assert run.is_success
+    assert len(found) == len([one for one in entities().values() if one.references]) + 1
+    assert len(keys) == sum(len(one.references) for one in entities().values())
+    assert {key["result"] for key in keys} == {"passed"}
+    used = {key["column"] for key in keys if key["references"]}
+    assert used >= {"counterId", "creditTypeId", "reasonId", "scheduleId", "statementDefinitionId"}
+    assert used >= {"entityId where entityType is BILL", "entityId where entityType is BALANCE"}
+
+
+def test_references_alone_are_exported_from_a_terminal(use: Use, instance: dg.DagsterInstance) -> None:
+    use(ORGANIZATION.records())
+    names = ["counter_adjustment", "organization_config"]
+    result = export_now(instance, names, ["warehouse"], verbose=False, changed=lambda *_: None)
+    assert result.is_complete
+    assert {name: one.rows for name, one in result.entities.items()} == {name: count(name) for name in names}
+
+
+def foreign_keys(found: Found) -> list[dict[str, Any]]:
+    return [key for name, one in found.items() if name != "bill.bill_total" for key in table(one, "foreign keys")]
 
 
 def test_a_run_of_three_entities_makes_only_their_checks(use: Use, instance: dg.DagsterInstance) -> None:

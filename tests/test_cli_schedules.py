@@ -24,7 +24,7 @@ from m3ter_dagster.config import load_exports
 from m3ter_dagster.definitions import definitions
 from m3ter_dagster.history.jobs import ExportJob, last_export, read_export_jobs
 from m3ter_dagster.history.log import runs_of
-from m3ter_dagster.model.entities import entities
+from m3ter_dagster.model.entities import operational_entities
 from m3ter_dagster.schedules import export_request
 from m3ter_sandbox import SampleOrganization, Sandbox, SandboxApi
 
@@ -255,7 +255,7 @@ def test_schedules_as_json_has_what_the_table_shows(exported: Exported) -> None:
     finance, *_, everything = json.loads(exported.run("schedules", "--json").stdout)
     assert (finance["schedule"], finance["exports"], finance["isOn"]) == ("finance", ["account", "product"], True)
     assert (finance["lastExport"]["id"], len(finance["nextDue"])) == (exported.ids["finance"], 3)
-    assert (everything["lastExport"], len(everything["exports"])) == (None, len(entities()))
+    assert (everything["lastExport"], len(everything["exports"])) == (None, len(operational_entities()))
 
 
 def test_a_schedule_that_is_toggled_off_shows_it(exported: Exported) -> None:
@@ -279,7 +279,7 @@ def test_a_run_that_waits_is_pending(exported: Exported) -> None:
     )
     exported.instance.report_run_canceled(run)
     (found,) = read_export_jobs(exported.instance, status="FAILED", limit=5)
-    assert (found.id, found.delivered, len(found.failed)) == (run.run_id, (), len(entities()))
+    assert (found.id, found.delivered, len(found.failed)) == (run.run_id, (), len(operational_entities()))
     exported.instance.delete_run(run.run_id)
 
 

@@ -5,6 +5,7 @@ import os
 import pickle
 import re
 import tempfile
+from collections.abc import Collection
 from datetime import UTC, date, datetime, timedelta, timezone
 from itertools import pairwise
 from pathlib import Path
@@ -41,7 +42,7 @@ from m3ter_dagster.config import (
 from m3ter_dagster.config.names import OWN, RESERVED
 from m3ter_dagster.config.usage import UsageRawByDay
 from m3ter_dagster.config.wording import refusals
-from m3ter_dagster.model.entities import entities
+from m3ter_dagster.model.entities import entities, operational_entities
 from m3ter_dagster.model.time_periods import TIME_PERIODS
 
 ROOT = Path(__file__).parents[1]
@@ -166,7 +167,7 @@ def test_the_whole_file() -> None:
         dt_created=datetime(2024, 6, 1, 10, tzinfo=UTC),
     )
     assert (agent.code, agent.name, agent.period) == ("007", "007", 12)
-    assert agent.operational_data_types == tuple(entities())
+    assert agent.operational_data_types == tuple(operational_entities())
     assert exports.owners == ("team:finance", "data@acme.com")
     assert exports.notifications == Notifications.model_validate(
         {
@@ -256,7 +257,20 @@ def test_what_is_reused_follows_from_the_entities() -> None:
 
 def test_all_may_stand_in_the_list() -> None:
     text = GOOD.replace("[BILLS]", "[ALL, BILLS]")
-    assert parse(text).schedules[0].operational_data_types == tuple(entities())
+    assert parse(text).schedules[0].operational_data_types == tuple(operational_entities())
+
+
+@pytest.mark.parametrize(
+    ("written", "added"),
+    [
+        ("ALL_AND_REFERENCES", entities()),
+        ("[ALL_AND_REFERENCES]", entities()),
+        ("[ALL, COUNTERS, credit_reason]", ["counter", "credit_reason"]),
+    ],
+)
+def test_references_are_exported_where_they_are_named(written: str, added: Collection[str]) -> None:
+    (schedule,) = parse(GOOD.replace("[BILLS]", written)).schedules
+    assert schedule.asset_names == tuple(name for name in entities() if name in {*operational_entities(), *added})
 
 
 def test_the_moment_is_in_utc() -> None:

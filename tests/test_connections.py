@@ -16,7 +16,7 @@ from stores import Store
 from werkzeug.exceptions import Forbidden
 
 from m3ter_dagster.cli import main
-from m3ter_dagster.model.entities import entities
+from m3ter_dagster.model.entities import operational_entities
 from m3ter_sandbox import SampleOrganization, SandboxApi
 
 pytestmark = pytest.mark.usefixtures("no_proxy")
@@ -71,7 +71,7 @@ def test_all_that_an_export_of_everything_needs(
     found = table(result)
     assert found["m3ter, account"] == ("works", "")
     assert found["m3ter, pricing, pricing_band"] == ("works", "")
-    assert len(found) == len({entity.listing for entity in entities().values()}) + 1
+    assert len(found) == len({entity.listing for entity in operational_entities().values()}) + 1
     assert found["destination warehouse"] == ("works", "")
     assert moto_store.keys(moto_bucket) == []
     assert all("pageSize=1&" in f"{one.query}&" for one in api.requests if one.method == "GET")

@@ -1,6 +1,7 @@
 """The descriptors in schemas/ say what m3ter's Data Export Entity Schema says, or note where they differ.
 
-Three entities are not on the page as it could be had: their columns are m3ter's API's.
+Three entities are not on the page as it could be had, and twelve are in no export of m3ter's: their columns are m3ter's
+API's.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from m3ter_dagster.model.entities import (
     entities,
     find_entity,
     load_entities,
+    operational_entities,
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:frictionless.*")
@@ -41,6 +43,11 @@ ACCOUNTS ACCOUNT_PLANS AGGREGATIONS BALANCES BALANCE_TRANSACTIONS BILLS BILL_LIN
 COMPOUND_AGGREGATIONS CONTRACTS METERS PLANS PLAN_GROUPS PLAN_GROUP_LINKS PLAN_TEMPLATES PRICING PRICING_BANDS PRODUCTS
 TRANSACTION_TYPES
 """
+REFERENCE_DATA_TYPES = """
+BALANCE_CHARGE_SCHEDULES BALANCE_TRANSACTION_SCHEDULES BILL_JOBS COUNTERS COUNTER_ADJUSTMENTS COUNTER_PRICINGS
+CREDIT_REASONS CURRENCIES DEBIT_REASONS EXTERNAL_MAPPINGS ORGANIZATION_CONFIG STATEMENT_DEFINITIONS
+"""
+"""Those that no export of m3ter has."""
 FIELDS = 333
 UNPUBLISHED = {"balance_transaction", "charge", "transaction_type"}
 """Exported by m3ter, and not on the page: there is nothing there to compare their columns with."""
@@ -51,17 +58,20 @@ UNPUBLISHED_KEYS = {
     ("charge", "billId"): "bill",
     ("charge", "accountingProductId"): "product",
     ("charge", "contractId"): "contract",
+    ("charge", "scheduleId"): "balance_charge_schedule",
 }
 
 CALLED_OTHERWISE = {
     "parent account": "account",
     "billing plan": "plan",
+    "credit type": "currency",
     "accounting product": "product",
     "standing charge accounting product": "product",
     "minimum spend accounting product": "product",
 }
 """What the page calls an entity in the note of a foreign key."""
-NOT_EXPORTED = {"statement definition", "counter", "credit type", "reason"}
+ONE_OF_SEVERAL = {"reason": [{"entities": ["credit_reason", "debit_reason"]}]}
+"""What Table Schema has no foreign key for."""
 
 CORRECTED_NAMES = {
     ("plan_template", "standingChargeDescription"): "standingChargeDescriptioon",
@@ -123,7 +133,7 @@ def _field(row: str) -> PublishedField:
 
 TABLES = read_tables(PUBLISHED.read_text(encoding="utf-8"))
 DESCRIPTORS: dict[str, Any] = {name: json.loads(entity.table_schema) for name, entity in entities().items()}
-ON_THE_PAGE = [name for name in entities() if name not in UNPUBLISHED]
+ON_THE_PAGE = [name for name in operational_entities() if name not in UNPUBLISHED]
 
 
 def published(entity: str) -> list[PublishedField]:
@@ -151,13 +161,19 @@ def test_the_published_page_is_read_whole() -> None:
 
 
 def test_the_entities_have_these_names() -> None:
-    assert list(entities()) == NAMES.split()
-    assert [entity.operational_data_type for entity in entities().values()] == OPERATIONAL_DATA_TYPES.split()
+    assert list(operational_entities()) == NAMES.split()
+    exported = operational_entities().values()
+    assert [entity.operational_data_type for entity in exported] == OPERATIONAL_DATA_TYPES.split()
+    others = [entity.operational_data_type for entity in entities().values() if entity.is_reference]
+    assert others == REFERENCE_DATA_TYPES.split()
+    assert len(entities()) == 20 + 12
 
 
 def test_every_published_entity_has_one_descriptor() -> None:
     assert sorted(DESCRIPTORS[name]["m3ter:documented"]["title"] for name in ON_THE_PAGE) == sorted(TABLES)
-    assert {name for name, one in DESCRIPTORS.items() if "m3ter:documented" not in one} == UNPUBLISHED
+    assert {name for name, one in DESCRIPTORS.items() if "m3ter:documented" not in one} == UNPUBLISHED | {
+        name for name, entity in entities().items() if entity.is_reference
+    }
 
 
 @pytest.mark.parametrize("entity", ON_THE_PAGE)
@@ -211,18 +227,19 @@ def test_the_primary_key_is_the_published_one(entity: str) -> None:
 @pytest.mark.parametrize("entity", ON_THE_PAGE)
 def test_foreign_keys_are_the_published_ones(entity: str) -> None:
     noted = {field.name: field.refers_to for field in published(entity) if field.refers_to}
-    exported = {n: CALLED_OTHERWISE.get(to, to.replace(" ", "_")) for n, to in noted.items() if to not in NOT_EXPORTED}
-    others = {name: to for name, to in noted.items() if to in NOT_EXPORTED}
+    keys = {n: CALLED_OTHERWISE.get(to, to.replace(" ", "_")) for n, to in noted.items() if to not in ONE_OF_SEVERAL}
+    others = {name: ONE_OF_SEVERAL[to] for name, to in noted.items() if to in ONE_OF_SEVERAL}
     fields = DESCRIPTORS[entity]["fields"]
-    assert {key.column: key.entity for key in entities()[entity].foreign_keys} == exported
+    assert {key.column: key.entity for key in entities()[entity].foreign_keys} == keys
     assert {f["name"]: f["m3ter:references"] for f in fields if "m3ter:references" in f} == others
 
 
-def test_there_are_36_foreign_keys_to_exported_entities_and_4_to_others() -> None:
+def test_all_40_published_foreign_keys_lead_to_an_entity() -> None:
     noted = [field.refers_to for table in TABLES.values() for field in table if field.refers_to]
-    assert len([to for to in noted if to in NOT_EXPORTED]) == 4
-    assert len([to for to in noted if to not in NOT_EXPORTED]) == 36
-    assert sum(len(entities()[name].foreign_keys) for name in ON_THE_PAGE) == 36
+    references = [one for name in ON_THE_PAGE for one in entities()[name].references]
+    assert len(noted) == len(references) == 40
+    assert {name for one in references for name in one.to} <= entities().keys()
+    assert sum(name in operational_entities() for one in references for name in one.to) == 36
 
 
 def test_the_keys_of_entities_that_are_not_on_the_page() -> None:
@@ -277,12 +294,10 @@ def test_a_renamed_field_takes_its_value_from_the_api_field(entity: str, column:
 def test_only_these_lists_have_pages_of_200() -> None:
     sizes = {entity.name: entity.listing.page_size for entity in entities().values()}
     assert {name for name, size in sizes.items() if size == 200} == {
-        "balance_transaction",
-        "charge",
-        "plan_group",
-        "product",
+        *("balance_charge_schedule", "balance_transaction", "balance_transaction_schedule", "charge", "counter"),
+        *("counter_pricing", "plan_group", "product"),
     }
-    assert set(sizes.values()) == {100, 200}
+    assert {name for name, size in sizes.items() if size not in (100, 200)} == {"organization_config"}
 
 
 def test_lists_are_asked_for_everything() -> None:
@@ -292,8 +307,11 @@ def test_lists_are_asked_for_everything() -> None:
     assert entities()["account_plan"].listing.for_each == ForEach("account", "account")
     assert {name: one.listing.parent for name, one in entities().items() if one.listing.parent} == {
         "account_plan": "account",
+        "balance_charge_schedule": "balance",
         "balance_transaction": "balance",
+        "balance_transaction_schedule": "balance",
         "bill_line_item": "bill",
+        "counter_adjustment": "counter",
     }
     assert entities()["bill_line_item"].listing.of_parent("a/b") == Listing("/bills/a%2Fb/lineitems", 100)
     assert entities()["balance_transaction"].listing.of_parent("a/b") == Listing("/balances/a%2Fb/transactions", 200)
@@ -307,8 +325,11 @@ def test_the_owner_of_a_row_is_the_record_that_it_is_listed_with(tmp_path: Path)
 
     assert {name: one.owner_column for name, one in entities().items() if one.owner_column} == {
         "account_plan": "accountId",
+        "balance_charge_schedule": "balanceId",
         "balance_transaction": "balanceId",
+        "balance_transaction_schedule": "balanceId",
         "bill_line_item": "billId",
+        "counter_adjustment": "counterId",
         "pricing_band": "pricingId",
     }
     write_descriptors(tmp_path, "plan", list_per_account)
@@ -336,7 +357,7 @@ def test_an_unknown_entity_is_refused_with_the_known_ones(name: str) -> None:
         find_entity(name)
     message = str(refused.value)
     assert message.startswith(f"there is no entity {name!r}; known are ")
-    for known in NAMES.split() + OPERATIONAL_DATA_TYPES.split():
+    for known in NAMES.split() + OPERATIONAL_DATA_TYPES.split() + REFERENCE_DATA_TYPES.split():
         assert known in message
 
 
@@ -398,6 +419,14 @@ def key_on_no_field(descriptor: dict[str, Any]) -> None:
     descriptor["primaryKey"] = "uuid"
 
 
+def refer_where_no_field_is(descriptor: dict[str, Any]) -> None:
+    ordinal(descriptor)["m3ter:references"] = [{"entities": ["product"], "where": {"kind": "PRODUCT"}}]
+
+
+def refer_to_one_of_nothing(descriptor: dict[str, Any]) -> None:
+    ordinal(descriptor)["m3ter:references"] = [{"entities": ["product", "products"]}]
+
+
 def refer_from_no_field(descriptor: dict[str, Any]) -> None:
     descriptor["foreignKeys"][0]["fields"] = "templateId"
 
@@ -419,6 +448,8 @@ MISTAKES: list[tuple[Callable[[dict[str, Any]], None], str]] = [
     (list_for_each_in_no_way, "schemas/plan.json has no 'parameter'."),
     (list_for_each_into_no_field, "schemas/plan.json has a key 'owner' that is not among its fields."),
     (key_on_no_field, "schemas/plan.json has a key 'uuid' that is not among its fields."),
+    (refer_where_no_field_is, "schemas/plan.json has a key 'kind' that is not among its fields."),
+    (refer_to_one_of_nothing, "schemas/plan.json refers to 'products'; there is no schemas/products.json."),
     (refer_from_no_field, "schemas/plan.json has a key 'templateId' that is not among its fields."),
 ]
 
@@ -451,7 +482,7 @@ def test_a_new_entity_is_one_new_file(tmp_path: Path) -> None:
 
     write_descriptors(tmp_path, "voucher", rename, source="plan")
     loaded = load_entities(tmp_path)
-    assert set(loaded) == {*NAMES.split(), "voucher"}
+    assert loaded.keys() == {*entities(), "voucher"}
     assert loaded["voucher"].listing.path == "/vouchers"
 
 

@@ -151,6 +151,15 @@ def test_parameters_of_the_list_and_of_the_call_are_sent(serve: Serve) -> None:
     assert api.asked("/accountplans")[0].query == {"pageSize": "100", "includeall": "true", "account": "x&y"}
 
 
+def test_what_is_one_record_and_no_list_is_a_page_of_one(serve: Serve) -> None:
+    listing = entities()["organization_config"].listing
+    record = b' {"id": "o", "rate": 1.50, "of": "\\ud800"} '
+    api = serve({"/organizationconfig": [Answer(b'["a"]'), Answer(record[:-5]), Answer(record)]})
+    (found,) = client_of(api).pages(listing)
+    assert (found.rows, found.is_last) == (b"[%b]" % record, True)
+    assert [one.query for one in api.asked("/organizationconfig")] == [{}] * 3
+
+
 @pytest.mark.parametrize("cursors", [["1", "1"], ["1", "2", "1"], ["1", "2", "3", "2"]])
 def test_a_cursor_that_leads_back_is_refused(serve: Serve, cursors: list[str]) -> None:
     api = serve({"/meters": [page({"id": cursor}, next_token=cursor) for cursor in cursors]})

@@ -17,8 +17,7 @@ from m3ter_dagster.cli import main
 from m3ter_dagster.cli.exports_yaml import exports_yaml
 from m3ter_dagster.cli.hosted_exports import LONGEST_CODE, destination_items, schedule_items
 from m3ter_dagster.config import Exports, ExportSchedule, GcsDestination, S3Destination, UsageSchedule, parse_exports
-from m3ter_dagster.config.schedules import data_types
-from m3ter_dagster.model.entities import entities
+from m3ter_dagster.model.entities import operational_entities
 from m3ter_sandbox import SandboxApi
 from m3ter_sandbox.data_exports import data_export_routes, sample_destinations, sample_schedules
 from m3ter_sandbox.values import Seed
@@ -199,9 +198,10 @@ def test_long_lists_are_read_to_their_end() -> None:
 
 
 def test_all_entities_are_all() -> None:
-    (found,) = exports_of(text_of([destination()], [schedule(operationalDataTypes=data_types())])).schedules
-    assert found.operational_data_types == tuple(entities())
-    assert "operationalDataTypes: ALL" in text_of([destination()], [schedule(operationalDataTypes=data_types())])
+    everything = [entity.operational_data_type for entity in operational_entities().values()]
+    (found,) = exports_of(text_of([destination()], [schedule(operationalDataTypes=everything)])).schedules
+    assert found.operational_data_types == tuple(operational_entities())
+    assert "operationalDataTypes: ALL" in text_of([destination()], [schedule(operationalDataTypes=everything)])
 
 
 def test_codes_that_are_taken_in_dagster_are_numbered() -> None:

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from memory import PEAK
 
 from m3ter_dagster.frames.bill_totals import BillTotals, compare_totals
-from m3ter_dagster.frames.references import Dangling, ExportedRows, dangling, references_of
+from m3ter_dagster.frames.references import Dangling, ExportedRows, dangling
 from m3ter_dagster.frames.times import written_since
-from m3ter_dagster.model.entities import entities
+from m3ter_dagster.model.entities import entities, operational_entities
 
 STARTED = datetime(2025, 1, 27, 10, 0, 0, 500_000, tzinfo=UTC)
 BEFORE, AFTER = "2025-01-27T10:00:00.499Z", "2025-01-27T10:00:00.500Z"
@@ -100,17 +100,19 @@ def test_a_time_is_read_leniently_and_what_is_no_time_is_not_recent(text: str | 
 
 
 def test_every_foreign_key_of_the_document_is_a_reference() -> None:
-    all_of_them = [one for entity in entities().values() for one in references_of(entity)]
-    assert sum(one.is_exported for one in all_of_them) == 36 + 6  # those of charges and transactions
-    assert [one.to for one in all_of_them if not one.is_exported] == [
-        "statement definition",
-        "counter",
-        "credit type",
-        "reason",
-    ]
-    assert [(one.column, one.to) for one in references_of(entities()["account"])] == [
-        ("parentAccountId", "account"),
-        ("statementDefinitionId", "statement definition"),
+    all_of_them = [one for entity in operational_entities().values() for one in entity.references]
+    assert len([one for one in all_of_them if not one.where]) == 40 + 7  # those of charges and transactions
+    assert {one.name: one.target for one in entities()["balance_transaction"].references if one.where} == {
+        "entityId where entityType is BILL": "bill",
+        "entityId where entityType is COMMITMENT": "commitment",
+        "entityId where entityType is SCHEDULER": "balance_transaction_schedule",
+    }
+    assert {one.name: one.target for one in all_of_them if len(one.to) > 1} == {
+        "reasonId": "credit_reason or debit_reason"
+    }
+    assert [(one.column, one.to) for one in entities()["account"].references] == [
+        ("parentAccountId", ("account",)),
+        ("statementDefinitionId", ("statement_definition",)),
     ]
 
 

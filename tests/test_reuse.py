@@ -263,7 +263,7 @@ def test_an_export_was_read_from_when_the_first_of_its_lists_was(organization: O
     def earlier(export: str) -> Earlier:
         instance, org_id = organization.instance, first.org_id
         own = previous_of_each(instance, {ITEMS}, org_id=org_id, schedule=schedule.code, export_id=export)
-        return past_of(instance, Export(export, org_id, THEN), own, schedule, to, tmp_path).reused[ITEMS]
+        return past_of(instance, Export(export, org_id, THEN), [ITEMS], own, schedule, to, tmp_path).reused[ITEMS]
 
     found = earlier("now")
     assert found.fetch

@@ -21,7 +21,11 @@ from m3ter_sandbox.records import ENCODER
 SAMPLE = [(entity, json.loads(ENCODER.encode(record))) for entity, record in SampleOrganization(6).records()]
 LISTED = [entity for entity in entities().values() if not entity.elements]
 OF_THEIR_BILLS = "bill_line_item"
-WITH_RECORDS = [entity for entity in LISTED if entity.name not in (OF_THEIR_BILLS, "balance_transaction")]
+WITH_RECORDS = [
+    entity
+    for entity in LISTED
+    if entity.name != OF_THEIR_BILLS and "{id}" not in entity.listing.path and not entity.listing.is_one_record
+]
 ACCOUNTS = [{"id": f"account-{number}", "dtCreated": f"2024-01-01T00:00:{number:02}.000Z"} for number in range(10)]
 BETWEEN = {"id": "account-new", "dtCreated": "2024-01-01T00:00:04.500Z"}
 

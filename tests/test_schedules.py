@@ -9,7 +9,7 @@ import pytest
 from m3ter_dagster.assets.usage import usage_asset_checks, usage_assets
 from m3ter_dagster.config import ConfigError, ExportSchedule, Settings, UsageSchedule
 from m3ter_dagster.history.log import MANIFEST, USAGE_MANIFEST
-from m3ter_dagster.model.entities import entities
+from m3ter_dagster.model.entities import entities, operational_entities
 from m3ter_dagster.resources import IO_MANAGER
 from m3ter_dagster.resources.organization import Organization
 from m3ter_dagster.schedules import PUNCTUAL, export_jobs, export_schedules
@@ -182,7 +182,7 @@ def test_a_scheduled_run_runs(instance: dg.DagsterInstance) -> None:
     (request,) = tick(HOURLY, JUNE_1 + timedelta(hours=1), instance).run_requests
     job = definitions_of(HOURLY).resolve_job_def("export_hour_ly")
     result = job.execute_in_process(instance=instance, run_config=request.run_config, tags=request.tags)
-    assert len(result.get_asset_materialization_events()) == len(entities()) + 1
+    assert len(result.get_asset_materialization_events()) == len(operational_entities()) + 1
     assert result.dagster_run.tags["m3ter/due"] == "2024-06-01T11:00:00+00:00"
 
 

@@ -19,7 +19,7 @@ from m3ter_dagster.history.progress import (
     log_under_way,
 )
 from m3ter_dagster.history.record import StoredObject
-from m3ter_dagster.model.entities import entities
+from m3ter_dagster.model.entities import operational_entities
 
 RUN = "1a2b3c4d-0000-4000-a000-000000000002"
 ORGANIZATION = "orgId=5a7d0c0e-0000-4000-a000-000000000001"
@@ -71,7 +71,7 @@ def printed(result: RunResult, *, with_objects: bool = False, width: int = 80) -
 
 
 def everything() -> RunResult:
-    found = result(*map(delivered, entities()))
+    found = result(*map(delivered, operational_entities()))
     for one in found.entities.values():
         one.checks = dict.fromkeys(("schema", "row_count", "complete", "foreign_keys"), PASSED)
     found.manifests, found.has_succeeded = [stored(one, "manifest") for one in FOLDERS], True
@@ -177,7 +177,7 @@ def test_a_terminal_of_24_lines_shows_every_entity_while_it_runs(monkeypatch: py
         file.seek(0)
         file.truncate()
     shown = file.getvalue()
-    assert [name for name in entities() if name not in shown] == []
+    assert [name for name in operational_entities() if name not in shown] == []
     assert "has not answered for 100 s" in " ".join(shown.split())
     assert shown.count("\n") <= 24
     assert console.measure(result_table(found)).maximum <= 80

@@ -18,7 +18,7 @@ from ui_page import CHROMIUM, LONGEST_RUN, UI, chromium, ui_page
 from ui_server import dagster_ui
 
 from m3ter_dagster.cli import main
-from m3ter_dagster.model.entities import entities
+from m3ter_dagster.model.entities import entities, operational_entities
 from m3ter_sandbox import BUCKETS, Sandbox, deny
 from m3ter_sandbox.serving import NOTIFICATIONS, SCHEDULES
 from m3ter_sandbox.webhook import WebhookInbox
@@ -184,13 +184,13 @@ def test_re_execute_from_failure_completes_what_materialize_all_began(ui: UI, sa
         ui.materialize().click()
         ui.view_launched_run()
         export_id, delivered = ui.ended_run("FAILURE")
-    assert delivered == sorted(entities().keys() - {"bill"})
+    assert delivered == sorted(operational_entities().keys() - {"bill"})
     sandbox.api.requests.clear()
     ui.re_execute_from_failure()
     _, delivered = ui.ended_run()
     assert delivered == ["bill", "export_manifest"]
     assert {one.path.rsplit("/", 1)[1] for one in sandbox.api.requests if one.method == "GET"} == {"bills"}
-    names = {f"{export_id}_{name}.csv" for name in entities()} | {f"{export_id}_manifest.json"}
+    names = {f"{export_id}_{name}.csv" for name in operational_entities()} | {f"{export_id}_manifest.json"}
     assert files(sandbox, export_id) == {(bucket, name) for bucket in BUCKETS for name in names}
     assert [verified(sandbox, bucket, f"{export_id}_manifest.json") for bucket in BUCKETS] == [0, 0]
 
@@ -205,8 +205,8 @@ def test_the_page_of_the_manifest_is_the_report_of_its_export(ui: UI) -> None:
     ui.open("/assets/export_manifest?view=overview")
     report = ui.page.locator("table table").filter(has_text="complete").first
     rows = report.locator("tbody tr")
-    expect(rows).to_have_count(len(entities()))
-    assert [row.locator("td").first.inner_text() for row in rows.all()] == list(entities())
+    expect(rows).to_have_count(len(operational_entities()))
+    assert [row.locator("td").first.inner_text() for row in rows.all()] == list(operational_entities())
     ui.picture("report")
     ui.page.set_viewport_size({"width": 1500, "height": 600})  # in whose middle Dagster puts the asset
     ui.open("/assets/bill?view=lineage&lineageScope=neighbors")

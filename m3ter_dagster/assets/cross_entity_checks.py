@@ -8,7 +8,7 @@ import dagster as dg
 from m3ter_dagster.assets.entity_checks import Result, not_checked
 from m3ter_dagster.assets.outcomes import FindRows, Outcome, bill_total_outcome, error_outcome, foreign_keys_outcome
 from m3ter_dagster.frames.bill_totals import RULE
-from m3ter_dagster.frames.references import ExportedRows, references_of
+from m3ter_dagster.frames.references import ExportedRows
 from m3ter_dagster.history.log import checked_exports
 from m3ter_dagster.model.entities import Entity, entities
 from m3ter_dagster.resources import IO_MANAGER
@@ -27,7 +27,7 @@ def cross_entity_checks() -> list[dg.AssetChecksDefinition]:
     @dg.multi_asset_check(
         name=STEP,
         description="Does what the rows refer to exist in the same export, and do bills add up?",
-        specs=[*(_spec(entity) for entity in entities().values() if references_of(entity)), total],
+        specs=[*(_spec(entity) for entity in entities().values() if entity.references), total],
         can_subset=True,
         op_tags={"dagster/priority": "-1"},  # where a process runs one step at a time, the manifest goes first
         required_resource_keys={"organization", IO_MANAGER},
@@ -45,7 +45,7 @@ def cross_entity_checks() -> list[dg.AssetChecksDefinition]:
 
 def _spec(entity: Entity) -> dg.AssetCheckSpec:
     """The spec of the check of foreign keys. It depends on the parents, to wait for them in runs that export both."""
-    parents = {one.to for one in references_of(entity) if one.is_exported} - {entity.name}
+    parents = {name for one in entity.references for name in one.to} - {entity.name}
     return dg.AssetCheckSpec(
         FOREIGN_KEYS,
         asset=entity.name,

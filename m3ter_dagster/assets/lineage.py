@@ -25,8 +25,8 @@ def column_schema(table: Table) -> dg.TableSchema:
 
 
 def _source(entity: Entity) -> dg.AssetSpec:
-    """An entity in m3ter. It depends on the entities that its foreign keys name, except itself."""
-    referred = sorted({key.entity for key in entity.foreign_keys} - {entity.name})
+    """An entity in m3ter. It depends on the entities that its columns refer to, except itself."""
+    referred = sorted({name for one in entity.references for name in one.to} - {entity.name})
     return dg.AssetSpec(
         source_key(entity.name),
         deps=[source_key(name) for name in referred],

@@ -24,7 +24,10 @@ from m3ter_dagster.reading.reading import EntityUnreadable
 from m3ter_dagster.resources import IO_MANAGER
 from m3ter_dagster.resources.organization import Organization
 
-GROUP = "operational_exports"
+GROUP, REFERENCE_GROUP = "operational_exports", "reference_exports"
+
+_AS_EXPORTED = "One file of all rows, as m3ter's Data Export Entity Schema defines it."
+_AS_REFERENCE = "One file of all rows with the fields of m3ter's API; no export of m3ter's own has it."
 
 
 def operational_assets(
@@ -32,7 +35,9 @@ def operational_assets(
     freshness: Mapping[str, dg.FreshnessPolicy] = MappingProxyType({}),
     reused: Collection[Entity] = (),
 ) -> Sequence[dg.AssetsDefinition]:
-    """An asset per entity. Of those that are `reused` by any schedule, reuse is checked."""
+    """An asset per entity; those that no export of m3ter has are a group. Of those that are `reused` by any schedule,
+    reuse is checked.
+    """
     return [
         operational_asset(entity, owners, freshness.get(entity.name), is_reused=entity in reused)
         for entity in entities().values()
@@ -45,10 +50,10 @@ def operational_asset(
     @dg.asset(
         name=entity.name,
         deps=[source_key(entity.name)],
-        group_name=GROUP,
+        group_name=REFERENCE_GROUP if entity.is_reference else GROUP,
         kinds={"polars", "csv", "s3"},
         owners=owners,
-        description=f"{entity.description} One file of all rows, as m3ter's Data Export Entity Schema defines it.",
+        description=f"{entity.description} {_AS_REFERENCE if entity.is_reference else _AS_EXPORTED}",
         metadata={"dagster/column_schema": column_schema(entity)},
         tags={"m3ter/operational_data_type": entity.operational_data_type},
         check_specs=check_specs(entity, is_reused=is_reused),

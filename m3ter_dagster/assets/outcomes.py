@@ -9,16 +9,17 @@ from typing import Any
 import polars as pl
 
 from m3ter_dagster.frames.bill_totals import LEAST_TOLERANCE, compare_totals
-from m3ter_dagster.frames.references import SHOWN_ROWS, Dangling, ExportedRows, Reference, dangling, references_of
+from m3ter_dagster.frames.references import SHOWN_ROWS, Dangling, ExportedRows, dangling
 from m3ter_dagster.frames.schema import there
 from m3ter_dagster.history import captions
-from m3ter_dagster.model.entities import Entity, entities
+from m3ter_dagster.model.entities import Entity, Reference, entities
 
 _KEY_COLUMNS = (
     *("column", "refers to", "result"),
     *("references", "rows that refer to nothing", "missing ids", "recent rows"),
 )
 _NOT_CHECKED = "not checked: "
+_ID = "id"
 
 FindRows = Callable[[str], ExportedRows | None]
 """Returns the rows of an entity in this export by its name, or None if the export does not have it."""
@@ -39,7 +40,7 @@ def foreign_keys_outcome(entity: Entity, find: FindRows, ask_for: AskFor) -> Out
     children = find(entity.name)
     if children is None:
         return _absent(entity.name)
-    keys = [_look_at(one, entity, children, find, ask_for) for one in references_of(entity)]
+    keys = [_look_at(one, entity, children, find, ask_for) for one in entity.references]
     found = {key.column: key.found for key in keys if key.found}
     failures = [key.result for key in keys if not key.passed]
     metadata: dict[str, Any] = {"foreign keys": captions.table(_KEY_COLUMNS, (key.line() for key in keys))}
@@ -74,22 +75,35 @@ def _look_at(
     reference: Reference, entity: Entity, children: ExportedRows, find: FindRows, ask_for: AskFor
 ) -> _ForeignKey:
     """A key whose parents cannot be read is no reason to leave the others unseen."""
-    column, to = reference.column, reference.to
-    if not reference.is_exported:
-        return _ForeignKey(column, to, True, f"{_NOT_CHECKED}m3ter exports no {to}")
+    name, to = reference.name, reference.target
     try:
-        parents = find(to)
-        if parents is None:
-            return _ForeignKey(column, to, True, f"{_NOT_CHECKED}{to} is not in this export")
-        key = entities()[to].primary_key
-        found = dangling(there(children.frame), column, parents, row_id=entity.primary_key, key=key)
+        parents = {one: find(one) for one in reference.to}
+        absent = [one for one, rows in parents.items() if rows is None]
+        if absent:
+            return _ForeignKey(name, to, True, f"{_NOT_CHECKED}{absent[0]} is not in this export")
+        rows = there(children.frame)
+        rows = rows.filter(pl.col(reference.where[0]) == reference.where[1]) if reference.where else rows
+        found = dangling(rows, reference.column, _united(parents), row_id=entity.primary_key, key=_ID)
     except Exception as error:
-        return _ForeignKey(column, to, False, f"{column} could not be checked: {_said(error)}")
-    lost = f"{column}: {_count(found.rows, 'row')} refer to {found.parents:,} of {to} not there"
-    if found.rows and (has := ask_for(to, found.keys)) is not None:
+        return _ForeignKey(name, to, False, f"{name} could not be checked: {_said(error)}")
+    lost = f"{name}: {_count(found.rows, 'row')} refer to {found.parents:,} of {to} not there"
+    if found.rows and (has := _asked(ask_for, reference.to, found.keys)) is not None:
         of_them = "them" if found.parents == len(found.keys) else f"the first {len(found.keys):,} of them"
         lost += f"; m3ter has {f'{len(has):,}' if has else 'none'} of {of_them}{_named(has) if has else ' either'}"
-    return _ForeignKey(column, to, not found.rows, lost if found.rows else "passed", found)
+    return _ForeignKey(name, to, not found.rows, lost if found.rows else "passed", found)
+
+
+def _united(parents: Mapping[str, ExportedRows | None]) -> ExportedRows:
+    """The ids of all rows that a column may refer to."""
+    there = {name: rows for name, rows in parents.items() if rows}
+    ids = [rows.frame.select(pl.col(entities()[name].primary_key).alias(_ID)) for name, rows in there.items()]
+    return ExportedRows(pl.concat(ids), min(rows.read_from for rows in there.values()))
+
+
+def _asked(ask_for: AskFor, names: Sequence[str], ids: Sequence[str]) -> Collection[str] | None:
+    answers = [ask_for(name, ids) for name in names]
+    known = [one for one in answers if one is not None]
+    return {id for one in known for id in one} if len(known) == len(answers) else None
 
 
 def bill_total_outcome(find: FindRows, *, bill: str, line_item: str) -> Outcome:

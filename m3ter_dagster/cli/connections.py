@@ -87,13 +87,13 @@ def _of_m3ter(settings: M3terSettings, exports: Exports) -> Iterator[Connection]
 
 
 def _lists(exports: Exports) -> dict[Listing, list[str]]:
-    """The lists that the schedules read, each with its entities; without schedules, all lists."""
+    """The lists that the schedules read, each with its entities; without schedules, those of ALL."""
     names = {name for one in exports.schedules if isinstance(one, ExportSchedule) for name in one.asset_names}
     if any(isinstance(one, UsageSchedule) for one in exports.schedules):
         names |= {"account", "meter"}  # by which measurements are checked
     found: dict[Listing, list[str]] = defaultdict(list)
     for name, entity in entities().items():
-        if name in names or not exports.schedules:
+        if name in names or not (exports.schedules or entity.is_reference):
             found[entity.listing].append(name)
     return found
 

@@ -41,7 +41,7 @@ from m3ter_dagster.config.exports_edit import (
     without_item,
 )
 from m3ter_dagster.config.fields import FileModel
-from m3ter_dagster.config.names import OPERATIONAL, USAGE
+from m3ter_dagster.config.names import ALL_AND_REFERENCES, OPERATIONAL, USAGE
 from m3ter_dagster.config.schedules import data_types
 from m3ter_dagster.model.suggestions import known_names
 
@@ -261,7 +261,7 @@ def _asked(
 ) -> dict[str, Answer]:
     """A person's answers for the fields that an item of this model must have, or this one, and for some it may have."""
     choices = {
-        "operationalDataTypes": tuple(data_types()),
+        "operationalDataTypes": (*data_types(), ALL_AND_REFERENCES),
         "destinations": tuple(one.code for one in exports.destinations),
     }
     found = {}

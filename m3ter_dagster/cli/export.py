@@ -20,7 +20,9 @@ from m3ter_dagster.cli.terminal import (
     with_objects,
 )
 from m3ter_dagster.config import AnySchedule, Exports, UsageSchedule, load_exports
-from m3ter_dagster.model.entities import UnknownEntity, entities, find_entity
+from m3ter_dagster.config.names import ALL
+from m3ter_dagster.config.schedules import SETS
+from m3ter_dagster.model.entities import UnknownEntity, find_entity
 from m3ter_dagster.model.suggestions import known_names
 from m3ter_dagster.model.time_periods import window_of
 
@@ -32,7 +34,9 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--entities", "names", metavar="NAMES", help="Comma-separated: account,BILLS,... Default: all.")
+@click.option(
+    "--entities", "names", metavar="NAMES", help="Comma-separated: account,BILLS,...; ALL_AND_REFERENCES. Default: ALL."
+)
 @click.option("--destinations", "codes", metavar="CODES", help="Comma-separated. Default: defaultDestinations.")
 @click.option("--schedule", "code", metavar="CODE", help="The Export Schedule whose entities to export now.")
 @click.option("--from", "start", metavar="TIME", help="With --schedule of usage: the start, such as 2024-06-01.")
@@ -194,9 +198,9 @@ def _moment(option: str, text: str) -> datetime:
 
 
 def chosen_entities(names: str | None) -> list[str]:
-    """The entities that --entities names; without it all."""
-    if names is None or names == "ALL":
-        return list(entities())
+    """The entities that --entities names; without it ALL."""
+    if names is None or names in SETS:
+        return list(SETS[names or ALL]())
     try:
         return list(dict.fromkeys(find_entity(name).name for name in listed("--entities", names)))
     except UnknownEntity as error:

@@ -9,9 +9,9 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from m3ter_dagster.config import DESTINATIONS, ExportSchedule, GcsDestination, S3Destination, UsageSchedule
-from m3ter_dagster.config.names import OPERATIONAL, RESERVED, USAGE, dagster_name
+from m3ter_dagster.config.names import ALL, OPERATIONAL, RESERVED, USAGE, dagster_name
 from m3ter_dagster.config.wording import refusals
-from m3ter_dagster.model.entities import UnknownEntity, entities, find_entity
+from m3ter_dagster.model.entities import UnknownEntity, find_entity, operational_entities
 
 Record = Mapping[str, Any]
 
@@ -126,7 +126,7 @@ def _data_types(record: Record, item: Item) -> Any:
             item.notes.append(f"{name!r} is not carried over: this project does not export it")
     if not known:
         item.reasons.append("it exports nothing that this project exports")
-    return "ALL" if len(set(known)) == len(entities()) else known
+    return ALL if {*known} == {one.operational_data_type for one in operational_entities().values()} else known
 
 
 def _usage(record: Record, item: Item) -> dict[str, Any]:

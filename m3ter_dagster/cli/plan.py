@@ -62,7 +62,9 @@ class Plan(msgspec.Struct, frozen=True, rename="camel"):
 
 
 @click.command()
-@click.option("--entities", "names", metavar="NAMES", help="Comma-separated: account,BILLS,... Default: all.")
+@click.option(
+    "--entities", "names", metavar="NAMES", help="Comma-separated: account,BILLS,...; ALL_AND_REFERENCES. Default: ALL."
+)
 @click.option("--schedule", "code", metavar="CODE", help="The Export Schedule whose next export it is about.")
 @with_objects
 @as_json

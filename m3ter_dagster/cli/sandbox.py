@@ -13,7 +13,7 @@ import click
 from m3ter_dagster.cli.export import run_export, show_result
 from m3ter_dagster.cli.terminal import Unusable, as_json, configured, open_console, with_objects
 from m3ter_dagster.config import S3Destination, load_exports
-from m3ter_dagster.model.entities import entities
+from m3ter_dagster.model.entities import entities, operational_entities
 
 accounts_option = click.option(
     "--accounts",
@@ -48,7 +48,7 @@ def demo(accounts: int, output: str, with_objects: bool, as_json: bool) -> None:
     with _needs_the_extra():
         from m3ter_sandbox import Sandbox
 
-    names = list(configured(entities))
+    names = list(configured(operational_entities))
     # Its own, and new each time: Dagster's records of a person's exports are not to be mixed with those of samples.
     home = Path(output).absolute() / "dagster"
     shutil.rmtree(home, ignore_errors=True)

@@ -11,7 +11,7 @@ import msgspec
 from m3ter_dagster.cli.instance import open_instance
 from m3ter_dagster.cli.terminal import as_json, configured, moment_text, print_json, print_table
 from m3ter_dagster.config import AnySchedule, load_exports, organization_id
-from m3ter_dagster.model.entities import entities
+from m3ter_dagster.config.schedules import set_named
 
 if TYPE_CHECKING:
     from m3ter_dagster.history.jobs import ExportJob
@@ -75,7 +75,7 @@ def _row(one: Scheduled) -> tuple[str, ...]:
     last = one.last_export
     return (
         one.schedule,
-        "ALL" if len(one.exports) == len(entities()) else ", ".join(one.exports),
+        set_named(one.exports) or ", ".join(one.exports),
         ", ".join(one.destinations),
         one.how_often,
         "on" if one.is_on else "off",

@@ -11,7 +11,7 @@ from pydantic.alias_generators import to_snake
 
 from m3ter_dagster.config.exports_edit import Answer
 from m3ter_dagster.config.fields import FileModel
-from m3ter_dagster.config.names import ALL
+from m3ter_dagster.config.names import ALL, ALL_AND_REFERENCES
 from m3ter_dagster.config.wording import meant, refusals, sentence
 
 
@@ -37,7 +37,7 @@ class Question:
             with suppress(yaml.YAMLError):  # then it is refused as a text
                 return yaml.BaseLoader(text).get_single_data()
             return text
-        if self.is_list and text and text != ALL:
+        if self.is_list and text and text not in (ALL, ALL_AND_REFERENCES):
             return [one.strip() for one in text.split(",") if one.strip()]
         return text or None
 
@@ -67,6 +67,6 @@ def questions(model: type[FileModel]) -> dict[str, Question]:
         value = meant(schema["properties"][name], schema)
         is_list = value.get("type") == "array"
         choices = tuple(value.get("enum", ()))
-        takes_all = any(one.get("const") == ALL for one in value.get("anyOf", ()))
+        takes_all = any(ALL in (one.get("const"), *one.get("enum", ())) for one in value.get("anyOf", ()))
         found[name] = Question(model, name, field.description or "", is_list, field.is_required(), choices, takes_all)
     return found

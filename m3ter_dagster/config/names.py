@@ -12,7 +12,7 @@ from m3ter_dagster.model.suggestions import known_names
 
 NameMistake = tuple[Loc, str]
 
-ALL = "ALL"
+ALL, ALL_AND_REFERENCES = "ALL", "ALL_AND_REFERENCES"
 OPERATIONAL, USAGE = "OPERATIONAL", "USAGE"
 
 DUE_EXPORTS = "due_exports"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
@@ -25,10 +26,10 @@ from m3ter_dagster.config.fields import (
     TrueOrFalse,
     rule,
 )
-from m3ter_dagster.config.names import ALL, OPERATIONAL, USAGE, dagster_name, job_name
+from m3ter_dagster.config.names import ALL, ALL_AND_REFERENCES, OPERATIONAL, USAGE, dagster_name, job_name
 from m3ter_dagster.model.cadence import Cadence, Period
 from m3ter_dagster.model.cron import Cron
-from m3ter_dagster.model.entities import Entity, UnknownEntity, entities, find_entity
+from m3ter_dagster.model.entities import Entity, UnknownEntity, entities, find_entity, operational_entities
 from m3ter_dagster.model.suggestions import known_names
 
 
@@ -189,21 +190,34 @@ class ScheduleFields(FileFormat):
         return value
 
 
+SETS = {ALL: operational_entities, ALL_AND_REFERENCES: entities}
+"""The words for many entities, and which those are."""
+
+
+def set_named(names: Collection[str]) -> str | None:
+    """The word for exactly these entities, if there is one."""
+    return next((word for word, found in SETS.items() if found().keys() == set(names)), None)
+
+
 def data_types() -> list[str]:
-    """m3ter's names of the entities, in the canonical order."""
-    return [entity.operational_data_type for entity in entities().values()]
+    """The names of the entities in exports.yaml, m3ter's own first."""
+    return [one.operational_data_type for one in sorted(entities().values(), key=lambda one: one.is_reference)]
 
 
 def _entity_name(name: str) -> str:
     try:
         return find_entity(name).name
     except UnknownEntity:
-        known = [ALL, *data_types()]
+        known = [*SETS, *data_types()]
         raise ValueError(f"names the operational data type {name!r}; {known_names(name, known)}") from None
 
 
-def _all_entities(value: Any) -> Any:
-    return list(entities()) if value == ALL or (isinstance(value, (list, tuple)) and ALL in value) else value
+def _with_sets(value: Any) -> Any:
+    """The list with the entities that its words for many mean; such a word may stand alone."""
+    names = [value] if isinstance(value, str) and value in SETS else value
+    if not isinstance(names, (list, tuple)):
+        return value
+    return [one for name in names for one in (SETS[name]() if isinstance(name, str) and name in SETS else [name])]
 
 
 def _in_order(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -211,7 +225,7 @@ def _in_order(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _offered_names(schema: dict[str, Any]) -> None:
-    schema["enum"] = [ALL, *data_types(), *entities()]
+    schema["enum"] = [*SETS, *data_types(), *entities()]
 
 
 EntityName = Annotated[
@@ -249,8 +263,13 @@ class ExportSchedule(ScheduleFields):
         f"write {OPERATIONAL} or {USAGE}", default=OPERATIONAL, description="The kind of data."
     )
     operational_data_types: Annotated[
-        EntityNames, BeforeValidator(_all_entities, json_schema_input_type=Literal["ALL"] | EntityNames)
-    ] = Field(description="The entities to export, or ALL.", examples=[["ACCOUNTS", "BILLS"], ALL])
+        EntityNames,
+        BeforeValidator(_with_sets, json_schema_input_type=Literal["ALL", "ALL_AND_REFERENCES"] | EntityNames),
+    ] = Field(
+        description="The entities to export; ALL, which are those of m3ter's own exports; or ALL_AND_REFERENCES, which "
+        "are also those that their rows refer to.",
+        examples=[["ACCOUNTS", "BILLS"], ALL],
+    )
     reuse: Literal["unchangedBills"] | None = rule(
         "write unchangedBills, or leave it out",
         default=None,

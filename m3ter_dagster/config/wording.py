@@ -101,10 +101,11 @@ def _place(schema: Schema, loc: Loc, *, is_missing: bool) -> _Place:
 
 
 def meant(value: Schema, schema: Schema) -> Schema:
-    """The usual form of a value, without null and the word ALL that are allowed beside it."""
+    """The usual form of a value, without null and words such as ALL that are allowed beside it."""
     if "$ref" in value:
         return {**schema["$defs"][value["$ref"].rsplit("/", 1)[-1]], **value}
-    usual = next((one for one in value.get("anyOf", ()) if one.get("type") != "null" and "const" not in one), None)
+    forms = [one for one in value.get("anyOf", ()) if one.get("type") != "null" and "const" not in one]
+    usual = next((one for one in forms if one.get("type") == "array"), forms[0] if forms else None)
     return {**meant(usual, schema), **value} if usual else value
 
 

@@ -5,7 +5,6 @@ Only keys are streamed, and only distinct ones kept, so memory does not grow wit
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,22 +12,11 @@ from datetime import datetime
 import polars as pl
 
 from m3ter_dagster.frames.times import written_since
-from m3ter_dagster.model.entities import Entity
 
 SHOWN_ROWS = 10
 NAMED_KEYS = 50
 
 _ID, _KEY, _RECENT, _THERE = "row id", "key", "is recent", "is there"
-
-
-@dataclass(frozen=True)
-class Reference:
-    """A column whose values are ids of something else."""
-
-    column: str
-    to: str
-    is_exported: bool
-    """Whether the column refers to an entity that is exported."""
 
 
 @dataclass(frozen=True)
@@ -56,15 +44,6 @@ class Dangling:
     """Id and key of the first rows that refer to nothing."""
     keys: Sequence[str] = field(default=(), compare=False)
     """The first of those distinct keys."""
-
-
-def references_of(entity: Entity) -> tuple[Reference, ...]:
-    """Every foreign key that the document notes, including those to entities that are not exported."""
-    to = {key.column: Reference(key.column, key.entity, is_exported=True) for key in entity.foreign_keys}
-    for one in json.loads(entity.table_schema)["fields"]:
-        if "m3ter:references" in one:
-            to[one["name"]] = Reference(one["name"], one["m3ter:references"], is_exported=False)
-    return tuple(to[column.name] for column in entity.columns if column.name in to)
 
 
 def dangling(children: pl.LazyFrame, column: str, parents: ExportedRows, *, row_id: str, key: str) -> Dangling:

@@ -57,8 +57,8 @@ class DeliveredFrames:
         """The delivered file as a frame: downloaded once for all checks, and kept with the columns that they need."""
         kept = self._folder / f"{entity.name}-{delivery.objects[0].sha256}.parquet"
         if not kept.exists():
-            keys = {entity.primary_key, *(key.column for key in entity.foreign_keys)}
-            looked_at = keys | {*TIMES, *AMOUNTS, DELETED_COLUMN}
+            looked_at = {entity.primary_key, *TIMES, *AMOUNTS, DELETED_COLUMN}
+            looked_at |= {name for one in entity.references for name in (one.column, *(one.where or ())[:1])}
             columns = [column.name for column in entity.columns if column.name in looked_at]
             file, part = (kept.with_suffix(suffix) for suffix in (".file", ".part"))
             try:

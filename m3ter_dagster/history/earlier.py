@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from m3ter_dagster.frames.formats import format_of
 from m3ter_dagster.frames.schema import there
 from m3ter_dagster.history.log import deliveries_of, whole_exports
 from m3ter_dagster.history.record import Delivery, StoredObject, WholeExport
-from m3ter_dagster.model.entities import Entity, entities
+from m3ter_dagster.model.entities import Entity, entities, operational_entities
 from m3ter_dagster.model.exports import Export
 from m3ter_dagster.reading.past import NoPast, Past, Previous
 from m3ter_dagster.reading.unchanged import BATCH_ROWS, CannotReuse, Earlier, EarlierRows
@@ -34,6 +34,7 @@ from m3ter_dagster.reading.unchanged import BATCH_ROWS, CannotReuse, Earlier, Ea
 def past_of(
     instance: dg.DagsterInstance,
     export: Export,
+    chosen: Collection[str],
     own: Mapping[str, WholeExport],
     schedule: ExportSchedule | None,
     destinations: Destinations,
@@ -41,12 +42,13 @@ def past_of(
 ) -> Past:
     """What the exports before `export` had: per entity the schedule's `own` last one, else the last of any.
 
-    Without a schedule, `own` are the last that people started. The files that are needed are put into `folder`.
+    The `chosen` entities are exported. Without a schedule, `own` are the last that people started. The files that are
+    needed are put into `folder`.
     """
     last: dict[str, str] = {}
     for whole in whole_exports(instance, org_id=export.org_id, export_id=export.id):
         last = {name: whole.export for name, part in whole.entities.items() if part.keys} | last
-        if entities().keys() <= last.keys():
+        if last.keys() >= {*operational_entities(), *chosen}:  # an entity may be read that is not exported
             break
     last |= {name: whole.export for name, whole in own.items()}
     deliveries = {one: deliveries_of(instance, one) for one in {*last.values()}}

@@ -17,8 +17,8 @@ from m3ter_dagster.model.exports import Export
 
 MANIFEST, USAGE_MANIFEST = "export_manifest", "usage_manifest"
 """The manifests: one per kind of data, so that an export of entities does not wait for measurements."""
-EXPORT_JOB = "export"
-"""The job that exports every entity; the jobs of schedules are named after the schedules."""
+EXPORT_JOB, REFERENCES_JOB = "export", "all_and_references"
+"""The jobs that export ALL and ALL_AND_REFERENCES; the jobs of schedules are named after the schedules."""
 SCHEDULE_TAG = "m3ter/schedule"
 DUE_TAG = "m3ter/due"
 """Run tag of a scheduled export: when it was due, ISO 8601."""

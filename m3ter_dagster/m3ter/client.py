@@ -87,8 +87,13 @@ class M3terClient:
         """Every page of the list, empty ones included, until there is no nextToken.
 
         A list that is one of many, read side by side, `gives_way` to all other requests (see `Pace`).
-        CursorExpired: m3ter refuses to go on; what was read must be dropped and the list read again.
+        What is one record and no list is a page of one. CursorExpired: m3ter refuses to go on; what was read must be
+        dropped and the list read again.
         """
+        if listing.is_one_record:
+            record = self.get(listing.path, _record_answer, gives_way=gives_way)
+            yield Page(b"[%b]" % record, is_last=True, seconds=self._http.seconds)
+            return
         cursor: str | None = None
         followed: set[str] = set()
         while True:
@@ -161,6 +166,15 @@ def _list_answer(body: bytes) -> _ListAnswer:
     if not bytes(answer.data).startswith(b"["):
         return _not_a_list(body, "its data is no array")
     return answer
+
+
+def _record_answer(body: bytes) -> bytes:
+    """Read what is one record, and no list; its cells are looked at when the page is."""
+    try:
+        raw_json.members(body)
+    except ValueError as error:
+        raise Later(f"the answer is not a record ({error}); it starts with {quoted(body)[:60]!r}") from None
+    return body
 
 
 def _odd_answer(body: bytes) -> _ListAnswer | None:

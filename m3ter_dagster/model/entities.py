@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -61,6 +61,25 @@ class ForeignKey:
 
 
 @dataclass(frozen=True)
+class Reference:
+    """A column whose values are ids of rows of other entities: a foreign key, or what Table Schema has no word for."""
+
+    column: str
+    to: tuple[str, ...]
+    """The entities, one of which has the row."""
+    where: tuple[str, str] | None = None
+    """Another column and its value in the rows that refer there, if not all do."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.column} where {self.where[0]} is {self.where[1]}" if self.where else self.column
+
+    @property
+    def target(self) -> str:
+        return " or ".join(self.to)
+
+
+@dataclass(frozen=True)
 class ForEach:
     """A list is asked for once per row of another entity, and in no other way."""
 
@@ -99,6 +118,8 @@ class Listing:
     """The same records are also listed parent by parent, which can be done side by side."""
     id_filter: str | None = None
     """The parameter by which the list gives only the records with certain ids, if it has one."""
+    is_one_record: bool = False
+    """There is one record of its kind and no list: the path has the record itself."""
 
     @property
     def parent(self) -> str | None:
@@ -142,9 +163,14 @@ class Entity:
     title: str
     description: str
     operational_data_type: str
+    """Its name in exports.yaml: m3ter's, or one of this project's in the same style."""
+    is_reference: bool
+    """No export of m3ter has it, but rows of those that it has refer to it."""
     columns: tuple[Column, ...]
     primary_key: str
     foreign_keys: tuple[ForeignKey, ...]
+    references: tuple[Reference, ...]
+    """All columns that refer to entities, the foreign keys among them, in the order of the columns."""
     listing: Listing
     elements: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
     """Arrays of the listed record whose elements are this entity's rows, each with constant columns."""
@@ -171,8 +197,14 @@ class Entity:
 
 @cache
 def entities() -> Mapping[str, Entity]:
-    """The entities of this project by name, in alphabetical order."""
+    """All entities of this project by name, in alphabetical order: m3ter's own exports', and those they refer to."""
     return load_entities(_folder())
+
+
+@cache
+def operational_entities() -> Mapping[str, Entity]:
+    """The entities that m3ter exports, which is what ALL means, by name in alphabetical order."""
+    return {name: entity for name, entity in entities().items() if not entity.is_reference}
 
 
 def find_entity(name: str) -> Entity:
@@ -209,14 +241,18 @@ def load_entity(path: Path) -> Entity:
 def _entity(name: str, descriptor: dict[str, Any], text: str, where: str) -> Entity:
     api = descriptor["m3ter:api"]
     elements = api.get("elements", {})
+    is_reference = "m3ter:referenceDataType" in descriptor
+    foreign_keys = tuple(_foreign_key(name, key) for key in descriptor.get("foreignKeys", []))
     return Entity(
         name=name,
         title=descriptor["title"],
         description=descriptor["description"],
-        operational_data_type=descriptor["m3ter:operationalDataType"],
+        operational_data_type=descriptor[f"m3ter:{'reference' if is_reference else 'operational'}DataType"],
+        is_reference=is_reference,
         columns=tuple(_column(field, elements, where) for field in descriptor["fields"]),
         primary_key=descriptor["primaryKey"],
-        foreign_keys=tuple(_foreign_key(name, key) for key in descriptor.get("foreignKeys", [])),
+        foreign_keys=foreign_keys,
+        references=tuple(_references(descriptor["fields"], foreign_keys)),
         listing=_listing(api),
         elements=tuple((array, tuple(constants.items())) for array, constants in elements.items()),
         not_exported=frozenset(descriptor.get("m3ter:notExported", [])),
@@ -227,11 +263,12 @@ def _entity(name: str, descriptor: dict[str, Any], text: str, where: str) -> Ent
 def _listing(api: dict[str, Any]) -> Listing:
     return Listing(
         path=api["path"],
-        page_size=api["maximumPageSize"],
+        page_size=1 if api.get("isOneRecord") else api["maximumPageSize"],
         parameters=tuple(api.get("parameters", {}).items()),
         for_each=_for_each(api["forEach"], api["path"]) if "forEach" in api else None,
         per_parent=_per_parent(api["perParent"]) if "perParent" in api else None,
         id_filter=api.get("idFilter"),
+        is_one_record=api.get("isOneRecord", False),
     )
 
 
@@ -274,8 +311,18 @@ def _foreign_key(name: str, key: dict[str, Any]) -> ForeignKey:
     return ForeignKey(key["fields"], key["reference"]["resource"].replace("-", "_") or name)
 
 
+def _references(fields: Iterable[dict[str, Any]], foreign_keys: Iterable[ForeignKey]) -> Iterator[Reference]:
+    targets = {key.column: key.entity for key in foreign_keys}
+    for field in fields:
+        name = field["name"]
+        if name in targets:
+            yield Reference(name, (targets[name],))
+        for one in field.get("m3ter:references", ()):
+            yield Reference(name, tuple(one["entities"]), next(iter(one.get("where", {}).items()), None))
+
+
 def _check_references(entity: Entity, loaded: Mapping[str, Entity]) -> None:
-    targets = [key.entity for key in entity.foreign_keys]
+    targets = [target for one in entity.references for target in one.to]
     if entity.listing.parent:
         targets.append(entity.listing.parent)
     for target in targets:
@@ -293,6 +340,7 @@ def _check_references(entity: Entity, loaded: Mapping[str, Entity]) -> None:
                     f"{per_parent.entity}."
                 )
     keys = [entity.primary_key, *(key.column for key in entity.foreign_keys)]
+    keys += [one.where[0] for one in entity.references if one.where]
     if entity.listing.for_each and entity.listing.for_each.field:
         keys.append(entity.listing.for_each.field)
     for column in keys:

@@ -129,11 +129,16 @@ class ExportIOManager(dg.ConfigurableIOManager):
         """Per entity the last whole export of it by the run's schedule, looked for once."""
         return previous_of_each(
             self._instance,
-            [name for name in chosen_entities(self._instance, self._root) if name in entities()],
+            self._chosen,
             org_id=self.settings.connection().org_id,
             schedule=self._run.tags.get(SCHEDULE_TAG),
             export_id=self._root.run_id,
         )
+
+    @property
+    def _chosen(self) -> list[str]:
+        """The entities of the export."""
+        return [name for name in chosen_entities(self._instance, self._root) if name in entities()]
 
     @property
     def rows_before(self) -> Mapping[str, int]:
@@ -143,7 +148,7 @@ class ExportIOManager(dg.ConfigurableIOManager):
     def past(self) -> Past:
         """What the exports before this one had, and what the run's schedule wants to be done with that."""
         schedule, folder = self._schedule(), self._folder.path
-        past = past_of(self._instance, self._export, self.previous, schedule, self._destinations, folder)
+        past = past_of(self._instance, self._export, self._chosen, self.previous, schedule, self._destinations, folder)
         return replace(past, two_passes=self.exports.two_passes(schedule))
 
     def _schedule(self) -> ExportSchedule | None:
