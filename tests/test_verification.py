@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
 import os
 import re
@@ -320,6 +322,37 @@ def test_what_is_wrong_is_named_in_any_format(copy: Copy, format: Format, tmp_pa
     assert f"error: meter: rows: the file has {rows} rows and the manifest says {rows + 1}" in found
     assert any("customFields is '[1]' and must be a JSON object" in line for line in found)
     assert any(line.startswith("warning: meter: foreign key productId -> product: ") for line in found)
+
+
+def test_a_column_that_leads_to_one_of_several_or_not_in_all_rows_is_verified(copy: Copy) -> None:
+    field = next(one for one in copy.resource("bill")["schema"]["fields"] if one["name"] == "accountId")
+    field["m3ter:references"] = [
+        {"entities": ["product", "account"]},
+        {"entities": ["product", "meter"], "where": {"currency": "JPY"}},
+        {"entities": ["account", "contract"]},
+    ]
+    copy.put_manifest(json.dumps(copy.manifest).encode())
+    result = copy.verify()
+    bills = list(csv.DictReader(io.StringIO(copy.content("bill").decode())))
+    in_yen = [one for one in bills if one["currency"] == "JPY"]
+    (found,) = findings(result)
+    assert len(in_yen) > 1
+    assert found.startswith(
+        "warning: bill: foreign key accountId where currency is JPY -> product or meter: "
+        f"{len(in_yen)} rows refer to what the export does not have: "
+    )
+    shown = [line for line in result.stdout.splitlines() if line.startswith("bill.accountId")]
+    assert [" ".join(line.split()) for line in shown][:2] == [
+        "bill.accountId account holds",
+        "bill.accountId product or account holds",
+    ]
+    assert len(shown) == 3  # the last note is not of this export
+    field["m3ter:references"] = "statement definition"  # as older manifests have it
+    copy.put_manifest(json.dumps(copy.manifest).encode())
+    assert copy.verify("--strict").exit_code == 0
+    field["m3ter:references"] = [{"entities": ["account"], "where": {"kind": "ACCOUNT"}}]
+    copy.put_manifest(json.dumps(copy.manifest).encode())
+    assert "resource 'bill' has references by a column 'kind', which it has not" in copy.verify().output
 
 
 @other_formats

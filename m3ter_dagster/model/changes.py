@@ -50,7 +50,8 @@ def changes_table(entity: Entity) -> Entity:
 
 
 def _optional(field: dict[str, Any], entity: Entity) -> dict[str, Any]:
-    """The field, which may be empty unless it is the key: of a removed row nothing else may be known."""
+    """The field, which may be empty unless it is the key: of a removed row nothing else may be known, or refers."""
+    field.pop("m3ter:references", None)
     if field["name"] == entity.primary_key or "constraints" not in field:
         return field
     return {**field, "constraints": {name: one for name, one in field["constraints"].items() if name != "required"}}

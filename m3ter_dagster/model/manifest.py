@@ -141,8 +141,12 @@ def _file(one: ExportedEntity, table: Table, delivered: Mapping[str, Any]) -> di
 
 
 def _schema(entity: Table, present: set[str]) -> dict[str, Any]:
-    """The descriptor without the foreign keys to entities that are not in this export: those would be invalid."""
+    """The descriptor without the references to entities that are not in this export: such foreign keys are invalid."""
     schema = json.loads(entity.table_schema)
+    for described in schema["fields"]:
+        noted = [one for one in described.pop("m3ter:references", ()) if present >= {*one["entities"]}]
+        if noted:
+            described["m3ter:references"] = noted
     targets = {key.column: key.entity for key in entity.foreign_keys}
     kept = [key for key in schema.get("foreignKeys", []) if targets[key["fields"]] in present]
     schema.pop("foreignKeys", None)

@@ -30,10 +30,24 @@ class Constraints(Struct, frozen=True):
     enum: list[str] = []
 
 
+class References(Struct, frozen=True):
+    """What Table Schema has no foreign key for: a column that leads to one of several entities, or not in all rows."""
+
+    entities: Annotated[list[str], Meta(min_length=1)]
+    where: dict[str, str] = {}
+    """Columns and their values in the rows that refer there."""
+
+
 class Field(Struct, frozen=True):
     name: str
     type: str
     constraints: Constraints = Constraints()
+    noted: list[References] | str = field(default_factory=list, name="m3ter:references")
+    """Manifests of older versions have a text here, about what is in no export."""
+
+    @property
+    def references(self) -> list[References]:
+        return [] if isinstance(self.noted, str) else self.noted
 
 
 class Reference(Struct, frozen=True):
@@ -55,6 +69,12 @@ class Schema(Struct, frozen=True):
     @property
     def names(self) -> list[str]:
         return [one.name for one in self.fields]
+
+    @property
+    def referring(self) -> set[str]:
+        """The columns by which it is known what rows refer to."""
+        noted = {name for one in self.fields for to in one.references for name in (one.name, *to.where)}
+        return noted | {key.column for key in self.foreign_keys}
 
 
 class Reading(Struct, frozen=True):
@@ -124,6 +144,8 @@ def _mistakes(package: DataPackage) -> Iterator[str]:
             yield f"it has {count} resources {name!r}"
     for one in package.resources:
         yield from _schema_mistakes(one.name, one.schema)
+        for name in one.schema.referring - {*one.schema.names}:
+            yield f"resource {one.name!r} has references by a column {name!r}, which it has not"
         for key in one.schema.foreign_keys:
             parent = key.reference.resource or one.name
             if key.column not in one.schema.names or key.reference.column != keys.get(parent):

@@ -77,7 +77,7 @@ def _read(format: Format, file: Path, resource: Resource, keys: Path) -> tuple[i
     """The number of rows, and the cells that break their rules."""
     schema = resource.schema
     rows, found = 0, [(rule, Breaches()) for rule in rules(schema)]
-    wanted = {schema.primary_key, *(key.column for key in schema.foreign_keys), *CHANGED, DELETED_COLUMN}
+    wanted = {schema.primary_key, *schema.referring, *CHANGED, DELETED_COLUMN}
     kept = [name for name in schema.names if name in wanted]
     columns = pa.schema([(name, pa.large_string()) for name in kept])
     with parquet.ParquetWriter(keys, columns, compression="zstd") as writer:
