@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import io
 import json
@@ -407,3 +408,41 @@ def test_each_statement_names_every_column(name: str) -> None:
     assert set(columns) - {"id"} <= set(named) <= {*columns, "change"}
     for listed in re.findall(r"INSERT\s+\((.*?)\)|SELECT (\"id\".*?)\s+FROM", sql, re.S):
         assert re.findall(r"\w+", "".join(listed)) == columns
+
+
+PERSONAL = ("name", "customFields")
+
+
+def test_columns_that_a_schedule_excludes_are_in_none_of_its_objects(house: House, tmp_path: Path) -> None:
+    house.export()
+    house.set(exclude_columns=(("product", PERSONAL),))
+    house.api.records.delete("product", "product-1")
+    house.export()
+    assert house.resource("product")["m3ter:difference"]["notCompared"].startswith("the columns changed since")
+    house.api.records.delete("product", "product-2")
+    house.api.records.replace("product", product(3, code="new"))
+    house.api.records.insert("product", product(6, name="株式会社 6"))
+    house.export()
+    resource, changed = house.resource("product"), house.resource("product_changes")
+    difference = {name: resource["m3ter:difference"][name] for name in EMPTY}
+    assert difference == {"added": 1, "changed": 1, "deleted": 1, "removed": 0}
+    assert {name: changed["m3ter:changes"][name] for name in EMPTY} == difference
+    rows = {row["id"]: row for row in csv.DictReader(io.StringIO(house.objects()["product"].decode()))}
+    assert {id for id, row in rows.items() if row["deleted"] == "true"} == {"product-2"}
+    assert rows["product-2"]["dtCreated"] == product(2)["dtCreated"]
+    for one in (resource, changed):
+        assert not {field["name"] for field in one["schema"]["fields"]} & {*PERSONAL}
+        assert one["schema"]["m3ter:excluded"] == list(PERSONAL)
+        assert one["m3ter:reading"]["unknownFields"] == {}
+    assert not rows["product-6"].keys() & {*PERSONAL}
+    mine = {key: content for key, content in house.s3.objects(house.bucket).items() if house.runs[-1] in key}
+    keys = pl.read_parquet(next(content for key, content in mine.items() if key.endswith("_keys.parquet")))
+    assert "dtCreated" in str(keys["last"].to_list())  # of the deleted row
+    assert not [key for key, content in mine.items() if "株式会社".encode() in content]
+    assert "株式会社" not in str(keys["last"].to_list())
+    assert house.verify().exit_code == 0
+    read = deliveries_of(house.instance, house.run_id)["product"]
+    file = tmp_path / "product.csv"
+    file.write_bytes(house.objects()["product"])
+    assert format_of(file.name).read(file, read.table).collect().height == len(rows) == 5
+    assert read.excluded == PERSONAL

@@ -255,6 +255,14 @@ def test_what_is_reused_follows_from_the_entities() -> None:
         assert ([one.name for one in schedule.reused], schedule.full_every) == (reused, full_every)
 
 
+def test_columns_are_excluded_by_entity() -> None:
+    excluded = "excludeColumns: {ACCOUNTS: [emailAddress, address], bill: []}"
+    (schedule,) = parse(GOOD.replace("[BILLS]", f"ALL\n    {excluded}")).schedules
+    assert isinstance(schedule, ExportSchedule)
+    assert schedule.excluded == {"account": ("address", "emailAddress"), "bill": ()}
+    assert len({hash(one) for one in (schedule, pickle.loads(pickle.dumps(schedule)))}) == 1
+
+
 def test_all_may_stand_in_the_list() -> None:
     text = GOOD.replace("[BILLS]", "[ALL, BILLS]")
     assert parse(text).schedules[0].operational_data_types == tuple(operational_entities())
@@ -500,6 +508,43 @@ WRONG = [
         "[BILLS]\n    reuse: unchangedBills",
         9,
         "has the reuse 'unchangedBills', which needs the operationalDataTypes BILLS and BILL_LINE_ITEMS; write them",
+    ),
+    (
+        "[BILLS]",
+        "ALL\n    excludeColumns: {ACCOUNTS: [adress]}",
+        9,
+        "excludes the column 'adress' of account; known are address, ",
+    ),
+    (
+        "[BILLS]",
+        "ALL\n    excludeColumns: {bill: [accountId]}",
+        9,
+        "excludes the column 'accountId' of bill, which rows are told apart or checked by; keep it",
+    ),
+    (
+        "[BILLS]",
+        "ALL\n    excludeColumns: {bill: [billTotal]}",
+        9,
+        "excludes the column 'billTotal' of bill, which rows",
+    ),
+    (
+        "[BILLS]",
+        "ALL\n    excludeColumns: {charge: [entityType]}",
+        9,
+        "excludes the column 'entityType' of charge, which",
+    ),
+    ("[BILLS]", "ALL\n    excludeColumns: {bils: [id]}", 9, "names the operational data type 'bils'; "),
+    (
+        "[BILLS]",
+        "[BILLS]\n    excludeColumns: {ACCOUNTS: [address]}",
+        9,
+        "has excludeColumns of 'account', which it does not export; leave them out",
+    ),
+    (
+        "[BILLS]",
+        "ALL\n    excludeColumns: [address]",
+        9,
+        "needs entities with lists of their columns as excludeColumns, such as {ACCOUNTS: [address]}",
     ),
     ("[BILLS]", "ALL\n    fullEvery: 9", 9, "has a fullEvery without reuse, where it does nothing; write reuse, too"),
     ("[BILLS]", "ALL\n    fullEvery: 1", 9, "has the fullEvery '1'; write a whole number from 2 to 10000"),

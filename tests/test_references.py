@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from memory import PEAK
 
-from m3ter_dagster.frames.bill_totals import BillTotals, compare_totals
+from m3ter_dagster.frames.bill_totals import AMOUNTS, BillTotals, compare_totals
 from m3ter_dagster.frames.references import Dangling, ExportedRows, dangling
-from m3ter_dagster.frames.times import written_since
+from m3ter_dagster.frames.times import TIMES, written_since
 from m3ter_dagster.model.entities import entities, operational_entities
 
 STARTED = datetime(2025, 1, 27, 10, 0, 0, 500_000, tzinfo=UTC)
@@ -77,7 +77,7 @@ def test_the_counts_are_those_of_plain_sets(rows: list[tuple[str | None, str | N
 
 
 TIME_COLUMNS = dict.fromkeys(("dtCreated", "dtLastModified"), pl.String)
-TIMES = [
+MOMENTS = [
     (AFTER, True),
     (BEFORE, False),
     ("2025-01-27T10:00:01Z", True),
@@ -93,7 +93,7 @@ TIMES = [
 ]
 
 
-@pytest.mark.parametrize(("text", "is_recent"), TIMES)
+@pytest.mark.parametrize(("text", "is_recent"), MOMENTS)
 def test_a_time_is_read_leniently_and_what_is_no_time_is_not_recent(text: str | None, is_recent: bool) -> None:
     frame = pl.DataFrame({"dtCreated": [text], "dtLastModified": [None]}, schema=TIME_COLUMNS)
     assert frame.select(written_since(STARTED)).item() is is_recent
@@ -114,6 +114,16 @@ def test_every_foreign_key_of_the_document_is_a_reference() -> None:
         ("parentAccountId", ("account",)),
         ("statementDefinitionId", ("statement_definition",)),
     ]
+
+
+def test_what_checks_look_at_cannot_be_excluded_and_what_is_personal_can() -> None:
+    for entity in entities().values():
+        names = {column.name for column in entity.columns}
+        assert names & {*TIMES, "version", "deleted"} <= entity.needed
+        assert {column.name for column in entity.columns if column.is_personal}.isdisjoint(entity.needed)
+    bill, line_item = (entities()[name].needed & {*AMOUNTS} for name in ("bill", "bill_line_item"))
+    assert (bill, line_item) == ({"billTotal", "currency", "lastCalculatedDate"}, {"subtotal", "convertedSubtotal"})
+    assert entities()["pricing_band"].without(["type"]).elements == (("pricingBands", ()), ("overagePricingBands", ()))
 
 
 def totals(total: float | None, *lines: float | None, currency: str = "USD", time: str = BEFORE) -> BillTotals:

@@ -83,6 +83,8 @@ def operational_asset(
         yield from passed_checks(reading, rows_before=io_manager.rows_before.get(entity.name))
         if is_reused:
             yield reuse_check(reading)
-        yield dg.Output(reading)
+        # Not the columns that the asset shows before, where the run's schedule leaves some out.
+        columns = {"dagster/column_schema": column_schema(reading.table)} if reading.excluded else {}
+        yield dg.Output(reading, metadata=columns)
 
     return export

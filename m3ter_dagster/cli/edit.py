@@ -74,9 +74,12 @@ class Listed(msgspec.Struct, frozen=True, rename="camel"):
 
 
 def options_of(*models: type[FileModel]) -> Callable[[Command], Command]:
-    """An option for each field of the models but its code; the names are those of the file, as --schedule-type."""
+    """An option for each field of the models but its code, and those that are no text or list of texts; the names are
+    those of the file, as --schedule-type.
+    """
     fields = {str(one.alias): one for model in models for one in model.model_fields.values()}
-    fields.pop("code", None)
+    for name in ("code", "excludeColumns"):
+        fields.pop(name, None)
 
     def add(command: Command) -> Command:
         for name, field in reversed(in_order(fields).items()):

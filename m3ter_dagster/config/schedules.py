@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
@@ -238,6 +238,33 @@ EntityNames = Annotated[
 ]
 
 
+def _excluded(value: Any) -> Any:
+    """The columns by entity as pairs, which can be hashed; a file has no tuples, but what was read from one has."""
+    value = dict(value) if isinstance(value, tuple) else value
+    if not isinstance(value, Mapping) or not all(isinstance(names, (list, tuple)) for names in value.values()):
+        raise ValueError("needs entities with lists of their columns as excludeColumns, such as {ACCOUNTS: [address]}")
+    by_entity = {_entity_name(str(name)): names for name, names in value.items()}
+    return tuple((name, _columns(name, names)) for name, names in by_entity.items())
+
+
+def _columns(entity: str, names: Sequence[Any]) -> tuple[str, ...]:
+    found = entities()[entity]
+    known = [column.name for column in found.columns if column.name not in found.needed]
+    for name in names:
+        if name in found.needed:
+            raise ValueError(
+                f"excludes the column {name!r} of {entity}, which rows are told apart or checked by; keep it"
+            )
+        if name not in known:
+            raise ValueError(f"excludes the column {name!r} of {entity}; {known_names(str(name), known)}")
+    return tuple(name for name in known if name in names)
+
+
+ExcludedColumns = Annotated[
+    tuple[tuple[str, tuple[str, ...]], ...], BeforeValidator(_excluded, json_schema_input_type=dict[str, list[str]])
+]
+
+
 Completeness = Literal["previous", "twoPasses", "onePass"]
 
 
@@ -299,9 +326,21 @@ class ExportSchedule(ScheduleFields):
         "since the schedule's previous export.",
     )
 
+    exclude_columns: ExcludedColumns = Field(
+        default=(),
+        description="By entity, columns that are left out of the files and kept nowhere else. Not keys, times, and "
+        "amounts that are checked.",
+        examples=[{"account": ["address", "emailAddress"]}],
+    )
+
     @property
     def asset_names(self) -> tuple[str, ...]:
         return self.operational_data_types
+
+    @property
+    def excluded(self) -> Mapping[str, tuple[str, ...]]:
+        """By the entity's name."""
+        return dict(self.exclude_columns)
 
     @property
     def kept_deleted(self) -> timedelta | None:
@@ -321,6 +360,15 @@ class ExportSchedule(ScheduleFields):
             pairs = [(known[name].listing.parent or "", name) for name in _reusable(tuple(known))]
             needed = " or ".join(" and ".join(known[one].operational_data_type for one in pair) for pair in pairs)
             raise ValueError(f"has the reuse {value!r}, which needs the operationalDataTypes {needed}; write them too")
+        return value
+
+    @field_validator("exclude_columns")
+    @classmethod
+    def _is_of_what_is_exported(cls, value: ExcludedColumns, info: ValidationInfo) -> ExcludedColumns:
+        chosen = info.data.get("operational_data_types", [name for name, _ in value])
+        others = [name for name, _ in value if name not in chosen]
+        if others:
+            raise ValueError(f"has excludeColumns of {others[0]!r}, which it does not export; leave them out")
         return value
 
     @field_validator("full_every")

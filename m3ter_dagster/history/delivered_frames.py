@@ -63,7 +63,7 @@ class DeliveredFrames:
             file, part = (kept.with_suffix(suffix) for suffix in (".file", ".part"))
             try:
                 _fetch(delivery, self._destinations, file)
-                format_of(delivery.objects[0].uri).read(file, entity).select(columns).sink_parquet(part)
+                format_of(delivery.objects[0].uri).read(file, delivery.table).select(columns).sink_parquet(part)
                 part.rename(kept)
             finally:
                 file.unlink(missing_ok=True)

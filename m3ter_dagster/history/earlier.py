@@ -53,17 +53,20 @@ def past_of(
     last |= {name: whole.export for name, whole in own.items()}
     deliveries = {one: deliveries_of(instance, one) for one in {*last.values()}}
     previous = {name: deliveries[one].get(name) for name, one in last.items() if name in entities()}
+    excluded = schedule.excluded if schedule else {}
+    now = {name: entity.without(excluded.get(name, ())) for name, entity in entities().items()}
     return Past(
-        previous={
-            name: _previous(entities()[name], one, destinations, folder) for name, one in previous.items() if one
-        },
+        previous={name: _previous(now[name], one, destinations, folder) for name, one in previous.items() if one},
         reused={
-            entity.name: _earlier(entity, schedule, deliveries.get(last.get(entity.name, ""), {}), destinations, folder)
+            entity.name: _earlier(
+                now[entity.name], schedule, deliveries.get(last.get(entity.name, ""), {}), destinations, folder
+            )
             for entity in schedule.reused
         }
         if schedule
         else {},
         keep_deleted=schedule.kept_deleted if schedule else None,
+        excluded=excluded,
     )
 
 

@@ -15,7 +15,7 @@ import msgspec
 from m3ter_dagster.frames.formats import format_of
 from m3ter_dagster.history import older
 from m3ter_dagster.model.changes import changes_table
-from m3ter_dagster.model.entities import Table, entities
+from m3ter_dagster.model.entities import Entity, Table, entities
 from m3ter_dagster.model.manifest import ExportedChanges, ExportedEntity
 from m3ter_dagster.usage.columns import table_in
 
@@ -130,12 +130,19 @@ class Delivery(msgspec.Struct, frozen=True, rename="camel", tag_field="kind", ta
     """For measurements, whose columns follow from the meters at that time."""
     changes: Changes | None = None
     """For an entity whose schedule wants them."""
+    excluded: tuple[str, ...] = ()
+    """The columns of an entity that its schedule leaves out."""
     version: int = VERSION
 
     @property
     def table(self) -> Table:
-        """The entity, or the columns that the measurements had."""
-        return table_in(self.asset, self.table_schema) if self.table_schema else entities()[self.asset]
+        """The entity with the columns that the file has, or the columns that the measurements had."""
+        return table_in(self.asset, self.table_schema) if self.table_schema else self.entity
+
+    @property
+    def entity(self) -> Entity:
+        """The entity with the columns that the file has."""
+        return entities()[self.asset].without(self.excluded)
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -206,13 +213,13 @@ def exported_entity(delivery: Delivery) -> ExportedEntity:
         difference=delivery.difference,
         completeness=msgspec.to_builtins(reading.completeness) if reading.completeness else {},
         keys=[msgspec.structs.asdict(one) for one in delivery.keys],
-        changes=_exported_changes(delivery.changes, delivery.asset) if delivery.changes else None,
+        changes=_exported_changes(delivery.changes, delivery.entity) if delivery.changes else None,
     )
 
 
-def _exported_changes(changes: Changes, asset: str) -> ExportedChanges:
+def _exported_changes(changes: Changes, entity: Entity) -> ExportedChanges:
     return ExportedChanges(
-        table=changes_table(entities()[asset]),
+        table=changes_table(entity),
         rows=changes.rows,
         objects=_by_destination(changes.objects),
         previous=changes.previous,

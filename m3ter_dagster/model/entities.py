@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from m3ter_dagster.model.suggestions import known_names
 
+_ABOUT_THE_ROW = ("version", "dtCreated", "dtLastModified", "deleted")
 TYPES = ("array", "boolean", "integer", "number", "object", "string")
 DATE, DATE_TIME = FORMATS = ("date", "date-time")
 """What a text is that says when, in the words of m3ter's API."""
@@ -48,6 +49,8 @@ class Column:
     """Documented as integer but a number in the API: 10.0 is written 10, and 2.5 stays 2.5."""
     is_personal: bool = False
     """The column may say who somebody is, or what somebody typed: its values are in the files and nowhere else."""
+    is_checked: bool = False
+    """A check looks at its values, beside those of keys and times."""
 
     @property
     def is_json(self) -> bool:
@@ -183,6 +186,29 @@ class Entity:
         return next(column for column in self.columns if column.name == name)
 
     @property
+    def needed(self) -> frozenset[str]:
+        """The columns without which rows could not be told apart, compared or checked."""
+        keys = {self.primary_key, self.owner_column or self.primary_key, *_ABOUT_THE_ROW}
+        keys |= {name for one in self.references for name in (one.column, *(one.where or ())[:1])}
+        return frozenset(keys | {column.name for column in self.columns if column.is_checked})
+
+    def without(self, names: Collection[str]) -> Entity:
+        """The entity as if it did not have these columns, none of which is `needed`; its schema says which they are."""
+        if not names:
+            return self
+        schema = json.loads(self.table_schema)
+        left_out = [column for column in self.columns if column.name in names]
+        fields = [field for field in schema["fields"] if field["name"] not in names]
+        described = {**schema, "m3ter:excluded": [column.name for column in left_out], "fields": fields}
+        return replace(
+            self,
+            columns=tuple(column for column in self.columns if column.name not in names),
+            elements=tuple((array, tuple(one for one in of if one[0] not in names)) for array, of in self.elements),
+            not_exported=self.not_exported | {column.api_field for column in left_out if column.api_field},
+            table_schema=json.dumps(described, ensure_ascii=False),
+        )
+
+    @property
     def owner_column(self) -> str | None:
         """The column that names the record a row is listed with: its parent, or the record that it is an element of."""
         if self.elements:
@@ -303,6 +329,7 @@ def _column(field: dict[str, Any], elements: dict[str, Any], where: str) -> Colu
         non_empty=constraints.get("minLength", 0) > 0,
         whole_without_fraction=type_ == "number" and field.get("m3ter:documented", {}).get("type") == "integer",
         is_personal=field.get("m3ter:personal", False),
+        is_checked=field.get("m3ter:checked", False),
     )
 
 

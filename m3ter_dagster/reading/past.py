@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -58,6 +58,12 @@ class Past:
     """Whether every list is read twice. None: where there is no previous export; False: not even there."""
     keep_deleted: timedelta | None = None
     """How long a row that is gone stands in the exports. None: not at all."""
+    excluded: Mapping[str, Collection[str]] = field(default_factory=dict)
+    """The columns that are not read, by entity."""
+
+    def read(self, entity: Entity) -> Entity:
+        """The entity with the columns that are read."""
+        return entity.without(self.excluded.get(entity.name, ()))
 
     def records(self, listing: Listing) -> pl.LazyFrame | None:
         """The records of the list that were there, as `absence.RECORDS`; None if no export knows them."""

@@ -8,7 +8,7 @@ from datetime import datetime
 
 import polars as pl
 
-from m3ter_dagster.model.entities import Entity
+from m3ter_dagster.model.entities import Entity, entities
 
 
 class EntityUnreadable(Exception):
@@ -105,6 +105,12 @@ class Reading:
     @property
     def table(self) -> Entity:
         return self.entity
+
+    @property
+    def excluded(self) -> tuple[str, ...]:
+        """The columns of the entity that were not read."""
+        read = {column.name for column in self.entity.columns}
+        return tuple(one.name for one in entities()[self.entity.name].columns if one.name not in read)
 
     @property
     def delivered(self) -> Sequence[pl.LazyFrame]:

@@ -178,6 +178,7 @@ class ExportIOManager(dg.ConfigurableIOManager):
             keys=_stored(compared.keys),
             changes=msgspec.convert(compared.changes, record.Changes | None, from_attributes=True),
             table_schema=json.loads(table.table_schema) if isinstance(read, UsageReading) else None,
+            excluded=read.excluded if isinstance(read, Reading) else (),
         )
         previews = {"preview": captions.preview(read.frame, table)} if self.exports.previews else {}
         return {

@@ -30,6 +30,7 @@ class _Session:
     folder: TemporaryFolder
     reader: OrganizationReader
     usage: UsageReader
+    past: Past
     steps: Set[str]
 
     def close(self) -> None:
@@ -64,7 +65,8 @@ class Organization(dg.ConfigurableResource):
 
         The first call finds the exports before this one.
         """
-        return self._open(steps, find_past).reader.read(entity, waiting=waiting)
+        session = self._open(steps, find_past)
+        return session.reader.read(session.past.read(entity), waiting=waiting)
 
     def already_read(self, entity: Entity) -> Reading | None:
         """The entity as this process has read it for an export, and not only to compare; starts no reading."""
@@ -126,9 +128,9 @@ class Organization(dg.ConfigurableResource):
             past = replace(past, reused={name: one for name, one in past.reused.items() if name in steps})
             folder = TemporaryFolder()
             reader = OrganizationReader(client, folder.path, stop=stop)
-            self._session = _Session(client, folder, reader, UsageReader(client, reader, folder.path), steps)
+            self._session = _Session(client, folder, reader, UsageReader(client, reader, folder.path), past, steps)
             parents = {entities()[name].listing.parent for name in past.reused}
-            chosen = [entity for name, entity in entities().items() if name in steps or name in parents]
+            chosen = [past.read(one) for name, one in entities().items() if name in steps or name in parents]
             measured = bool(steps & {*USAGE_ASSETS})
             reader.start(chosen, UsageReader.needs(chosen) if measured else (), past=past)
         return self._session
