@@ -61,7 +61,7 @@ def build_definitions(exports: Exports, settings: Settings, unloadable: Unloadab
         *usage_assets(exports.owners, freshness, exports.usage_raw_by_day),
         usage_manifest(exports.owners, unloadable),
     ]
-    checks = [*cross_entity_checks(), *usage_asset_checks()]
+    checks = [*cross_entity_checks(has_ledger=exports.ledger_check), *usage_asset_checks()]
     steps = {one.op.name for one in (*whole, *measurements, *checks)}
     usual = [*operational_entities(), MANIFEST]
     now = [

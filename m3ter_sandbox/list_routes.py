@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 from functools import partial
 from typing import cast
 
@@ -77,6 +78,17 @@ def list_routes(lists: Iterable[EntityList], records: Records, clock: Clock, cur
             if row.id == id:
                 return Response(row.content, content_type="application/json")
         raise NotFound(f"There is no bill line item {id} of bill {bill_id}.")
+
+    @routes.get("/balances/<balance_id>/transactions/summary")
+    def summary(balance_id: str) -> Response:
+        read_parameters({})
+        if balance_id not in records.of("balance").by_id:
+            raise NotFound(f"There is no balance {balance_id}.")
+        rows = records.of("balance_transaction").found_by("balanceId", balance_id)
+        amounts = [Decimal(str(DECODER.decode(row.content).get("amount") or 0)) for row in rows]
+        credit, debit = sum(one for one in amounts if one > 0), -sum(one for one in amounts if one < 0)
+        found = {"totalCreditAmount": credit, "totalDebitAmount": debit}
+        return Response(ENCODER.encode(found), content_type="application/json")
 
     return routes
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -287,6 +289,45 @@ def test_bills_without_their_line_items_are_not_checked(use: Use, instance: dg.D
     run = export(instance, "bill")
     assert "bill.bill_total" not in found_in(instance, run)
     assert not_checked(instance, run)["bill_bill_total"] == "bill_line_item is not in this export"
+
+
+def test_a_balance_whose_transactions_do_not_add_up_is_named(use: Use, instance: dg.DagsterInstance) -> None:
+    api = use(ORGANIZATION.records())
+    exports = Path(os.environ["M3TER_EXPORTS"])
+    exports.write_text(json.dumps(json.loads(exports.read_text()) | {"ledgerCheck": True}), encoding="utf-8")
+    transactions = [record for name, record in ORGANIZATION.records() if name == "balance_transaction"]
+    (balance,) = {record["balanceId"] for record in transactions}
+    lost, left = transactions[0], transactions[1:]
+
+    def asked() -> int:
+        return sum(one.path.endswith("/transactions/summary") for one in api.requests)
+
+    names = ("balance", "balance_transaction")
+    found = found_in(instance, export(instance, *names))["balance_transaction.ledger"]
+    assert (found.passed, found.description, asked()) == (True, "1 balance looked at.", 1)
+
+    def before_answer(path: str, query: str) -> None:  # noqa: ARG001
+        if path.endswith("/summary"):
+            api.records.delete("balance_transaction", lost["id"])
+
+    api.before_answer = before_answer
+    run = export(instance, *names)
+    found = found_in(instance, run)["balance_transaction.ledger"]
+    assert run.is_success
+    assert found.description == "1 of 1 balance have transactions with another sum than m3ter says."
+    amounts = [Decimal(str(record["amount"])) for record in (lost, *left)]
+    assert table(found, "first balances") == [
+        {
+            "balance id": balance,
+            "sum of transactions": str(sum(amounts)),
+            "totalCreditAmount": "0",
+            "totalDebitAmount": str(-sum(amounts[1:])),
+            "difference": str(amounts[0]),
+        }
+    ]
+    assert not_checked(instance, export(instance, "balance_transaction"))["balance_transaction_ledger"] == (
+        "balance is not in this export"
+    )
 
 
 def test_a_re_execution_reads_back_what_the_first_run_delivered(use: Use, instance: dg.DagsterInstance) -> None:

@@ -6,7 +6,15 @@ from functools import cache, partial
 import dagster as dg
 
 from m3ter_dagster.assets.entity_checks import Result, not_checked
-from m3ter_dagster.assets.outcomes import FindRows, Outcome, bill_total_outcome, error_outcome, foreign_keys_outcome
+from m3ter_dagster.assets.outcomes import (
+    FindRows,
+    Outcome,
+    bill_total_outcome,
+    error_outcome,
+    foreign_keys_outcome,
+    ledger_outcome,
+)
+from m3ter_dagster.frames import ledgers
 from m3ter_dagster.frames.bill_totals import RULE
 from m3ter_dagster.frames.references import ExportedRows
 from m3ter_dagster.history.log import checked_exports
@@ -16,18 +24,24 @@ from m3ter_dagster.resources.io_manager import ExportIOManager
 from m3ter_dagster.resources.organization import Organization
 
 STEP = "checks_across_entities"
-FOREIGN_KEYS, BILL_TOTAL = "foreign_keys", "bill_total"
+FOREIGN_KEYS, BILL_TOTAL, LEDGER = "foreign_keys", "bill_total", "ledger"
 _BILL, _LINE_ITEM = "bill", "bill_line_item"
+_BALANCE, _TRANSACTION = "balance", "balance_transaction"
 
 
-def cross_entity_checks() -> list[dg.AssetChecksDefinition]:
+def cross_entity_checks(*, has_ledger: bool = False) -> list[dg.AssetChecksDefinition]:
     """One step for all of these checks, after the last entity of a run, so that each file is read back only once."""
+    ledger = dg.AssetCheckSpec(LEDGER, asset=_TRANSACTION, additional_deps=[_BALANCE], description=ledgers.RULE)
     total = dg.AssetCheckSpec(BILL_TOTAL, asset=_BILL, additional_deps=[_LINE_ITEM], description=RULE)
 
     @dg.multi_asset_check(
         name=STEP,
         description="Does what the rows refer to exist in the same export, and do bills add up?",
-        specs=[*(_spec(entity) for entity in entities().values() if entity.references), total],
+        specs=[
+            *(_spec(entity) for entity in entities().values() if entity.references),
+            total,
+            *([ledger] if has_ledger else []),
+        ],
         can_subset=True,
         op_tags={"dagster/priority": "-1"},  # where a process runs one step at a time, the manifest goes first
         required_resource_keys={"organization", IO_MANAGER},
@@ -58,6 +72,8 @@ def _spec(entity: Entity) -> dg.AssetCheckSpec:
 def _judge(key: dg.AssetCheckKey, find: FindRows, organization: Organization) -> Outcome:
     if key.name == BILL_TOTAL:
         return bill_total_outcome(find, bill=_BILL, line_item=_LINE_ITEM)
+    if key.name == LEDGER:
+        return ledger_outcome(find, organization.summaries)
     return foreign_keys_outcome(entities()[key.asset_key.path[-1]], find, organization.has)
 
 

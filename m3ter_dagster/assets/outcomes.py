@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from m3ter_dagster.frames.bill_totals import LEAST_TOLERANCE, compare_totals
+from m3ter_dagster.frames.ledgers import Summary, compare_ledgers
 from m3ter_dagster.frames.references import SHOWN_ROWS, Dangling, ExportedRows, dangling
 from m3ter_dagster.frames.schema import there
 from m3ter_dagster.history import captions
@@ -125,6 +126,26 @@ def bill_total_outcome(find: FindRows, *, bill: str, line_item: str) -> Outcome:
     if found.examples:
         metadata["first bills"] = captions.table(list(found.examples[0]), found.examples)
     return Outcome(not found.wrong, f"{text}{skipped}{_recent(found.recent, 'bill')}.", metadata)
+
+
+def ledger_outcome(find: FindRows, ask: Callable[[Sequence[str]], Mapping[str, Summary]]) -> Outcome:
+    """Whether the transactions of each balance add up to what m3ter says, which is asked for each of them."""
+    balances, transactions = find("balance"), find("balance_transaction")
+    if balances is None or transactions is None:
+        return _absent("balance" if balances is None else "balance_transaction")
+    key = entities()["balance"].primary_key
+    ids = there(balances.frame).select(key).collect(engine="streaming")[key].to_list()
+    found = compare_ledgers(replace(transactions, frame=there(transactions.frame)), ask(ids))
+    wrong = f"{found.wrong:,} of {_count(found.compared, 'balance')} have transactions with another sum than m3ter says"
+    metadata: dict[str, Any] = {
+        "balances compared": found.compared,
+        "balances without a summary": len(ids) - found.compared,
+        "balances with a wrong sum": found.wrong,
+    }
+    if found.examples:
+        metadata["first balances"] = captions.table(list(found.examples[0]), found.examples)
+    text = wrong if found.wrong else f"{_count(found.compared, 'balance')} looked at"
+    return Outcome(not found.wrong, f"{text}{_recent(found.recent, 'balance')}.", metadata)
 
 
 def _named(ids: Collection[str]) -> str:

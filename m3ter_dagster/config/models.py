@@ -178,6 +178,11 @@ class Exports(FileFormat):
         description="Shows the first rows of each delivered file in Dagster, which keeps them in its database: those "
         "columns that are not personal (m3ter:personal in schemas/).",
     )
+    ledger_check: TrueOrFalse = Field(
+        default=False,
+        description="Compares the transactions of each balance with m3ter's summary of them, which takes a request per "
+        "balance: the check ledger of balance_transaction.",
+    )
     keep_history: Age | None = Field(
         default=None,
         description="How long exports stay in Dagster's records, such as 90d or 12w: each day the job prune_history "

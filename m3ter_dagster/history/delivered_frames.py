@@ -12,11 +12,8 @@ import polars as pl
 
 from m3ter_dagster.dagster_internals import materialized_partitions
 from m3ter_dagster.delivery.destinations import Destinations
-from m3ter_dagster.frames.bill_totals import AMOUNTS
 from m3ter_dagster.frames.formats import format_of
 from m3ter_dagster.frames.references import ExportedRows
-from m3ter_dagster.frames.schema import DELETED_COLUMN
-from m3ter_dagster.frames.times import TIMES
 from m3ter_dagster.history.log import deliveries_of, last_delivery
 from m3ter_dagster.history.record import Delivery
 from m3ter_dagster.model.entities import Entity
@@ -57,9 +54,7 @@ class DeliveredFrames:
         """The delivered file as a frame: downloaded once for all checks, and kept with the columns that they need."""
         kept = self._folder / f"{entity.name}-{delivery.objects[0].sha256}.parquet"
         if not kept.exists():
-            looked_at = {entity.primary_key, *TIMES, *AMOUNTS, DELETED_COLUMN}
-            looked_at |= {name for one in entity.references for name in (one.column, *(one.where or ())[:1])}
-            columns = [column.name for column in entity.columns if column.name in looked_at]
+            columns = [column.name for column in entity.columns if column.name in entity.needed]
             file, part = (kept.with_suffix(suffix) for suffix in (".file", ".part"))
             try:
                 _fetch(delivery, self._destinations, file)

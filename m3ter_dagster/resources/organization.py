@@ -1,7 +1,7 @@
 """The Dagster resource that reads the m3ter Organization: entities and measurements, by one client."""
 
 import threading
-from collections.abc import Callable, Collection, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 import dagster as dg
@@ -9,6 +9,7 @@ from pydantic import PrivateAttr
 
 from m3ter_dagster.config import Settings, UsageSelection
 from m3ter_dagster.config.usage import USAGE_ASSETS
+from m3ter_dagster.frames.ledgers import Summary
 from m3ter_dagster.history.progress import UnderWay
 from m3ter_dagster.m3ter.client import M3terClient, open_client
 from m3ter_dagster.m3ter.errors import M3terError
@@ -18,6 +19,7 @@ from m3ter_dagster.model.time_periods import Window
 from m3ter_dagster.reading.past import Past
 from m3ter_dagster.reading.reader import OrganizationReader
 from m3ter_dagster.reading.reading import Reading
+from m3ter_dagster.reading.summaries import summaries
 from m3ter_dagster.temporary_folder import TemporaryFolder
 from m3ter_dagster.usage.reader import UsageReader, UsageReading
 
@@ -96,6 +98,10 @@ class Organization(dg.ConfigurableResource):
             return session.reader.has(entities()[name], ids) if session else None
         except M3terError:
             return None
+
+    def summaries(self, balances: Iterable[str]) -> Mapping[str, Summary]:
+        """m3ter's summaries of the transactions of these balances, a request each. M3terError, ConfigError."""
+        return summaries(self._open(frozenset(), Past).client, balances)
 
     def measure(
         self,
