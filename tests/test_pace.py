@@ -389,6 +389,21 @@ def test_a_process_that_dies_with_the_lock_keeps_nobody_waiting(tmp_path: Path) 
     assert len(waits) == 2
 
 
+def test_a_process_that_is_stopped_with_the_lock_does_not_keep_the_others_waiting_for_ever(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    time, file = FakeTime(), tmp_path / "times"
+    pace = Pace(10, clock=time, times=SharedTimes(file, clock=time))
+    with SharedTimes(file).locked():
+        times = take_turns(pace, 3, time.wait, time)
+    assert times == pytest.approx([10, 10, 10.105], abs=0.01)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"The pace of requests to m3ter is not shared with the other processes of this machine: {file}: another "
+        "process has had its lock for 10 seconds; it may be stopped. Exports at the same time each ask "
+        "M3TER_REQUESTS_PER_SECOND times a second."
+    ]
+
+
 @pytest.mark.parametrize(
     "content",
     [b"", b"short", struct.pack("3d", 1e9, 0, 0), struct.pack("3d", 0, math.nan, 0), struct.pack("3d", 0, 0, -1)],

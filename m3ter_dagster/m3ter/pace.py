@@ -25,6 +25,8 @@ _MARGIN = 1.05
 _SLACK_SECONDS = 0.025
 """How late a request may be sent before those after it are sent later, too: half of what a second has to spare."""
 _LOOK_AGAIN_SECONDS = 0.001
+_LONGEST_LOCK_SECONDS = 10.0
+"""A lock is held while a request is written, which takes milliseconds; a process that was stopped holds it for ever."""
 _FURTHEST_SECONDS = 86_400.0
 _FORMAT = struct.Struct("3d")
 _LOG = logging.getLogger(__name__)
@@ -46,8 +48,8 @@ class Times:
 class SharedTimes:
     """The times of one client or, with a file, of all that have the same file; they may ask at different paces.
 
-    The kernel gives the lock of a dead process back. Where the file cannot be used, the log says so once, and the times
-    are this client's own.
+    The kernel gives the lock of a dead process back. Where the file cannot be used, or another process keeps the lock,
+    the log says so once, and the times are this client's own.
     """
 
     def __init__(self, path: Path | None = None, *, clock: Clock = time.monotonic) -> None:
@@ -75,17 +77,21 @@ class SharedTimes:
                     self._write(self._file)
 
     def _read(self, file: FileIO, wait: Wait) -> None:
+        latest = self._clock() + _LONGEST_LOCK_SECONDS
         try:
             while not _is_locked(file):
+                if self._clock() > latest:
+                    held = f"another process has had its lock for {_LONGEST_LOCK_SECONDS:g} seconds; it may be stopped"
+                    raise TimeoutError(held)
                 wait(_LOOK_AGAIN_SECONDS)
             content = os.pread(file.fileno(), _FORMAT.size, 0)
         except OSError as error:
             self._have_own(error)
             return
         found = _FORMAT.unpack(content) if len(content) == _FORMAT.size else ()
-        latest = self._clock() + _FURTHEST_SECONDS
+        furthest = self._clock() + _FURTHEST_SECONDS
         # What is no time of now could keep all waiting for ever.
-        self._times = Times(*found) if found and all(0 <= one < latest for one in found) else Times()
+        self._times = Times(*found) if found and all(0 <= one < furthest for one in found) else Times()
 
     def _write(self, file: FileIO) -> None:
         try:
