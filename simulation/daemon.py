@@ -6,10 +6,11 @@ import logging
 import warnings
 from collections import deque
 from collections.abc import Generator, Iterable
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from datetime import UTC, datetime
 from io import StringIO
 from typing import Any
+from unittest.mock import patch
 
 import dagster as dg
 from dagster._core.definitions.reconstruct import ReconstructableJob
@@ -59,7 +60,9 @@ class Daemon:
         self._workspace.__exit__(None, None, None)
 
     def look(self) -> None:
-        with redirect_stderr(StringIO()):  # where sensors say what they do
+        shared = patch.object(dg.DagsterInstance, "from_ref", lambda _: nullcontext(self._instance))
+        # Each sensor would open the databases anew, and says on the terminal what it does.
+        with shared, redirect_stderr(StringIO()):
             _exhaust(launch_scheduled_runs(self._workspace, LOG, datetime.now(UTC), self._times))
             _exhaust(execute_sensor_iteration(self._workspace, LOG, None, None))
             _exhaust(execute_run_monitoring_iteration(self._workspace, LOG))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -19,6 +20,7 @@ from dagster._grpc.impl import core_execute_run
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
 
 from m3ter_dagster.dagster_internals import open_instance_for_a_terminal
+from m3ter_dagster.m3ter import pace
 from m3ter_dagster.m3ter.http import Http
 from m3ter_dagster.runs import job_named, resume
 from simulation.speed import forget_connections
@@ -94,6 +96,7 @@ def start(work: Work, home: Path, clock: time_machine.Traveller, *, dies_at_even
     """The id of a new process. A fork has the definitions and all that was imported, but none of polars' threads, so
     this process must never have used polars."""
     sys.stdout.flush()
+    gc.freeze()
     process = os.fork()
     if process:
         return process
@@ -101,6 +104,7 @@ def start(work: Work, home: Path, clock: time_machine.Traveller, *, dies_at_even
         with log.open("ab") as output:
             os.dup2(output.fileno(), 1)
             os.dup2(output.fileno(), 2)
+        gc.disable()
         _hurry(clock)
         forget_connections()
         with open_instance_for_a_terminal(home) as instance:
@@ -138,6 +142,7 @@ def _hurry(clock: time_machine.Traveller) -> None:
 
     patch("time.sleep", short_sleep).start()
     patch.object(Http, "wait", lambda self, seconds: wait(self, seconds / HURRY)).start()
+    patch.object(pace, "_MARGIN", pace._MARGIN / HURRY).start()
 
 
 def _die_at_event(instance: dg.DagsterInstance, number: int) -> None:
