@@ -21,6 +21,7 @@ class Schedule:
     created: datetime
     changes: bool = False
     completeness: str = "previous"
+    reuse: bool = False
 
     def due(self, after: datetime, until: datetime) -> list[datetime]:
         """The due times in this stretch, without its beginning. The first export of all is none of them."""
@@ -29,6 +30,7 @@ class Schedule:
         return [moment for moment in moments if after < moment <= until]
 
     def yaml(self) -> str:
+        reuse = "    reuse: unchangedBills\n    fullEvery: 3\n" if self.reuse else ""
         unit, period = ("DAY", self.hours // 24) if self.hours % 24 == 0 else ("HOUR", self.hours)
         return f"""
   - code: {self.code}
@@ -39,7 +41,7 @@ class Schedule:
     dtCreated: {self.created.isoformat()}
     changes: {str(self.changes).lower()}
     completeness: {self.completeness}
-"""
+{reuse}"""
 
 
 @dataclass(frozen=True)

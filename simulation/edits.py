@@ -13,6 +13,7 @@ SHORT, LONG = (24, 30, 36, 48), (72, 96, 120, 168)
 """Hours from one export to the next."""
 VERY_SHORT = 6
 """For a day or two, so that several due times wait behind a run that has died."""
+METERS, BILLS = ("meter",), ("bill", "bill_line_item")
 BOTH = ("warehouse", "archive")
 KINDS = ("cadence", "very short", "renamed", "entity", "broken", "broken")
 
@@ -20,8 +21,11 @@ KINDS = ("cadence", "very short", "renamed", "entity", "broken", "broken")
 def first_schedules(random: Random, now: datetime) -> list[Schedule]:
     """One that began before, one that will begin, one of old."""
     minute, day = timedelta(minutes=1), timedelta(days=1)
+    often = random.choice((METERS, BILLS))
     schedules = (
-        Schedule("often", ("meter",), BOTH[:1], random.choice(SHORT), now - random.randint(0, 900) * minute),
+        Schedule(
+            "often", often, BOTH[:1], random.choice(SHORT), now - random.randint(0, 900) * minute, reuse=often is BILLS
+        ),
         Schedule("plain", ("meter", "product"), BOTH, random.choice(LONG), now + random.randint(1, 99) * minute),
         Schedule("weekly", ("account", "account_plan", "product"), BOTH, 168, now - 400 * day),
     )

@@ -9,7 +9,7 @@ from random import Random
 from simulation import faults
 from simulation.faults import Effect, Fault
 
-LISTS = {name: rf"^GET .*/{name}s\?" for name in ("meter", "product", "account", "accountplan")}
+LISTS = {name: rf"^GET .*/{name}s\?" for name in ("meter", "product", "account", "accountplan", "bill", "lineitem")}
 TOKEN = "^POST /oauth/token"
 A_FILE, A_MANIFEST = r"^PUT .*\.csv$", r"^PUT .*_manifest\.json$"
 UPLOAD, PART, WHOLE = r"^POST .*\?uploads", r"^PUT .*partNumber=", r"^POST .*\?uploadId="

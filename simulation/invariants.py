@@ -20,7 +20,7 @@ from m3ter_dagster.history.record import NOT_PROVEN, Delivery
 from m3ter_dagster.model.entities import entities
 from simulation import store
 from simulation.due_times import Due, DueTimes, Schedule
-from simulation.organization import Cells, Organization
+from simulation.organization import WORDS, Cells, Organization
 from simulation.store import Place
 
 KEY = re.compile(
@@ -28,6 +28,10 @@ KEY = re.compile(
     r"type=(?P<type2>\w+)/date=(?P<date2>[-\d]+)/hour=(?P<hour2>\d+))/(?P<export>[-0-9a-f]{36})_\w+\.(?P<suffix>\w+)"
 )
 PARQUET = b"PAR1"
+UNSAFE = "what it reuses is not what m3ter has"
+"""Of a message after a comparison of all rows with those that would have been reused."""
+MOST_RETRIES = 3
+"""Of an export, whoever started its runs."""
 
 
 class Violated(AssertionError):
@@ -83,6 +87,13 @@ class Invariants:
         self._windows: dict[Place, Window] = {}
         self._schedules: dict[str, Schedule] = {}
         """What each export was to export, by its id."""
+        self._ended_by_what_passes: set[str] = set()
+        """Runs of the daemon that began to export and died, or failed while a server was down."""
+
+    def ended_by_what_passes(self, run_id: str) -> None:
+        """Of a run of the daemon whose process has just ended, by a death or an outage."""
+        if self._instance.get_run_step_stats(run_id):
+            self._ended_by_what_passes.add(run_id)
 
     def expect(self, schedule: Schedule, export: str) -> None:
         self._schedules.setdefault(export, schedule)
@@ -131,7 +142,7 @@ class Invariants:
         if made_up := found.keys() - was.keys():
             raise Violated(f"{one.place} has {made_up}, which never were")
         for record_id, row in found.items():
-            if problem := _problem(row, was[record_id]):
+            if problem := _problem(row, WORDS[one.type], was[record_id]):
                 raise Violated(f"{one.place}: row {record_id} {problem}")
         lost = [record_id for record_id, cells in was.items() if None not in cells and record_id not in found]
         if lost and (is_proven or window.first == window.last):
@@ -173,6 +184,10 @@ class Invariants:
         self._due_times_are_accounted_for([run for run in runs if root_id(run) == run.run_id])
         if untold := self.untold(runs, told):
             raise Violated(f"no message tells of the failure of {untold}")
+        if wrong := [text for text in told if UNSAFE in text]:
+            raise Violated(f"rows were reused that m3ter has no more: {wrong}")
+        if lost := self._not_retried(runs):
+            raise Violated(f"what ended runs {lost} passes, and they were not retried")
         uploads = store.open_uploads(self._buckets.values())
         for export in {root_id(run) for run in runs if run.status == dg.DagsterRunStatus.SUCCESS}:
             self._success_means_whole(export)
@@ -212,6 +227,17 @@ class Invariants:
         counts = Counter(root_id(run) for run in failed if run.run_id not in retried)
         return [one for one, count in counts.items() if sum("failed" in text and one in text for text in told) < count]
 
+    def _not_retried(self, runs: Sequence[dg.DagsterRun]) -> list[str]:
+        """The runs that Dagster had to retry and did not: of each export the first three that have failed."""
+        retried, counts = {run.parent_run_id for run in runs if RETRY_NUMBER_TAG in run.tags}, Counter[str]()
+        lost = []
+        for run in reversed(runs):
+            counts[root_id(run)] += 1
+            is_owed = run.run_id in self._ended_by_what_passes and counts[root_id(run)] <= MOST_RETRIES
+            if is_owed and run.status == dg.DagsterRunStatus.FAILURE and run.run_id not in retried:
+                lost.append(run.run_id)
+        return lost
+
     def _success_means_whole(self, export: str) -> None:
         for code in self._schedules[export].destinations:
             name = f"{export}_manifest.json"
@@ -232,9 +258,9 @@ def _shown(dues: Iterable[Due]) -> str:
     return ", ".join(f"{code} at {due:%Y-%m-%d %H:%M}" for code, due in sorted(dues))
 
 
-def _problem(row: Mapping[str, str], was: set[Cells | None]) -> str | None:
+def _problem(row: Mapping[str, str], words: str, was: set[Cells | None]) -> str | None:
     """Why the row cannot be what its record was."""
-    cells = (int(row["version"]), row["code"])
+    cells = (int(row["version"]), row[words])
     if row["deleted"] == "true":
         return None if None in was else "is deleted, and m3ter had it all the time"
     return None if cells in was else f"has {cells}, and was {was}"

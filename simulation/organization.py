@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from random import Random
 from typing import Any
@@ -11,13 +12,27 @@ from typing import Any
 from m3ter_sandbox import SandboxApi
 from m3ter_sandbox.values import Record, date_time
 
-SIZES = {"product": 20, "meter": 130, "account": 8}
-"""Meters come in two pages."""
-PLANS_OF_AN_ACCOUNT = 2
-CHANGED_OFTEN = ("meter", "meter", "meter", "product", "account_plan", "account")
+SIZES = {"product": 20, "meter": 130, "account": 8, "bill": 70}
+"""Meters come in two pages, line items in five."""
+CHANGED_OFTEN = ("meter", "meter", "meter", "product", "account_plan", "account", "bill", "bill")
+WORDS = defaultdict(lambda: "code", bill="purchaseOrderNumber", bill_line_item="description")
+"""The field of a record that changes with its version."""
 
 Cells = tuple[int, str]
-"""Version and code of a record, which change together."""
+"""Version and words of a record."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Records that come and go with another one."""
+
+    name: str
+    owner: str
+    """The field with the id of the other one."""
+    number: int
+
+
+PARTS = {"account": Part("account_plan", "accountId", 2), "bill": Part("bill_line_item", "billId", 6)}
 
 
 class Organization:
@@ -26,7 +41,8 @@ class Organization:
     def __init__(self, created: datetime) -> None:
         self.moment = 0
         self._numbers = defaultdict[str, int](int)
-        self._there: dict[str, dict[str, Record]] = {name: {} for name in (*SIZES, "account_plan")}
+        names = (*SIZES, *(part.name for part in PARTS.values()))
+        self._there: dict[str, dict[str, Record]] = {name: {} for name in names}
         self._history: dict[str, dict[str, list[tuple[int, Cells | None]]]] = defaultdict(lambda: defaultdict(list))
         for name, size in SIZES.items():
             for _ in range(size):
@@ -35,7 +51,7 @@ class Organization:
         self.api = SandboxApi(records, requests_per_second=None)
 
     def change(self, random: Random) -> str:
-        """One record is made, changed or deleted; returns what happened. An account's plans come and go with it."""
+        """One record is made, changed or deleted; returns what happened. Its parts come and go with it."""
         name, kind = random.choice(CHANGED_OFTEN), random.choice(("made", "changed", "deleted"))
         known = self._there[name]
         if kind == "made" or not known:
@@ -56,42 +72,55 @@ class Organization:
 
     def _make(self, name: str, random: Random) -> list[str]:
         owners = sorted(self._there["account"])
-        made = self._made(name if owners else "account", datetime.now(UTC), random.choice(owners or [""]))
+        name = name if owners else "account"
+        made = self._made(name, datetime.now(UTC), random.choice(owners or [""]))
         for entity, record in made:
             self.api.records.insert(entity, record)
         return [record["id"] for _, record in made]
 
     def _made(self, name: str, created: datetime, owner: str = "") -> list[tuple[str, Record]]:
-        """A new record, with the plans of an account."""
+        """A new record, with its parts."""
         self.moment += 1
         self._numbers[name] += 1
         record_id = f"{name}-{self._numbers[name]}"
-        record = {"id": record_id, "version": 1, "code": f"{record_id} v1", "dtCreated": date_time(created)}
-        if name == "account_plan":
-            record["accountId"] = owner
+        record = {"id": record_id, "version": 1, WORDS[name]: f"{record_id} v1", "dtCreated": date_time(created)}
+        record |= {part.owner: owner for part in PARTS.values() if part.name == name}
+        if name == "bill":
+            record |= {"lastCalculatedDate": date_time(created), "currency": "USD", "billTotal": PARTS["bill"].number}
+        if name == "bill_line_item":
+            record |= {"convertedSubtotal": 1}
         self._note(name, record)
-        plans = range(PLANS_OF_AN_ACCOUNT if name == "account" else 0)
-        return [(name, record), *(one for _ in plans for one in self._made("account_plan", created, record_id))]
+        if part := PARTS.get(name):
+            parts = [one for _ in range(part.number) for one in self._made(part.name, created, record_id)]
+            return [(name, record), *parts]
+        return [(name, record)]
 
     def _modify(self, name: str, record_id: str) -> str:
+        """A bill is calculated anew: it changes with one of its line items."""
+        if name == "bill":
+            self._modify("bill_line_item", self._parts_of(name, record_id)[0])
         self.moment += 1
-        record = dict(self._there[name][record_id])
-        record |= {"version": record["version"] + 1, "dtLastModified": date_time(datetime.now(UTC))}
-        record["code"] = f"{record_id} v{record['version']}"
+        record, now = dict(self._there[name][record_id]), date_time(datetime.now(UTC))
+        record |= {"version": record["version"] + 1, "dtLastModified": now}
+        record |= {"lastCalculatedDate": now} if name == "bill" else {}
+        record[WORDS[name]] = f"{record_id} v{record['version']}"
         self._note(name, record)
         self.api.records.replace(name, record)
         return record_id
 
     def _delete(self, name: str, record_id: str) -> list[str]:
-        plans = [one["id"] for one in self._there["account_plan"].values() if one["accountId"] == record_id]
-        gone = [("account_plan", one) for one in plans] if name == "account" else []
-        for entity, one in (*gone, (name, record_id)):
+        parts = self._parts_of(name, record_id)
+        for entity, one in (*((PARTS[name].name, part) for part in parts), (name, record_id)):
             self.moment += 1
             del self._there[entity][one]
             self._history[entity][one].append((self.moment, None))
             self.api.records.delete(entity, one)
-        return [one for _, one in (*gone, (name, record_id))]
+        return [*parts, record_id]
+
+    def _parts_of(self, name: str, record_id: str) -> list[str]:
+        part = PARTS.get(name)
+        return [one["id"] for one in self._there[part.name].values() if one[part.owner] == record_id] if part else []
 
     def _note(self, name: str, record: dict[str, Any]) -> None:
         self._there[name][record["id"]] = record
-        self._history[name][record["id"]].append((self.moment, (record["version"], record["code"])))
+        self._history[name][record["id"]].append((self.moment, (record["version"], record[WORDS[name]])))

@@ -74,6 +74,9 @@ class Story:
         self._at(BEGIN, "the daemon starts", system.start_daemon)
         for _ in range(-(-self._days // DAYS_PER_OUTAGE)):
             self._outage("the daemon", system.stop_daemon, system.start_daemon, longest=60)
+            self._outage(
+                "the webhook", partial(self._webhook, is_down=True), partial(self._webhook, is_down=False), longest=90
+            )
             for name, gate, effect in (
                 ("m3ter", system.api, faults.unavailable),
                 ("the store", system.store, faults.slow_down),
@@ -93,6 +96,9 @@ class Story:
         begin = self._sometime()
         self._at(begin, f"{what} goes down", stop)
         self._at(begin + self._random.random() * longest * HOUR, f"{what} is back", start)
+
+    def _webhook(self, *, is_down: bool) -> None:
+        self._system.webhook.is_down = is_down
 
     def _repair(self) -> None:
         self._is_over = True
@@ -163,11 +169,14 @@ class Story:
         must_succeed = chosen.is_survived and not (system.api.down or system.store.down)
         has_died = system.execute(work, export, chosen)
         self._runs = system.find_runs()
-        status = [run for run in self._runs if root_id(run) == export][-1].status
+        run = [run for run in self._runs if root_id(run) == export][-1]
+        status = run.status
         happened = "; ".join([*system.api.happened, *system.store.happened])
         self._say(f"{words}: {'died' if has_died else status.value} {happened}")
         if must_succeed and not has_died and status != dg.DagsterRunStatus.SUCCESS:
             raise Violated(f"{words} had to survive {happened or 'nothing'} and is {status.value}")
+        if chosen.is_survived and run.remote_job_origin and status != dg.DagsterRunStatus.SUCCESS:
+            system.invariants.ended_by_what_passes(run.run_id)
         if has_died:
             self._looks = 0
 

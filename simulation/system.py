@@ -61,15 +61,16 @@ SECONDS_BETWEEN_STEPS = 95
 
 
 class Webhook:
-    """Keeps the messages that it gets."""
+    """Keeps the messages that are sent to it, those as well that it does not take while it is down."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
+        self.is_down = False
         self.server = LoopbackServer(self._take)
 
     def _take(self, environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
         self.texts.append(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])).decode())
-        start("200 OK", [("Content-Length", "2")])
+        start("410 Gone" if self.is_down else "200 OK", [("Content-Length", "2")])
         return [b"ok"]
 
 
@@ -130,6 +131,7 @@ class System:
     def repair(self) -> None:
         """Nothing is down or broken any more."""
         self.api.down = self.store.down = None
+        self.webhook.is_down = False
         if self.is_broken:
             self.write_exports(self.schedules)
         self.start_daemon()
