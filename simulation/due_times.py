@@ -8,6 +8,8 @@ from datetime import datetime, timedelta
 
 CHECKPOINT = timedelta(minutes=71)
 """Dagster notes each hour, more or less, how far a schedule was looked at: a new cadence may begin there."""
+MEASUREMENTS = ("usage_raw",)
+"""Instead of entities: those of the day before."""
 
 
 @dataclass(frozen=True)
@@ -30,15 +32,21 @@ class Schedule:
         return [moment for moment in moments if after < moment <= until]
 
     def yaml(self) -> str:
-        reuse = "    reuse: unchangedBills\n    fullEvery: 3\n" if self.reuse else ""
         unit, period = ("DAY", self.hours // 24) if self.hours % 24 == 0 else ("HOUR", self.hours)
         return f"""
   - code: {self.code}
-    operationalDataTypes: [{", ".join(self.entities)}]
     destinations: [{", ".join(self.destinations)}]
     scheduleType: {unit}
     period: {period}
     dtCreated: {self.created.isoformat()}
+{self._what()}"""
+
+    def _what(self) -> str:
+        if self.entities == MEASUREMENTS:
+            return "    sourceType: USAGE\n    timePeriod: YESTERDAY\n"
+        reuse = "    reuse: unchangedBills\n    fullEvery: 3\n" if self.reuse else ""
+        return f"""\
+    operationalDataTypes: [{", ".join(self.entities)}]
     changes: {str(self.changes).lower()}
     completeness: {self.completeness}
 {reuse}"""

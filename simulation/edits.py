@@ -7,13 +7,13 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from random import Random
 
-from simulation.due_times import Schedule
+from simulation.due_times import MEASUREMENTS, Schedule
 
 SHORT, LONG = (24, 30, 36, 48), (72, 96, 120, 168)
 """Hours from one export to the next."""
 VERY_SHORT = 6
 """For a day or two, so that several due times wait behind a run that has died."""
-METERS, BILLS = ("meter",), ("bill", "bill_line_item")
+METERS, CATALOG, BILLS = ("meter",), ("meter", "product"), ("bill", "bill_line_item")
 BOTH = ("warehouse", "archive")
 KINDS = ("cadence", "very short", "renamed", "entity", "broken", "broken")
 
@@ -21,12 +21,12 @@ KINDS = ("cadence", "very short", "renamed", "entity", "broken", "broken")
 def first_schedules(random: Random, now: datetime) -> list[Schedule]:
     """One that began before, one that will begin, one of old."""
     minute, day = timedelta(minutes=1), timedelta(days=1)
-    often = random.choice((METERS, BILLS))
+    often, plain = random.choice((METERS, BILLS)), random.choice((CATALOG, MEASUREMENTS))
     schedules = (
         Schedule(
             "often", often, BOTH[:1], random.choice(SHORT), now - random.randint(0, 900) * minute, reuse=often is BILLS
         ),
-        Schedule("plain", ("meter", "product"), BOTH, random.choice(LONG), now + random.randint(1, 99) * minute),
+        Schedule("plain", plain, BOTH, random.choice(LONG), now + random.randint(1, 99) * minute),
         Schedule("weekly", ("account", "account_plan", "product"), BOTH, 168, now - 400 * day),
     )
     choices = ("previous", "twoPasses", "onePass")
@@ -40,7 +40,7 @@ def edited(random: Random, kind: str, schedules: Sequence[Schedule], number: int
     if kind == "renamed":
         after[place] = replace(one, code=f"{one.code}_{number}")
         return after, f"schedule {one.code} is renamed to {after[place].code}"
-    if kind == "entity":
+    if kind == "entity" and one.entities != MEASUREMENTS:
         after[place] = replace(one, entities=tuple(dict.fromkeys((*one.entities, "product"))))
         return after, f"schedule {one.code} exports {', '.join(after[place].entities)}"
     others = [hours for hours in (SHORT if one.hours in SHORT else LONG) if hours != one.hours]

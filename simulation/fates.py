@@ -11,6 +11,7 @@ from simulation.faults import Effect, Fault
 
 LISTS = {name: rf"^GET .*/{name}s\?" for name in ("meter", "product", "account", "accountplan", "bill", "lineitem")}
 TOKEN = "^POST /oauth/token"
+JOB, LOOK_AT_JOB, MEASUREMENTS = "^POST .*/adhoc$", "^GET .*/dataexports/jobs/", "^GET /export-files/"
 A_FILE, A_MANIFEST = r"^PUT .*\.csv$", r"^PUT .*_manifest\.json$"
 UPLOAD, PART, WHOLE = r"^POST .*\?uploads", r"^PUT .*partNumber=", r"^POST .*\?uploadId="
 LOOK = r"^HEAD .*\.csv$"
@@ -59,7 +60,8 @@ def _changes(random: Random, change: Callable[[], str]) -> tuple[Fault, ...]:
 
 
 def _passing_api_faults(random: Random) -> Sequence[Fault]:
-    where, first = random.choice([*sorted(LISTS.values()), TOKEN]), random.randint(1, 2)
+    asked = [*sorted(LISTS.values()), TOKEN, JOB, LOOK_AT_JOB, MEASUREMENTS]
+    where, first = random.choice(asked), random.randint(1, 2)
     effects: dict[str, Effect] = {
         "503": faults.unavailable,
         "429": faults.too_many,
@@ -68,7 +70,8 @@ def _passing_api_faults(random: Random) -> Sequence[Fault]:
         "half an answer": faults.cut_off,
         "a slow answer": faults.slow,
     }
-    words, count = random.choice(sorted(effects)), random.randint(1, 3)
+    # A job that may have been made is asked for once more only.
+    words, count = random.choice(sorted(effects)), 1 if where == JOB else random.randint(1, 3)
     return [Fault(where, first + n, effects[words], f"{words} to {where}") for n in range(count)]
 
 
@@ -94,7 +97,7 @@ def _death(random: Random, moving: tuple[Fault, ...]) -> Fate:
         return Fate(moving, dies_at_event=random.randint(1, EVENTS))
     effect, when = random.choice([(faults.dies_before, "before"), (faults.dies_after, "after")])
     if random.random() < 0.3:
-        where, number = random.choice([TOKEN, *sorted(LISTS.values())]), random.randint(1, 2)
+        where, number = random.choice([TOKEN, JOB, MEASUREMENTS, *sorted(LISTS.values())]), random.randint(1, 2)
         return Fate((*moving, Fault(where, number, effect, f"dies {when} {where} {number}")))
     where, number = random.choice([A_FILE, A_MANIFEST, UPLOAD, PART, WHOLE, LOOK]), random.randint(1, 3)
     return Fate(moving, (Fault(where, number, effect, f"dies {when} {where} {number}"),))

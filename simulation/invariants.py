@@ -10,16 +10,17 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import dagster as dg
+from dagster._core.execution.stats import StepEventStatus
 from dagster._core.storage.tags import RETRY_NUMBER_TAG, RUN_KEY_TAG
 
 from m3ter_dagster.history.log import DUE_TAG, SCHEDULE_TAG, deliveries_of, root_id
 from m3ter_dagster.history.record import NOT_PROVEN, Delivery
 from m3ter_dagster.model.entities import entities
 from simulation import store
-from simulation.due_times import Due, DueTimes, Schedule
+from simulation.due_times import MEASUREMENTS, Due, DueTimes, Schedule
 from simulation.organization import WORDS, Cells, Organization
 from simulation.store import Place
 
@@ -28,6 +29,8 @@ KEY = re.compile(
     r"type=(?P<type2>\w+)/date=(?P<date2>[-\d]+)/hour=(?P<hour2>\d+))/(?P<export>[-0-9a-f]{36})_\w+\.(?P<suffix>\w+)"
 )
 PARQUET = b"PAR1"
+DAY = timedelta(days=1)
+MEASUREMENTS_TYPE = "measurements"
 UNSAFE = "what it reuses is not what m3ter has"
 """Of a message after a comparison of all rows with those that would have been reused."""
 MOST_RETRIES = 3
@@ -91,8 +94,12 @@ class Invariants:
         """Runs of the daemon that began to export and died, or failed while a server was down."""
 
     def ended_by_what_passes(self, run_id: str) -> None:
-        """Of a run of the daemon whose process has just ended, by a death or an outage."""
-        if self._instance.get_run_step_stats(run_id):
+        """Of a run of the daemon whose process has just ended, by a death or an outage.
+
+        Where all of its steps had ended there is nothing to retry.
+        """
+        steps = self._instance.get_run_step_stats(run_id)
+        if any(one.start_time for one in steps) and any(one.status != StepEventStatus.SUCCESS for one in steps):
             self._ended_by_what_passes.add(run_id)
 
     def expect(self, schedule: Schedule, export: str) -> None:
@@ -128,6 +135,8 @@ class Invariants:
             raise Violated(f"{one.place} is no whole Parquet file")
         if one.suffix == "csv" and one.type in entities():
             self._has_no_row_lost(one, delivery)
+        elif one.suffix == "csv" and one.type == MEASUREMENTS_TYPE:
+            self._has_all_measurements(one, due)
         elif one.suffix == "csv":
             _ = one.rows
 
@@ -148,6 +157,13 @@ class Invariants:
         if lost and (is_proven or window.first == window.last):
             raise Violated(f"{one.place} has lost {lost}, which m3ter had all the time")
 
+    def _has_all_measurements(self, one: Object, due: datetime) -> None:
+        """Those of the day before the export was due, each once."""
+        midnight = due.replace(hour=0, minute=0, second=0, microsecond=0)
+        found, expected = [row["uid"] for row in one.rows], self._organization.measured(midnight - DAY, midnight)
+        if sorted(found) != sorted(expected):
+            raise Violated(f"{one.place} has {len(found)} measurements, and m3ter has {len(expected)}")
+
     def _are_as_recorded(self, found: Mapping[Place, Object], deliveries: Collection[Delivery]) -> None:
         for delivery in deliveries:
             for stored in (*delivery.objects, *delivery.keys, *(delivery.changes.objects if delivery.changes else ())):
@@ -165,7 +181,9 @@ class Invariants:
             if rows != resource["m3ter:rows"]:
                 raise Violated(f"{resource['path']} has {rows} rows and its manifest says {resource['m3ter:rows']}")
         schedule = self._schedules[manifest.export]
-        files = {*schedule.entities, *(f"{name}_changes" for name in schedule.entities if schedule.changes)}
+        changes = schedule.entities if schedule.changes and schedule.entities != MEASUREMENTS else ()
+        files = {*schedule.entities, *(f"{name}_changes" for name in changes)}
+        types = {MEASUREMENTS_TYPE} if schedule.entities == MEASUREMENTS else files
         listed = [one["m3ter:type"] for one in package["resources"]]
         if sorted(listed) != sorted(files):
             raise Violated(f"{manifest.place} lists {listed}, and the schedule has {sorted(files)}")
@@ -173,8 +191,8 @@ class Invariants:
             there = {
                 one.type for place, one in found.items() if place[0] == self._buckets[code] and one.suffix == "csv"
             }
-            if not files <= there:
-                raise Violated(f"{manifest.place} is there, and {files - there} are not in {code}")
+            if not types <= there:
+                raise Violated(f"{manifest.place} is there, and {types - there} are not in {code}")
 
     # After each step
 

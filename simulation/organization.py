@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,10 +11,14 @@ from random import Random
 from typing import Any
 
 from m3ter_sandbox import SandboxApi
-from m3ter_sandbox.values import Record, date_time
+from m3ter_sandbox.usage import SampleUsage
+from m3ter_sandbox.usage_exports import UsageExportJobs
+from m3ter_sandbox.values import Record, Seed, date_time
 
 SIZES = {"product": 20, "meter": 130, "account": 8, "bill": 70}
 """Meters come in two pages, line items in five."""
+MEASURED = 3
+"""So many meters have measurements, and keep them when they are deleted."""
 CHANGED_OFTEN = ("meter", "meter", "meter", "product", "account_plan", "account", "bill", "bill")
 WORDS = defaultdict(lambda: "code", bill="purchaseOrderNumber", bill_line_item="description")
 """The field of a record that changes with its version."""
@@ -48,7 +53,10 @@ class Organization:
             for _ in range(size):
                 self._made(name, created)
         records = [(name, record) for name, found in self._there.items() for record in found.values()]
-        self.api = SandboxApi(records, requests_per_second=None)
+        measured = list(self._there["meter"].values())[: MEASURED + 1]
+        self._usage = SampleUsage(Seed(1), measured, sorted(self._there["account"]))
+        jobs = UsageExportJobs(self._usage, {meter["id"]: meter for meter in measured}, time.time)
+        self.api = SandboxApi(records, requests_per_second=None, further_routes=[jobs.routes()])
 
     def change(self, random: Random) -> str:
         """One record is made, changed or deleted; returns what happened. Its parts come and go with it."""
@@ -70,6 +78,11 @@ class Organization:
             found[record_id] = {before[-1] if before else None, *(c for moment, c in steps if first < moment <= last)}
         return found
 
+    def measured(self, start: datetime, end: datetime) -> set[str]:
+        """The uids of the measurements of a window."""
+        window = {"startDate": start.isoformat(), "endDate": end.isoformat()}
+        return {one["uid"] for one in self._usage.measurements(window)}
+
     def _make(self, name: str, random: Random) -> list[str]:
         owners = sorted(self._there["account"])
         name = name if owners else "account"
@@ -83,8 +96,15 @@ class Organization:
         self.moment += 1
         self._numbers[name] += 1
         record_id = f"{name}-{self._numbers[name]}"
-        record = {"id": record_id, "version": 1, WORDS[name]: f"{record_id} v1", "dtCreated": date_time(created)}
+        record: Record = {
+            "id": record_id,
+            "version": 1,
+            WORDS[name]: f"{record_id} v1",
+            "dtCreated": date_time(created),
+        }
         record |= {part.owner: owner for part in PARTS.values() if part.name == name}
+        if name == "meter":
+            record |= {"dataFields": [{"code": "gb", "name": "GB", "category": "MEASURE"}], "derivedFields": []}
         if name == "bill":
             record |= {"lastCalculatedDate": date_time(created), "currency": "USD", "billTotal": PARTS["bill"].number}
         if name == "bill_line_item":

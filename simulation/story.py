@@ -113,6 +113,8 @@ class Story:
             return
         kind = random.choice(edits.KINDS)
         if kind == "broken":
+            if not system.is_loaded:
+                return
             self._say("exports.yaml is broken")
             system.write_exports(system.schedules, broken=True)
             self._at(system.now + random.random() * 50 * HOUR, "", self._mend)

@@ -88,6 +88,8 @@ class System:
     schedules: Sequence[Schedule] = ()
     is_broken: bool = False
     """Whether exports.yaml is; then the schedules are those that were loaded last."""
+    is_loaded: bool = False
+    """Whether a daemon has loaded these schedules: what no one has loaded is not gone on with."""
     due_times: DueTimes = field(default_factory=DueTimes)
 
     def __post_init__(self) -> None:
@@ -117,11 +119,13 @@ class System:
         head = EXPORTS.format(store=self.store_url, webhook=self.webhook.server.url, **BUCKETS)
         text = "".join((head, *(one.yaml() for one in schedules), BROKEN if broken else ""))
         (self.home / "exports.yaml").write_text(text, encoding="utf-8")
+        self.is_loaded = broken or self.daemon is not None
         if self.daemon:
             self.daemon.reload()
 
     def start_daemon(self) -> None:
         self.daemon = self.daemon or Daemon(self.instance)
+        self.is_loaded = True
 
     def stop_daemon(self) -> None:
         if self.daemon:
