@@ -65,6 +65,8 @@ lock: $(INSTALLED) ## Pin the newest allowed versions of everything: what export
 	$(PIN) --upgrade --all-extras pyproject.toml --output-file requirements-dev.lock
 	$(PIN) --constraints requirements-dev.lock pyproject.toml --output-file requirements.lock
 	$(PIN) --constraints requirements-dev.lock --extra gcs pyproject.toml --output-file requirements-gcs.lock
+	$(PIN) --constraints requirements-dev.lock --extra gcs --extra signing --extra postgres --extra kubernetes \
+		pyproject.toml --output-file deploy/requirements.lock
 	$(PIN) --upgrade bench/requirements.in --output-file bench/requirements.lock
 
 pictures: $(INSTALLED) ## The pictures of the documentation, made anew by the tests in a browser

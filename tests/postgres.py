@@ -7,6 +7,7 @@ import pwd
 import shutil
 import subprocess
 import tempfile
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import psycopg2
 import pytest
+import sqlalchemy
 
 
 @contextmanager
@@ -33,6 +35,17 @@ def postgres_server() -> Iterator[Any]:
                 yield connection
         finally:
             run_as_postgres([programs / "pg_ctl", "-D", data, "-w", "-m", "immediate", "stop"], folder)
+
+
+def new_database(server: Any) -> str:
+    """The address, for Dagster, of an empty database beside that of the connection."""
+    at, name = server.info, f"d{uuid.uuid4().hex}"
+    address = f"postgresql+psycopg2://{at.user}@/{{}}?host={at.host}"
+    admin = sqlalchemy.create_engine(address.format(at.dbname), isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.execute(sqlalchemy.text(f"CREATE DATABASE {name}"))
+    admin.dispose()
+    return address.format(name)
 
 
 def postgres_programs() -> Path:

