@@ -27,7 +27,6 @@ from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventL
 from dagster._core.storage.runs.schema import RunTagsTable
 from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
 from dagster._core.storage.runs.sqlite.sqlite_run_storage import SqliteRunStorage
-from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClassData
 from dagster._utils.error import SerializableErrorInfo
@@ -57,6 +56,8 @@ OPENING = ".opening"
 """The file in DAGSTER_HOME that a process has locked while it opens the databases there."""
 _OPEN_LOGS = 4
 """Each run has a file of its own, and a command may read hundreds."""
+_SECONDS_FOR_A_LOCK = 30
+"""How long a writer waits for another, as in Dagster from 1.13 on; before, it had no name for it."""
 
 
 class EventLog(SqliteEventLogStorage):
@@ -84,7 +85,7 @@ class EventLog(SqliteEventLogStorage):
         if shard not in self._engines:
             if len(self._engines) == _OPEN_LOGS:
                 self._engines.pop(next(iter(self._engines))).dispose()
-            arguments = {"timeout": SQLITE_BUSY_TIMEOUT_SECONDS}
+            arguments = {"timeout": _SECONDS_FOR_A_LOCK}
             self._engines[shard] = sqlalchemy.create_engine(self.conn_string_for_shard(shard), connect_args=arguments)
         return self._engines[shard]
 
