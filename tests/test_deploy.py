@@ -191,7 +191,11 @@ def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
     launcher = {
         **renamed(HELM["runLauncher"]["config"]["k8sRunLauncher"]),
         **{"load_incluster_config": False, "kubeconfig_file": str(tmp_path / "kubeconfig")},
-        **{"service_account_name": "dagster", "instance_config_map": "dagster-instance", "dagster_home": "/opt/home"},
+        **{
+            "service_account_name": "dagster",
+            "instance_config_map": "dagster-instance",
+            "dagster_home": HELM["global"]["dagsterHome"],
+        },
         **{"postgres_password_secret": HELM["global"]["postgresqlSecretName"], "job_namespace": "exports"},
     }
     settings = {
