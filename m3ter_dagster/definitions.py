@@ -24,7 +24,7 @@ from m3ter_dagster.config import (
 from m3ter_dagster.due_exports import due_exports
 from m3ter_dagster.history.log import EXPORT_JOB, MANIFEST, REFERENCES_JOB
 from m3ter_dagster.missing_manifests import missing_manifests
-from m3ter_dagster.model.entities import operational_entities
+from m3ter_dagster.model.entities import entities, operational_entities
 from m3ter_dagster.prune_history import prune_history
 from m3ter_dagster.resources import export_resources
 from m3ter_dagster.schedules import export_jobs, export_schedules
@@ -56,17 +56,24 @@ def build_definitions(exports: Exports, settings: Settings, unloadable: Unloadab
     banner = f"{unloadable}\n\n" if unloadable else ""
     jobs = export_jobs(exports.schedules, banner=banner)
     reused = {entity for one in exports.schedules if isinstance(one, ExportSchedule) for entity in one.reused}
-    whole = [*operational_assets(exports.owners, freshness, reused), export_manifest(exports.owners, unloadable)]
+    scheduled = {name for one in exports.schedules for name in one.asset_names}
+    usual = [*operational_entities()]
+    others = [name for name in entities() if name not in usual]
+    # In one process these are exported first, whether the manifest depends on them or not.
+    after = [*usual, *(name for name in others if name in scheduled or settings.executor != "in_process")]
+    whole = [
+        *operational_assets(exports.owners, freshness, reused),
+        export_manifest(exports.owners, unloadable, after=after),
+    ]
     measurements = [
         *usage_assets(exports.owners, freshness, exports.usage_raw_by_day),
         usage_manifest(exports.owners, unloadable),
     ]
     checks = [*cross_entity_checks(has_ledger=exports.ledger_check), *usage_asset_checks()]
     steps = {one.op.name for one in (*whole, *measurements, *checks)}
-    usual = [*operational_entities(), MANIFEST]
     now = [
         dg.define_asset_job(
-            EXPORT_JOB, selection=usual, description=f"{banner}Export every entity of m3ter's exports."
+            EXPORT_JOB, selection=[*usual, MANIFEST], description=f"{banner}Export every entity of m3ter's exports."
         ),
         dg.define_asset_job(
             REFERENCES_JOB,

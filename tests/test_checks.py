@@ -17,6 +17,8 @@ from dagster._core.loader import LoadingContextForTest
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionResolvedStatus
 
 from m3ter_dagster.assets.cross_entity_checks import STEP
+from m3ter_dagster.config import load_settings, parse_exports
+from m3ter_dagster.definitions import build_definitions
 from m3ter_dagster.history.log import EXPORT_JOB, MANIFEST, REFERENCES_JOB
 from m3ter_dagster.history.record import delivery_in
 from m3ter_dagster.model.entities import entities, operational_entities
@@ -158,6 +160,22 @@ def test_references_alone_are_exported_from_a_terminal(use: Use, instance: dg.Da
     result = export_now(instance, names, ["warehouse"], verbose=False, changed=lambda *_: None)
     assert result.is_complete
     assert {name: one.rows for name, one in result.entities.items()} == {name: count(name) for name in names}
+
+
+@pytest.mark.parametrize(
+    ("data_types", "environ", "are_waited_for"),
+    [("ALL", {}, False), ("ALL_AND_REFERENCES", {}, True), ("ALL", {"M3TER_EXECUTOR": "multiprocess"}, True)],
+)
+def test_the_manifest_depends_on_references_only_where_it_would_not_come_last_without(
+    data_types: str, environ: dict[str, str], are_waited_for: bool
+) -> None:
+    """As long as one was never exported, Dagster asks whoever exports the others: Are you sure?"""
+    schedule = {"code": "s", "operationalDataTypes": data_types, "destinations": ["warehouse"], "scheduleType": "DAY"}
+    destination = {"code": "warehouse", "bucketName": "acme"}
+    exports = {"destinations": [destination], "schedules": [{**schedule, "period": 1, "dtCreated": LATER}]}
+    definitions = build_definitions(parse_exports(json.dumps(exports), environ={}), load_settings(environ))
+    parents = definitions.resolve_asset_graph().get(dg.AssetKey(MANIFEST)).parent_keys
+    assert {key.path[-1] for key in parents} == (entities() if are_waited_for else operational_entities()).keys()
 
 
 def foreign_keys(found: Found) -> list[dict[str, Any]]:

@@ -48,24 +48,31 @@ class NothingToList(dg.Failure):
         )
 
 
-def export_manifest(owners: Sequence[str] = (), unloadable: Unloadable | None = None) -> dg.AssetsDefinition:
+def export_manifest(
+    owners: Sequence[str] = (), unloadable: Unloadable | None = None, *, after: Sequence[str] = ()
+) -> dg.AssetsDefinition:
+    """The manifest of the entities that an export has.
+
+    In lineage it comes `after` these, by default all. As long as one of them was never exported, Dagster asks whoever
+    exports the others whether they are sure.
+    """
     when = "It exists only when every entity of the export was delivered."
-    return _manifest(MANIFEST, operational.GROUP, owners, when, unloadable)
+    return _manifest(MANIFEST, after or listed(MANIFEST), operational.GROUP, owners, when, unloadable)
 
 
 def usage_manifest(owners: Sequence[str] = (), unloadable: Unloadable | None = None) -> dg.AssetsDefinition:
     when = "It exists only when all measurements of the export were delivered. It lists no file of "
-    return _manifest(USAGE_MANIFEST, usage.GROUP, owners, f"{when}{RAW_BY_DAY}.", unloadable)
+    return _manifest(USAGE_MANIFEST, listed(USAGE_MANIFEST), usage.GROUP, owners, f"{when}{RAW_BY_DAY}.", unloadable)
 
 
 def _manifest(
-    name: str, group: str, owners: Sequence[str], description: str, unloadable: Unloadable | None
+    name: str, after: Sequence[str], group: str, owners: Sequence[str], description: str, unloadable: Unloadable | None
 ) -> dg.AssetsDefinition:
     banner = f"{unloadable}\n\n" if unloadable else ""
 
     @dg.asset(
         name=name,
-        deps=listed(name),
+        deps=after,
         group_name=group,
         kinds={"json", "s3"},
         owners=owners,

@@ -59,6 +59,8 @@ def operational_asset(
         check_specs=check_specs(entity, is_reused=is_reused),
         io_manager_key=IO_MANAGER,
         freshness_policy=freshness,
+        # Before the manifest, which may not depend on it: where a process runs one step at a time, priority is enough.
+        op_tags={"dagster/priority": "1"} if entity.is_reference else None,
     )
     def export(context: dg.AssetExecutionContext, organization: Organization) -> Iterator[Any]:
         io_manager = getattr(context.resources, IO_MANAGER)
