@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import dagster as dg
 import polars as pl
@@ -208,6 +208,9 @@ def test_a_materialisation_says_what_was_delivered(house: House, instance: dg.Da
     assert check.description == "Not exported, since the schema does not have it: colour."
     assert metadata["rows dropped as older copies"] == 0
     assert metadata["requests"] == 1
+    lineage = cast(dg.TableColumnLineage, metadata["dagster/column_lineage"]).deps_by_column
+    assert lineage["code"] == [dg.TableColumnDep(dg.AssetKey(["m3ter", "meter"]), "code")]
+    assert [name for name in frame_schema(entities()["meter"]) if name not in lineage] == ["deleted"]
     delivery = delivery_in(materialization)
     assert delivery
     assert [one.destination for one in delivery.objects] == BOTH

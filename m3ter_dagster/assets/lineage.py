@@ -24,6 +24,13 @@ def column_schema(table: Table) -> dg.TableSchema:
     return dg.TableSchema(columns=[_column(table, column) for column in table.columns])
 
 
+def column_lineage(table: Table) -> dg.TableColumnLineage:
+    """The columns of an export, each from its own in m3ter's entity. What m3ter does not have comes from nowhere."""
+    source = source_key(table.name)
+    columns = [one.name for one in table.columns if one.api_field or one.parent_field]
+    return dg.TableColumnLineage({name: [dg.TableColumnDep(source, name)] for name in columns})
+
+
 def _source(entity: Entity) -> dg.AssetSpec:
     """An entity in m3ter. It depends on the entities that its columns refer to, except itself."""
     referred = sorted({name for one in entity.references for name in one.to} - {entity.name})

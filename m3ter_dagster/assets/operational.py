@@ -13,7 +13,7 @@ from m3ter_dagster.assets.entity_checks import (
     passed_checks,
     reuse_check,
 )
-from m3ter_dagster.assets.lineage import column_schema, source_key
+from m3ter_dagster.assets.lineage import column_lineage, column_schema, source_key
 from m3ter_dagster.config import ConfigError
 from m3ter_dagster.dagster_internals import steps_of_this_process
 from m3ter_dagster.frames.schema import SchemaBreached
@@ -87,6 +87,7 @@ def operational_asset(
             yield reuse_check(reading)
         # Not the columns that the asset shows before, where the run's schedule leaves some out.
         columns = {"dagster/column_schema": column_schema(reading.table)} if reading.excluded else {}
-        yield dg.Output(reading, metadata=columns)
+        # Dagster reads the lineage of columns from materialisations, not from the definition of the asset.
+        yield dg.Output(reading, metadata={**columns, "dagster/column_lineage": column_lineage(reading.table)})
 
     return export
