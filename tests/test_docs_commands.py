@@ -71,7 +71,7 @@ def test_commands_and_options_are_those_of_the_program(page: str) -> None:
             continue
         command: click.Command = main
         words = re.split(r"[\s\[\]]+", shown.partition("m3ter-dagster ")[2].partition(" && ")[0].strip())
-        while isinstance(command, click.Group) and words and re.fullmatch(r"[a-z|]+", words[0]):
+        while isinstance(command, click.Group) and words and re.fullmatch(r"[a-z][a-z|-]*", words[0]):
             first, *others = words.pop(0).split("|")
             assert {first, *others} <= command.commands.keys(), shown
             command = command.commands[first]

@@ -8,6 +8,7 @@ import gc
 import click
 
 from m3ter_dagster.cli.configuration import check, pull, schema
+from m3ter_dagster.cli.downstream import data_contract, dbt_sources
 from m3ter_dagster.cli.edit import destination, schedule
 from m3ter_dagster.cli.export import export
 from m3ter_dagster.cli.jobs import jobs
@@ -45,5 +46,6 @@ def main(context: click.Context) -> None:
 
 
 OF_EXPORTS_YAML = (init, check, schedules, schedule, destination, pull, schema)
-for command in (*OF_EXPORTS_YAML, plan, export, ui, jobs, prune, verify, *OF_THE_SANDBOX):
+OF_SCHEMAS = (dbt_sources, data_contract)
+for command in (*OF_EXPORTS_YAML, plan, export, ui, jobs, prune, verify, *OF_SCHEMAS, *OF_THE_SANDBOX):
     main.add_command(command)
