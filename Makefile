@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 BENCH := .venv-bench
+EXAMPLE := .venv-example
 PORT ?= 3000
 SEEDS ?= 20
 DAYS ?= 30
@@ -12,13 +13,16 @@ PIN := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header -
 	--no-emit-find-links
 AUDIT := $(BIN)/pip-audit --strict --disable-pip --no-deps --progress-spinner off --requirement
 
-.PHONY: help demo test test-fast mutants simulate bench profile check fix ui lock docs pictures sbom audit browser clean
+.PHONY: help demo example test test-fast mutants simulate bench profile check fix ui lock docs pictures sbom audit browser clean
 
 help: ## This list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 demo: $(INSTALLED) ## Export a sample organization to a sample S3, through Dagster
 	$(BIN)/m3ter-dagster demo
+
+example: $(EXAMPLE)/installed ## dbt models behind the exports of the sample organization, compared to the cent (examples/revenue)
+	cd examples/revenue && PATH="$(CURDIR)/$(EXAMPLE)/bin:$$PATH" sh -c "dbt --quiet parse && python run.py"
 
 # Else each of many processes would compile the project and the tests again.
 test test-fast mutants: export PYTHONDONTWRITEBYTECODE =
@@ -68,6 +72,8 @@ lock: $(INSTALLED) ## Pin the newest allowed versions of everything: what export
 	$(PIN) --constraints requirements-dev.lock --extra gcs --extra signing --extra postgres --extra kubernetes \
 		pyproject.toml --output-file deploy/requirements.lock
 	$(PIN) --upgrade bench/requirements.in --output-file bench/requirements.lock
+	$(PIN) --upgrade --extra sandbox --constraints requirements.lock pyproject.toml examples/revenue/requirements.in \
+		--output-file examples/revenue/requirements.lock
 
 pictures: $(INSTALLED) ## The pictures of the documentation, made anew by the tests in a browser
 	mkdir -p docs/pictures
@@ -87,7 +93,7 @@ browser: ## Debian's chromium, only for the tests in a browser (needs root)
 	command -v chromium >/dev/null || { apt-get update && apt-get install --yes --no-install-recommends chromium; }
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) $(BENCH) demo-output site sbom.json bench-result.md bench-growth.md mutants .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(BENCH) $(EXAMPLE) demo-output site sbom.json bench-result.md bench-growth.md mutants .pytest_cache .ruff_cache .hypothesis
 
 $(INSTALLED): requirements-dev.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -98,4 +104,10 @@ $(INSTALLED): requirements-dev.lock pyproject.toml
 $(BENCH)/installed: bench/requirements.lock
 	$(PYTHON) -m venv $(BENCH)
 	$(BENCH)/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement $<
+	touch $@
+
+$(EXAMPLE)/installed: examples/revenue/requirements.lock pyproject.toml $(INSTALLED)
+	$(PYTHON) -m venv $(EXAMPLE)
+	$(BIN)/uv pip install --quiet --python $(EXAMPLE)/bin/python --require-hashes --no-deps --requirement $<
+	$(BIN)/uv pip install --quiet --python $(EXAMPLE)/bin/python --no-deps --no-build-isolation --editable .
 	touch $@

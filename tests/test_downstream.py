@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ from m3ter_dagster.model.entities import entities
 
 SCHEMAS = Path(__file__).parents[1] / "schemas"
 DESCRIPTORS = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(SCHEMAS.glob("*.json"))}
+EXAMPLE = SCHEMAS.parent / "examples" / "revenue"
+EXAMPLE_README = (EXAMPLE / "README.md").read_text(encoding="utf-8")
 DUCKDB_TYPES = {"string": "VARCHAR", "integer": "BIGINT", "number": "DOUBLE", "boolean": "BOOLEAN"}
 EVERYTHING = "ALL_AND_REFERENCES"
 LINE_ITEM = entities()["bill_line_item"]
@@ -73,6 +77,13 @@ def dbt_tests(field: dict[str, Any], primary_key: str, keys: dict[str, str]) -> 
         entity, column = keys[field["name"]].split(".")
         tests.append({"relationships": {"arguments": {"to": f"source('m3ter', '{entity}')", "field": column}}})
     return tests
+
+
+def test_the_sources_of_the_example_are_current() -> None:
+    (command,) = re.findall(r"  m3ter-dagster (dbt-sources .*?) > (models/sources.yml)", EXAMPLE_README, re.DOTALL)
+    arguments = shlex.split(command[0].replace("\\\n", " "))
+    committed = (EXAMPLE / command[1]).read_text(encoding="utf-8")
+    assert committed == run(*arguments).stdout, "write it: examples/revenue/README.md says how"
 
 
 def test_the_names_in_dbt_are_the_options() -> None:
