@@ -356,12 +356,36 @@ def test_a_column_of_times_where_no_text_is_expected_is_unreadable(tmp_path: Pat
         list(TYPED.texts(tmp_path / "plans", {"startDate": "object"}))
 
 
-def test_a_typed_file_with_damaged_metadata_is_unreadable(tmp_path: Path) -> None:
-    TYPED.write([account_plans([]).lazy()], ACCOUNT_PLAN, tmp_path / "plans")
-    table = pq.read_table(tmp_path / "plans").replace_schema_metadata({"m3ter:fractions": "{"})
-    pq.write_table(table, tmp_path / "plans")
+@pytest.mark.parametrize(
+    "metadata", ["{", "[]", "7", '{"startDate": 3}', '{"startDate": ["3"]}', '{"startDate": [99]}', "\ud800"]
+)
+def test_a_typed_file_with_metadata_that_is_not_its_own_is_unreadable(metadata: str, tmp_path: Path) -> None:
+    TYPED.write([account_plans(["2024-06-01T10:00:00Z"]).lazy()], ACCOUNT_PLAN, tmp_path / "plans")
+    forged = {"m3ter:fractions": metadata.encode("utf-8", "surrogatepass")}
+    pq.write_table(pq.read_table(tmp_path / "plans").replace_schema_metadata(forged), tmp_path / "plans")
     with pytest.raises(Unreadable):
         list(TYPED.texts(tmp_path / "plans", {"startDate": "string"}))
+
+
+NO_UTF8 = pa.StringArray.from_buffers(1, pa.py_buffer(bytes((0, 0, 0, 0, 1, 0, 0, 0))), pa.py_buffer(b"\xff"))
+
+
+@pytest.mark.parametrize(
+    ("cells", "type", "why"),
+    [
+        (pa.array([[1]]), "number", r"the column found is list<element: int64> and should be number"),
+        (pa.array([b"\xff"]), "integer", "the column found is binary and should be integer"),
+        (pa.array([1], pa.duration("us")), "boolean", "the column found is duration.* and should be boolean"),
+        (pa.array([1]).cast(pa.decimal256(70)), "number", "the column found is decimal256.* and should be number"),
+        (NO_UTF8, "string", "Invalid UTF8"),
+        (pa.array([2**62], pa.timestamp("us", "UTC")), "string", "the column found has a time of no year from 1 to"),
+        (pa.array([2**31 - 1], pa.date32()), "string", "the column found has a time of no year from 1 to 9999"),
+    ],
+)
+def test_a_parquet_that_no_export_writes_is_unreadable(cells: pa.Array, type: str, why: str, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"found": cells}), tmp_path / "forged")
+    with pytest.raises(Unreadable, match=why):
+        list(Parquet().texts(tmp_path / "forged", {"found": type}))
 
 
 def test_a_file_is_known_by_its_suffix() -> None:

@@ -6,9 +6,11 @@ import json
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
+import msgspec
 import polars as pl
 import pyarrow as pa
 from pyarrow import parquet
@@ -32,6 +34,10 @@ _TYPES: Mapping[str, pa.DataType] = {
     "string": pa.large_string(),
 }
 _TEXTS = ("array", "object", "string")
+_FIRST_AND_LAST: Mapping[str, tuple[date, date]] = {
+    DATE: (date.min, date.max),
+    DATE_TIME: (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)),
+}
 _FRACTIONS = "m3ter:fractions"
 """In the metadata of a typed file: by column, how many digits the fractions of seconds had in the texts."""
 
@@ -89,18 +95,34 @@ class Parquet:
         with _opened(path) as file:
             for name, type in types.items():
                 found = file.schema_arrow.field(name).type
-                is_text = pa.types.is_string(found) or pa.types.is_large_string(found)
-                is_time = type == "string" and found in (_TYPES[DATE], _TYPES[DATE_TIME])
-                if type in _TEXTS and not (is_text or is_time):
-                    raise Unreadable(f"the column {name} is {found} and should be text")
+                if not _may_be(type, found):
+                    raise Unreadable(f"the column {name} is {found} and should be {'text' if type in _TEXTS else type}")
             metadata = file.metadata.metadata or {}
             texts = _texts_of_times({name.decode(): value.decode() for name, value in metadata.items()})
             for batch in _batches(file, list(types)):
+                batch.validate(full=True)  # polars panics at text that is no UTF-8
                 rows = pl.DataFrame(batch)
+                _check_years(rows)
                 yield rows.select(
                     texts(name, type) if type.is_temporal() else pl.col(name).cast(pl.String)
                     for name, type in rows.schema.items()
                 )
+
+
+def _may_be(type: str, found: pa.DataType) -> bool:
+    """Whether a column of this type in the words of Table Schema may hold what was found: its cells can be texts."""
+    if pa.types.is_string(found) or pa.types.is_large_string(found):
+        return True
+    others = (DATE, DATE_TIME) if type == "string" else () if type in _TEXTS else ("boolean", "integer", "number")
+    return found in [_TYPES[one] for one in others]
+
+
+def _check_years(rows: pl.DataFrame) -> None:
+    """Unreadable if a time is of no year from 1 to 9999, of which there is no text: polars panics at such times."""
+    for column in rows.select(pl.selectors.temporal()):
+        first, last = _FIRST_AND_LAST[DATE if column.dtype == pl.Date else DATE_TIME]
+        if not column.drop_nulls().is_between(first, last).all():
+            raise Unreadable(f"the column {column.name} has a time of no year from 1 to 9999")
 
 
 class _Times:
@@ -142,8 +164,11 @@ class _Times:
 
 
 def _texts_of_times(metadata: Mapping[str, str]) -> Callable[[str, pl.DataType], pl.Expr]:
-    """How the columns of a typed file that has this metadata become text, by their names and types."""
-    fractions = json.loads(metadata.get(_FRACTIONS, "{}"))
+    """How the columns of a typed file that has this metadata become text, by their names and types. Unreadable."""
+    try:
+        fractions = msgspec.json.decode(metadata.get(_FRACTIONS, "{}"), type=dict[str, list[Literal[0, 3, 6]]])
+    except msgspec.MsgspecError as error:
+        raise Unreadable(f"what it says in {_FRACTIONS} of its times is not so: {error}") from None
     return lambda name, type: time_text(name, None if type == pl.Date else fractions.get(name, []))
 
 
