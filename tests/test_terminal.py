@@ -1,6 +1,7 @@
 """What the terminal shows of a run: at 80 columns, and in a log."""
 
 import io
+import re
 import threading
 from collections.abc import Iterator
 from itertools import pairwise
@@ -19,7 +20,7 @@ from m3ter_dagster.history.progress import (
     log_under_way,
 )
 from m3ter_dagster.history.record import StoredObject
-from m3ter_dagster.model.entities import operational_entities
+from m3ter_dagster.model.entities import entities, operational_entities
 
 RUN = "1a2b3c4d-0000-4000-a000-000000000002"
 ORGANIZATION = "orgId=5a7d0c0e-0000-4000-a000-000000000001"
@@ -180,7 +181,24 @@ def test_a_terminal_of_24_lines_shows_every_entity_while_it_runs(monkeypatch: py
     assert [name for name in operational_entities() if name not in shown] == []
     assert "has not answered for 100 s" in " ".join(shown.split())
     assert shown.count("\n") <= 24
-    assert console.measure(result_table(found)).maximum <= 80
+    assert console.measure(result_table(found.entities.values())).maximum <= 80
+
+
+@pytest.mark.parametrize(("height", "shown"), [(24, 20), (40, 32), (3, 1)])
+def test_a_terminal_of_few_lines_shows_what_is_still_to_come(
+    height: int, shown: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    file = io.StringIO()
+    console = Console(file=file, width=80, height=height, force_terminal=True, markup=False)
+    names = list(entities())
+    waiting = [EntityResult(name) for name in names[10:30]]
+    found = result(*map(delivered, names[:10]), *waiting, EntityResult(names[30], "running"), failed(names[31]))
+    with progress(console) as show:
+        show(found, None)
+        file.seek(0)
+        file.truncate()
+    assert re.findall(r"(\w+) +(?:delivered|waiting|running|failed) ", file.getvalue()) == names[-shown:]
 
 
 @pytest.fixture

@@ -24,6 +24,10 @@ _COLUMNS = ("entity", "status", "rows", "size", "seconds", "checks")
 
 _A_LINE_EVERY = 10.0
 """Seconds: in a log, the longest time without a line."""
+_LEFT_OUT_FIRST = ("delivered", "waiting", "running", "failed")
+"""Of a live table, where the terminal has too few lines for all entities."""
+_LINES_AROUND = 4
+"""Of a terminal with a live table: its header, and how far the run is."""
 
 
 class Progress:
@@ -40,7 +44,8 @@ class Progress:
     def __call__(self, result: RunResult, entity: str | None) -> None:
         now = self._clock()
         if self._live:
-            self._live.update(Group(result_table(result), Text(under_way(result, now - self._started))))
+            shown = _fitting(result.entities.values(), self._console.height - _LINES_AROUND)
+            self._live.update(Group(result_table(shown), Text(under_way(result, now - self._started))))
         elif entity is not None:
             self._print_end(result, result.entities[entity])
         elif now - self._last_line >= _A_LINE_EVERY:
@@ -73,7 +78,7 @@ def progress(console: Console) -> Generator[Progress]:
 def print_result(console: Console, result: RunResult, *, with_objects: bool) -> None:
     """The table, what is wrong, where the files are, and a summary. Each address and each reason stands there once."""
     results = result.entities.values()
-    console.print(result_table(result), soft_wrap=not console.is_terminal)
+    console.print(result_table(results), soft_wrap=not console.is_terminal)
     for one in results:
         for name, check in one.checks.items():
             if not check.passed and one.status != "failed":
@@ -94,12 +99,20 @@ def print_result(console: Console, result: RunResult, *, with_objects: bool) -> 
         console.print(advice, soft_wrap=True, highlight=False)
 
 
-def result_table(result: RunResult) -> Table:
+def _fitting(results: Iterable[EntityResult], lines: int) -> list[EntityResult]:
+    """As many entities as there are lines, in their order: those that are done are missed least."""
+    results = list(results)
+    by_news = sorted(results, key=lambda one: _LEFT_OUT_FIRST.index(one.status))
+    left_out = {one.entity for one in by_news[: len(results) - max(lines, 1)]} if len(results) > lines else set()
+    return [one for one in results if one.entity not in left_out]
+
+
+def result_table(results: Iterable[EntityResult]) -> Table:
     """One line per entity, for a terminal of 80 columns."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in _COLUMNS:
         table.add_column(column, justify="right" if column in ("rows", "size", "seconds") else "left", no_wrap=True)
-    for one in result.entities.values():
+    for one in results:
         table.add_row(*_cells(one))
     return table
 
