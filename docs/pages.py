@@ -45,7 +45,8 @@ def entity_page(entity: Entity) -> Iterator[str]:
         yield "[Not on m3ter's page of columns](../corrections.md): these are the API's, in the API's order.\n"
     yield "| column | type | |\n| --- | --- | --- |"
     for column, field in zip(entity.columns, about["fields"], strict=True):
-        yield f"| `{column.name}` | {column.type} | {_cell(' '.join(_about(column, field, entity)))} |"
+        type_ = f"{column.type} ({column.format})" if column.format else column.type
+        yield f"| `{column.name}` | {type_} | {_cell(' '.join(_about(column, field, entity)))} |"
     if entity.not_exported:
         fields = ", ".join(f"`{name}`" for name in sorted(entity.not_exported))
         yield f"\nThe API has these fields, and m3ter's export does not: {fields}."

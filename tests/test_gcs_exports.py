@@ -14,6 +14,8 @@ import dagster as dg
 import polars as pl
 import pytest
 from click.testing import CliRunner, Result
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from many_exports import set_began
 from stores import Store
 
@@ -22,6 +24,7 @@ from m3ter_dagster.cli import main
 from m3ter_dagster.config import load_exports, load_settings
 from m3ter_dagster.definitions import build_definitions
 from m3ter_dagster.delivery.destinations import EveryDestinationRefuses
+from m3ter_dagster.delivery.signatures import Signer
 from m3ter_dagster.history.log import EXPORT_JOB, MANIFEST, SCHEDULE_TAG, deliveries_of
 from m3ter_dagster.model.entities import entities
 from m3ter_dagster.resources import IO_MANAGER, export_resources
@@ -164,3 +167,32 @@ def test_nothing_is_read_for_a_bucket_that_is_not_there(
         export(instance, "product")
     assert isinstance(failed.value.__cause__, EveryDestinationRefuses)
     assert advice in str(failed.value.__cause__)
+
+
+def test_a_signed_manifest_is_verified_and_what_is_altered_is_named(
+    instance: dg.DagsterInstance,
+    api: SandboxApi,
+    bucket: Any,
+    exports_file: Callable[..., None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    exports_file(api)
+    key, public = Ed25519PrivateKey.generate(), tmp_path / "public.pem"
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    public.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    monkeypatch.setenv("M3TER_SIGNING_KEY", pem)
+    export(instance, "product")
+    (manifest,) = (blob for blob in bucket.list_blobs() if blob.name.endswith("_manifest.json"))
+    address = f"gs://{bucket.name}/{manifest.name}"
+    result = command("verify", address, "--public-key", public, "--strict")
+    assert (result.exit_code, f"signed with the key {Signer(pem).fingerprint}" in result.stdout) == (0, True)
+    manifest.upload_from_string(manifest.download_as_bytes() + b" ")
+    result = command("verify", address, "--public-key", public)
+    assert (result.exit_code, len(findings(result))) == (1, 1)
+    assert findings(result)[0].startswith("error: manifest: signature: it is not what was signed with the key ")
+    bucket.blob(f"{manifest.name}.sig").delete()
+    assert (
+        f"signature: there is no {address}.sig; it was removed."
+        in command("verify", address, "--public-key", public).stdout
+    )

@@ -74,7 +74,7 @@ def _manifest(
         name=name,
         deps=after,
         group_name=group,
-        kinds={"json", "s3"},
+        kinds={"json"},
         owners=owners,
         io_manager_key=IO_MANAGER,
         description=f"{banner}The Data Package of an export: every object with its size, rows, checksum and schema. "

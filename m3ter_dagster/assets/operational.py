@@ -51,7 +51,7 @@ def operational_asset(
         name=entity.name,
         deps=[source_key(entity.name)],
         group_name=REFERENCE_GROUP if entity.is_reference else GROUP,
-        kinds={"polars", "csv", "s3"},
+        kinds={"polars"},
         owners=owners,
         description=f"{entity.description} {_AS_REFERENCE if entity.is_reference else _AS_EXPORTED}",
         metadata={"dagster/column_schema": column_schema(entity)},

@@ -85,7 +85,7 @@ def _about(name: str, owners: Sequence[str], description: str) -> dict[str, Any]
         "name": name,
         "deps": [source_key("account"), source_key("meter")],
         "group_name": GROUP,
-        "kinds": {"polars", "csv", "s3"},
+        "kinds": {"polars"},
         "owners": owners,
         "description": f"{description} One file; its columns follow from the meters and are shown with each export.",
         "check_specs": usage_check_specs(name),
