@@ -250,6 +250,12 @@ def report_abandoned(instance: dg.DagsterInstance, run: dg.DagsterRun, reason: s
     instance.report_run_failed(run, reason)
 
 
+def report_succeeded(instance: dg.DagsterInstance, run: dg.DagsterRun, reason: str) -> None:
+    """Ends a run whose process died when only this event was missing; publicly only that process ends it."""
+    event = dg.DagsterEvent(dg.DagsterEventType.RUN_SUCCESS.value, run.job_name, message=reason)
+    instance.report_dagster_event(event, run.run_id)
+
+
 def cancel_queued(instance: dg.DagsterInstance, run: dg.DagsterRun, reason: str) -> None:
     """Takes a run out of the queue with a reason. Whoever launches runs looks at the status once more before."""
     instance.report_run_canceled(run, reason)
@@ -291,8 +297,23 @@ def last_event(instance: dg.DagsterInstance, run_id: str) -> datetime:
 
 def steps_under_way(instance: dg.DagsterInstance, run_id: str) -> set[str]:
     """The steps that have started and not ended, as Dagster's own pages show them."""
-    stats = instance.get_run_step_stats(run_id)
-    return {one.step_key for one in stats if one.status == StepEventStatus.IN_PROGRESS}
+    return _steps(instance, run_id, StepEventStatus.IN_PROGRESS)
+
+
+def have_all_succeeded(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
+    """Whether nothing is left of the run but its own success."""
+    planned = planned_steps(instance, run)
+    return bool(planned) and planned <= _steps(instance, run.run_id, StepEventStatus.SUCCESS)
+
+
+def _steps(instance: dg.DagsterInstance, run_id: str, status: StepEventStatus) -> set[str]:
+    return {one.step_key for one in instance.get_run_step_stats(run_id) if one.status == status}
+
+
+def is_in_one_process(instance: dg.DagsterInstance, run_id: str) -> bool:
+    """Whether one process executes all steps of the run. Its executor is known by what it logs before the first."""
+    events = events_of_run(instance, run_id, {dg.DagsterEventType.ENGINE_EVENT})
+    return any((event.message or "").startswith("Executing steps in process ") for event, _ in events)
 
 
 def log_files(instance: dg.DagsterInstance, run_id: str) -> list[Path]:

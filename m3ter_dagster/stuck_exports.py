@@ -12,9 +12,19 @@ import dagster as dg
 
 from m3ter_dagster.config import AnySchedule
 from m3ter_dagster.config.names import STUCK_EXPORTS, job_name
-from m3ter_dagster.dagster_internals import cancel_queued, is_of_location, location_of, planned_steps, report_abandoned
-from m3ter_dagster.history.heartbeat import SILENCE, dead_steps
+from m3ter_dagster.dagster_internals import (
+    cancel_queued,
+    have_all_succeeded,
+    is_of_location,
+    location_of,
+    planned_steps,
+    report_abandoned,
+    report_succeeded,
+    steps_under_way,
+)
+from m3ter_dagster.history.heartbeat import SILENCE, is_dead
 from m3ter_dagster.history.log import DUE_TAG, MANIFEST, ROOT_TAG, SCHEDULE_TAG, USAGE_MANIFEST, exported
+from m3ter_dagster.history.retries import retry_after_death
 
 LOOK_EVERY_SECONDS = 90
 """Longer than between two heartbeats: a machine that slept has one before it is looked at again."""
@@ -39,14 +49,14 @@ def stuck_exports(
         for run in renamed:
             cancel_queued(instance, run, _renamed_words(run))
         started = _runs(instance, dg.DagsterRunStatus.STARTED)
-        silent = {run.run_id: found for run in started if (found := dead_steps(instance, run, steps, read_clock()))}
-        dead = [run for run in started if run.run_id in silent and run.run_id in suspects]
+        silent = [run for run in started if is_dead(instance, run, steps, read_clock())]
+        dead = [run for run in silent if run.run_id in suspects]
         for run in dead:
-            report_abandoned(instance, run, _dead_words(run, silent[run.run_id]))
+            _end(instance, run, steps)
         return dg.SensorResult(
             run_requests=[_request_anew(instance, run, assets) for run in renamed],
             skip_reason=None if renamed else f"dead: {len(dead)} runs, overtaken: {len(overtaken)} exports.",
-            cursor=json.dumps(sorted(silent.keys() - {run.run_id for run in dead})),
+            cursor=json.dumps(sorted(run.run_id for run in silent if run not in dead)),
         )
 
     return dg.SensorDefinition(
@@ -58,6 +68,18 @@ def stuck_exports(
         description="Ends runs whose process has died, cancels exports that waited until their schedule was due "
         "again, and launches those anew whose schedule was renamed meanwhile.",
     )
+
+
+def _end(instance: dg.DagsterInstance, run: dg.DagsterRun, steps: Collection[str]) -> None:
+    """End a dead run. A retry of one whose steps have all succeeded would have nothing to do, which Dagster refuses."""
+    words = _dead_words(sorted(steps_under_way(instance, run.run_id) & set(steps)))
+    if have_all_succeeded(instance, run):
+        report_succeeded(instance, run, f"{words} All of its steps had succeeded: the export is whole.")
+        return
+    # A process that died before it had set up its resources has not allowed a retry.
+    retry_after_death(instance, run)
+    resume = f"Unless Dagster retries it, m3ter-dagster export --resume {run.run_id} completes the export."
+    report_abandoned(instance, run, f"{words} {resume}")
 
 
 def _overtaken(instance: dg.DagsterInstance) -> Iterator[tuple[dg.DagsterRun, datetime]]:
@@ -113,9 +135,7 @@ def _renamed_words(run: dg.DagsterRun) -> str:
     )
 
 
-def _dead_words(run: dg.DagsterRun, steps: Sequence[str]) -> str:
+def _dead_words(under_way: Sequence[str]) -> str:
     minutes = int(SILENCE.total_seconds() // 60)
-    return (
-        f"The process of this run has died: no event for {minutes} minutes while {', '.join(steps)} was under way. "
-        f"Unless Dagster retries it, m3ter-dagster export --resume {run.run_id} completes the export."
-    )
+    during = f" while {', '.join(under_way)} was under way" if under_way else ""
+    return f"The process of this run has died: no event for {minutes} minutes{during}."

@@ -216,7 +216,9 @@ def test_with_a_process_per_step_each_step_is_alone(
     instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(tmp_path)  # Dagster leaves out what is first for the processes, else this folder
-    assert steps_of(instance, run(instance, "in_many_processes")) == {name: [name] for name in NAMES}
+    done = run(instance, "in_many_processes")
+    assert steps_of(instance, done) == {name: [name] for name in NAMES}
+    assert not internals.is_in_one_process(instance, done.run_id)
 
 
 @dagster_still("gives the events of a run by type, each with a cursor behind it")
@@ -352,6 +354,28 @@ def test_tags_are_added_to_a_run_that_has_begun(instance: dg.DagsterInstance) ->
     assert {"old": "kept", "changed": "new", "added": "too"}.items() <= found.tags.items()
 
 
+@dagster_still("says in the log of a run that one process executes its steps")
+def test_a_run_whose_steps_one_process_executes_is_known(instance: dg.DagsterInstance) -> None:
+    assert internals.is_in_one_process(instance, run(instance).run_id)
+
+
+def test_a_run_whose_steps_have_all_succeeded_is_known(instance: dg.DagsterInstance) -> None:
+    assert internals.have_all_succeeded(instance, run(instance))
+    assert not internals.have_all_succeeded(instance, run(instance, fails="bill"))
+    assert not internals.have_all_succeeded(instance, dg.DagsterRun(job_name="export"))
+
+
+@dagster_still("lets a run be ended as one that succeeded")
+def test_a_run_that_did_all_is_ended_as_succeeded(instance: dg.DagsterInstance) -> None:
+    whole = instance.add_run(dg.DagsterRun(job_name="export", status=dg.DagsterRunStatus.STARTED))
+    internals.report_succeeded(instance, whole, "nothing is left to do")
+    found = instance.get_run_by_id(whole.run_id)
+    assert found
+    assert found.status == dg.DagsterRunStatus.SUCCESS
+    ((event, _),) = internals.events_of_run(instance, whole.run_id, {dg.DagsterEventType.RUN_SUCCESS})
+    assert event.message == "nothing is left to do"
+
+
 def test_the_steps_that_are_under_way_are_those_that_began_and_did_not_end(instance: dg.DagsterInstance) -> None:
     assert internals.steps_under_way(instance, run(instance, fails="bill").run_id) == set()
     dead = instance.add_run(dg.DagsterRun(job_name="export"))
@@ -474,6 +498,7 @@ def test_no_other_file_calls_a_method_of_the_instance_that_is_not_public() -> No
             "get_run_step_stats",
             "get_run_tags",
             "get_runs_count",
+            "report_dagster_event",
             "report_engine_event",
             "report_run_canceled",
             "report_run_failed",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from m3ter_dagster.config.usage import UsageSchedule
 from m3ter_dagster.definitions import build_definitions
 from m3ter_dagster.history.heartbeat import Heartbeat
 from m3ter_dagster.history.log import DUE_TAG, ROOT_TAG, SCHEDULE_TAG
+from m3ter_dagster.history.retries import will_be_retried
 from m3ter_dagster.stuck_exports import stuck_exports
 
 SETTINGS = Path(__file__).parents[1] / "dagster.yaml"
@@ -39,6 +40,8 @@ FINANCE = ExportSchedule(code="finance", operational_data_types=["ACCOUNTS"], **
 MEASURED = UsageSchedule(code="measured", source_type="USAGE", time_period="YESTERDAY", **COMMON)
 WHAT = {"finance": ["account", "export_manifest"], "measured": ["usage_raw", "usage_manifest"]}
 CONFIG = {"resources": {"csv_io_manager": {"config": {"destinations": ["warehouse"]}}}}
+IN_PROCESS = "Executing steps in process (pid: 7)"
+"""What Dagster logs of a run whose steps are all executed by one process."""
 STEPS = {"account", "bill", "export_manifest"}
 PROJECT = build_definitions(
     parse_exports("destinations: [{code: warehouse, bucketName: acme}]", environ={}), load_settings({})
@@ -63,26 +66,54 @@ def under_way(instance: dg.DagsterInstance, *steps: str) -> dg.DagsterRun:
     return run
 
 
-def log(instance: dg.DagsterInstance, run: dg.DagsterRun, kind: Type, step: str, at: datetime = DIED) -> None:
+def in_process(
+    instance: dg.DagsterInstance, planned: Sequence[str], succeeded: Sequence[str], words: str = IN_PROCESS
+) -> dg.DagsterRun:
+    """A run of the daemon that is to execute the planned steps and was last heard of when so many had succeeded."""
+    run = dg.DagsterRun(
+        job_name="export_finance",
+        status=STARTED,
+        tags={SCHEDULE_TAG: "finance"},
+        remote_job_origin=origin("finance"),
+        step_keys_to_execute=list(planned),
+    )
+    instance.add_run(run)
+    log(instance, run, Type.ENGINE_EVENT, "", words=words)
+    log(instance, run, Type.RESOURCE_INIT_STARTED, "")
+    for step in succeeded:
+        log(instance, run, Type.STEP_START, step)
+        log(instance, run, Type.STEP_SUCCESS, step)
+    return run
+
+
+def log(
+    instance: dg.DagsterInstance, run: dg.DagsterRun, kind: Type, step: str, at: datetime = DIED, words: str = ""
+) -> None:
     data = {
         Type.STEP_SUCCESS: StepSuccessData(1.0),
         Type.ENGINE_EVENT: EngineEventData({}),
+        Type.RESOURCE_INIT_STARTED: EngineEventData({}),
     }
-    event = dg.DagsterEvent(kind.value, run.job_name, step_key=step or None, event_specific_data=data.get(kind))
+    event = dg.DagsterEvent(
+        kind.value, run.job_name, step_key=step or None, event_specific_data=data.get(kind), message=words
+    )
     instance.report_dagster_event(event, run.run_id, timestamp=at.timestamp())
+
+
+def origin(code: str, location: str = "here") -> RemoteJobOrigin:
+    target = ManagedGrpcPythonEnvCodeLocationOrigin(LoadableTargetOrigin(module_name="m"), location_name=location)
+    return RemoteJobOrigin(RemoteRepositoryOrigin(target, "__repository__"), f"export_{code}")
 
 
 def queued(
     instance: dg.DagsterInstance, code: str, due: datetime | None, *, location: str = "here", **tags: str
 ) -> dg.DagsterRun:
     mine = {SCHEDULE_TAG: code, **({DUE_TAG: due.isoformat()} if due else {}), **tags}
-    target = ManagedGrpcPythonEnvCodeLocationOrigin(LoadableTargetOrigin(module_name="m"), location_name=location)
-    origin = RemoteJobOrigin(RemoteRepositoryOrigin(target, "__repository__"), f"export_{code}")
     run = dg.DagsterRun(
         job_name=f"export_{code}",
         status=QUEUED,
         tags=mine,
-        remote_job_origin=origin,
+        remote_job_origin=origin(code, location),
         run_config=CONFIG,
         step_keys_to_execute=WHAT[code],
     )
@@ -149,6 +180,56 @@ def test_a_silent_run_none_of_whose_exports_is_under_way_may_be_waiting(
     for later in (1, 2):
         look(instance, DIED + later * DAY, json.dumps([waits.run_id]))
     assert status(instance, waits) == STARTED
+
+
+@pytest.mark.parametrize("succeeded", [[], ["account"]], ids=["in resource setup", "between two steps"])
+def test_a_process_that_dies_while_no_step_is_under_way_is_dead_and_its_run_is_retried(
+    instance: dg.DagsterInstance, succeeded: list[str]
+) -> None:
+    dead = in_process(instance, WHAT["finance"], succeeded)
+    before = look(instance, DIED + 14 * MINUTE)
+    assert json.loads(before.cursor) == []
+    look(instance, DIED + 17 * MINUTE, look(instance, DIED + 15 * MINUTE).cursor)
+    assert status(instance, dead) == dg.DagsterRunStatus.FAILURE
+    assert last_words(instance, dead) == (
+        "The process of this run has died: no event for 15 minutes. "
+        f"Unless Dagster retries it, m3ter-dagster export --resume {dead.run_id} completes the export."
+    )
+    found = instance.get_run_by_id(dead.run_id)
+    assert found
+    assert will_be_retried(found)
+
+
+@pytest.mark.parametrize("words", [IN_PROCESS, "Submitting celery tasks"])
+def test_a_run_that_dies_after_its_last_step_has_succeeded_since_nothing_is_left_to_do(
+    instance: dg.DagsterInstance, words: str
+) -> None:
+    whole = in_process(instance, WHAT["finance"], WHAT["finance"], words)
+    waiting = queued(instance, "finance", DIED + DAY)
+    look(instance, DIED + 17 * MINUTE, look(instance, DIED + 15 * MINUTE).cursor)
+    assert status(instance, whole) == dg.DagsterRunStatus.SUCCESS
+    assert last_words(instance, whole) == (
+        "The process of this run has died: no event for 15 minutes. All of its steps had succeeded: the export is "
+        "whole."
+    )
+    assert launched_next(instance) == [waiting.run_id]
+
+
+@pytest.mark.parametrize(
+    ("planned", "words"),
+    [
+        (["account", "bill"], "Submitting celery tasks"),
+        (["account", "warehouse__account"], IN_PROCESS),
+        (["account", "warehouse__account"], "Submitting celery tasks"),
+    ],
+)
+def test_a_run_that_may_wait_for_workers_or_is_another_project_s_is_left_alone_between_steps(
+    instance: dg.DagsterInstance, planned: list[str], words: str
+) -> None:
+    runs = [in_process(instance, planned, succeeded, words) for succeeded in ([], ["account"])]
+    runs.append(in_process(instance, ["warehouse__account"], ["warehouse__account"], words))
+    look(instance, DIED + DAY, json.dumps([run.run_id for run in runs]))
+    assert {status(instance, run) for run in runs} == {STARTED}
 
 
 def test_a_process_at_work_has_a_heartbeat(instance: dg.DagsterInstance) -> None:

@@ -11,11 +11,18 @@ from datetime import datetime, timedelta
 
 import dagster as dg
 
-from m3ter_dagster.dagster_internals import last_event, log_engine_event, steps_under_way
+from m3ter_dagster.dagster_internals import (
+    have_all_succeeded,
+    is_in_one_process,
+    last_event,
+    log_engine_event,
+    planned_steps,
+    steps_under_way,
+)
 
 BEAT_SECONDS = 60.0
 SILENCE = timedelta(minutes=15)
-"""Without any event for so long, a step is dead: even a database that is away for ten minutes is survived."""
+"""Without any event for so long, a process is dead: even a database that is away for ten minutes is survived."""
 
 
 class Heartbeat:
@@ -38,11 +45,15 @@ class Heartbeat:
         self._thread.join()
 
 
-def dead_steps(instance: dg.DagsterInstance, run: dg.DagsterRun, steps: Collection[str], now: datetime) -> list[str]:
-    """Those of `steps` that were under way when the run fell silent.
+def is_dead(instance: dg.DagsterInstance, run: dg.DagsterRun, steps: Collection[str], now: datetime) -> bool:
+    """Whether the run fell silent although a process of it has a heartbeat, or had nothing more to do.
 
-    A run is silent as well while its steps wait for workers, and steps of other projects have no heartbeat.
+    `steps` are those of exports. While one is under way its process has a heartbeat; a process that executes all steps
+    has it between them as well. Other runs are silent while steps wait for workers, or do what has no heartbeat.
     """
     if now - last_event(instance, run.run_id) < SILENCE:
-        return []
-    return sorted(steps_under_way(instance, run.run_id) & set(steps))
+        return False
+    if not steps_under_way(instance, run.run_id).isdisjoint(steps):
+        return True
+    is_ours = planned_steps(instance, run) <= set(steps)
+    return is_ours and (is_in_one_process(instance, run.run_id) or have_all_succeeded(instance, run))
