@@ -15,7 +15,8 @@ import dagster as dg
 from m3ter_dagster.assets.usage_config import usage_ops
 from m3ter_dagster.config import UsageSchedule
 from m3ter_dagster.config.usage import RAW_BY_DAY
-from m3ter_dagster.dagster_internals import ReconstructableJob, planned_steps, reconstructable_job, report_abandoned
+from m3ter_dagster.dagster_internals import ReconstructableJob, have_all_succeeded, planned_steps, reconstructable_job
+from m3ter_dagster.history.heartbeat import report_dead
 from m3ter_dagster.history.log import (
     DESTINATIONS_TAG,
     EXPORT_JOB,
@@ -137,12 +138,16 @@ def _last_run(instance: dg.DagsterInstance, run_id: str, org_id: str | None, *, 
     if last.status == dg.DagsterRunStatus.SUCCESS:
         raise NothingToResume(f"run {last.run_id} succeeded, so nothing is missing from this export.")
     if not last.is_finished and abandoned:
-        report_abandoned(instance, last, "Its process had died; it was abandoned when the export was resumed.")
+        report_dead(
+            instance, last, "The process of this run had died.", "It was abandoned when the export was resumed."
+        )
     elif not last.is_finished:
         raise NothingToResume(
             f"run {last.run_id} is still {last.status.value.lower()} as far as Dagster knows. Wait for it, or add "
             "--abandoned if its process has died."
         )
+    if have_all_succeeded(instance, last):
+        raise NothingToResume(f"all steps of run {last.run_id} succeeded, so nothing is missing from this export.")
     return instance.get_run_by_id(last.run_id) or last
 
 

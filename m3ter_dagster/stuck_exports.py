@@ -14,15 +14,12 @@ from m3ter_dagster.config import AnySchedule
 from m3ter_dagster.config.names import STUCK_EXPORTS, job_name
 from m3ter_dagster.dagster_internals import (
     cancel_queued,
-    have_all_succeeded,
     is_of_location,
     location_of,
     planned_steps,
-    report_abandoned,
-    report_succeeded,
     steps_under_way,
 )
-from m3ter_dagster.history.heartbeat import SILENCE, is_dead
+from m3ter_dagster.history.heartbeat import SILENCE, is_dead, report_dead
 from m3ter_dagster.history.log import DUE_TAG, MANIFEST, ROOT_TAG, SCHEDULE_TAG, USAGE_MANIFEST, exported
 from m3ter_dagster.history.retries import retry_after_death
 
@@ -71,15 +68,17 @@ def stuck_exports(
 
 
 def _end(instance: dg.DagsterInstance, run: dg.DagsterRun, steps: Collection[str]) -> None:
-    """End a dead run. A retry of one whose steps have all succeeded would have nothing to do, which Dagster refuses."""
-    words = _dead_words(sorted(steps_under_way(instance, run.run_id) & set(steps)))
-    if have_all_succeeded(instance, run):
-        report_succeeded(instance, run, f"{words} All of its steps had succeeded: the export is whole.")
-        return
+    minutes = int(SILENCE.total_seconds() // 60)
+    under_way = ", ".join(sorted(steps_under_way(instance, run.run_id) & set(steps)))
+    during = f" while {under_way} was under way" if under_way else ""
     # A process that died before it had set up its resources has not allowed a retry.
     retry_after_death(instance, run)
-    resume = f"Unless Dagster retries it, m3ter-dagster export --resume {run.run_id} completes the export."
-    report_abandoned(instance, run, f"{words} {resume}")
+    report_dead(
+        instance,
+        run,
+        f"The process of this run has died: no event for {minutes} minutes{during}.",
+        f"Unless Dagster retries it, m3ter-dagster export --resume {run.run_id} completes the export.",
+    )
 
 
 def _overtaken(instance: dg.DagsterInstance) -> Iterator[tuple[dg.DagsterRun, datetime]]:
@@ -133,9 +132,3 @@ def _renamed_words(run: dg.DagsterRun) -> str:
         f"Schedule {run.tags[SCHEDULE_TAG]!r} was renamed or removed while this export waited, and its job with it; "
         "another run makes the same export."
     )
-
-
-def _dead_words(under_way: Sequence[str]) -> str:
-    minutes = int(SILENCE.total_seconds() // 60)
-    during = f" while {', '.join(under_way)} was under way" if under_way else ""
-    return f"The process of this run has died: no event for {minutes} minutes{during}."

@@ -36,12 +36,13 @@ from faulty_house import NAMES, House, Records, large_meters, open_house, small_
 from processes import poll
 from stores import Key, Store
 
+from m3ter_dagster.dagster_internals import report_abandoned
 from m3ter_dagster.delivery.destinations import Destinations
 from m3ter_dagster.history.heartbeat import Heartbeat
 from m3ter_dagster.history.log import EXPORT_JOB
 from m3ter_dagster.history.log import MANIFEST as MANIFEST_ASSET
 from m3ter_dagster.history.progress import RunResult
-from m3ter_dagster.runs import export_now, job_named, resume
+from m3ter_dagster.runs import NothingToResume, export_now, job_named, resume
 
 Truth = dict[str, bytes]
 """The CSVs of an export without a fault, by type."""
@@ -335,6 +336,21 @@ def test_what_the_button_materialize_began_is_completed_by_a_resume(
     assert result.is_complete, result
     assert list(result.entities) == ["product"]
     assert_whole(house, truth, failed.run_id)
+
+
+def test_from_a_run_that_failed_after_its_last_step_nothing_is_missing(
+    move_in: MoveIn, instance: dg.DagsterInstance, truth: Truth
+) -> None:
+    """Such a run died before it could say that it had succeeded, and Dagster ended it."""
+    house = move_in(small_organization(), codes=["warehouse"])
+    whole = run(house, instance)
+    found = instance.get_run_by_id(whole.run_id)
+    assert found
+    report_abandoned(instance, found, "it ran for a day")
+    with pytest.raises(NothingToResume, match=f"all steps of run {whole.run_id} succeeded, so nothing"):
+        complete(whole, instance)
+    assert len(instance.get_run_records()) == 1
+    assert_whole(house, truth, whole.run_id)
 
 
 def test_an_export_whose_schedule_was_removed_is_completed_by_a_resume(

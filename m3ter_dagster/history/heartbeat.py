@@ -17,6 +17,8 @@ from m3ter_dagster.dagster_internals import (
     last_event,
     log_engine_event,
     planned_steps,
+    report_abandoned,
+    report_succeeded,
     steps_under_way,
 )
 
@@ -57,3 +59,14 @@ def is_dead(instance: dg.DagsterInstance, run: dg.DagsterRun, steps: Collection[
         return True
     is_ours = planned_steps(instance, run) <= set(steps)
     return is_ours and (is_in_one_process(instance, run.run_id) or have_all_succeeded(instance, run))
+
+
+def report_dead(instance: dg.DagsterInstance, run: dg.DagsterRun, words: str, advice: str) -> None:
+    """End a dead run: as failed with the advice, or as succeeded where nothing is left to do.
+
+    Dagster refuses to retry a run whose steps have all succeeded.
+    """
+    if have_all_succeeded(instance, run):
+        report_succeeded(instance, run, f"{words} All of its steps had succeeded: the export is whole.")
+    else:
+        report_abandoned(instance, run, f"{words} {advice}")
