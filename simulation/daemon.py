@@ -69,6 +69,16 @@ class Daemon:
             _exhaust(self._retries.run_iteration(self._workspace))
             _exhaust(self._queue.run_iteration(self._workspace))
 
+    def switch(self, schedule: str, *, on: bool) -> None:
+        """What a click on the schedule's toggle does in Dagster's UI."""
+        location = self._workspace.create_request_context().get_code_location(LOCATION)
+        (repository,) = location.get_repositories().values()
+        found = repository.get_schedule(schedule)
+        if on:
+            self._instance.start_schedule(found)
+        else:
+            self._instance.stop_schedule(found.get_remote_origin_id(), found.selector_id, found)
+
     def reexecute(self, run: dg.DagsterRun) -> None:
         """What "re-execute from failure" does in Dagster's UI."""
         context = self._workspace.create_request_context()

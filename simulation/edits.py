@@ -7,15 +7,16 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from random import Random
 
-from simulation.due_times import MEASUREMENTS, Schedule
+from simulation.due_times import MEASUREMENTS, Cron, Schedule
 
-SHORT, LONG = (24, 30, 36, 48), (72, 96, 120, 168)
+SHORT, LONG = (24, 25, 30, 36, 48), (72, 96, 120, 168)
 """Hours from one export to the next."""
+PLAIN, OFFSET, CRON = "plain", "offset", "cron"
 VERY_SHORT = 6
 """For a day or two, so that several due times wait behind a run that has died."""
 METERS, CATALOG, BILLS = ("meter",), ("meter", "product"), ("bill", "bill_line_item")
 BOTH = ("warehouse", "archive")
-KINDS = ("cadence", "very short", "renamed", "entity", "broken", "broken")
+KINDS = ("cadence", "cadence", "very short", "renamed", "entity", "broken", "broken")
 
 
 def first_schedules(random: Random, now: datetime) -> list[Schedule]:
@@ -30,7 +31,26 @@ def first_schedules(random: Random, now: datetime) -> list[Schedule]:
         Schedule("weekly", ("account", "account_plan", "product"), BOTH, 168, now - 400 * day),
     )
     choices = ("previous", "twoPasses", "onePass")
-    return [replace(one, changes=random.random() < 0.3, completeness=random.choice(choices)) for one in schedules]
+    return [
+        replace(
+            _with_cadence(random, one, one.hours),
+            changes=random.random() < 0.3,
+            completeness=random.choice(choices),
+        )
+        for one in schedules
+    ]
+
+
+def _with_cadence(random: Random, one: Schedule, hours: int) -> Schedule:
+    """Due every so many hours, or about as often by cron."""
+    plain = replace(one, hours=hours, offset=0, cron=None)
+    kind = random.choice((PLAIN, PLAIN, OFFSET, CRON))
+    if kind == OFFSET:
+        return replace(plain, offset=random.randint(1, 23 if hours % 24 == 0 else 59))
+    if kind == CRON:
+        some = random.sample(range(7), 5 if hours in SHORT else 2)
+        return replace(plain, cron=Cron(random.randint(0, 59), (random.randint(0, 23),), tuple(sorted(some))))
+    return plain
 
 
 def edited(random: Random, kind: str, schedules: Sequence[Schedule], number: int) -> tuple[list[Schedule], str]:
@@ -44,9 +64,11 @@ def edited(random: Random, kind: str, schedules: Sequence[Schedule], number: int
         after[place] = replace(one, entities=tuple(dict.fromkeys((*one.entities, "product"))))
         return after, f"schedule {one.code} exports {', '.join(after[place].entities)}"
     others = [hours for hours in (SHORT if one.hours in SHORT else LONG) if hours != one.hours]
-    hours = VERY_SHORT if kind == "very short" else random.choice(others)
-    after[place] = replace(one, hours=hours)
-    return after, f"schedule {one.code} is due every {hours} hours"
+    if kind == "very short":
+        after[place] = replace(one, hours=VERY_SHORT, offset=0, cron=None)
+    else:
+        after[place] = _with_cadence(random, one, random.choice(others))
+    return after, f"schedule {one.code} has another cadence: {' '.join(after[place].when.split())}"
 
 
 def slowed(random: Random, schedules: Sequence[Schedule]) -> list[Schedule]:

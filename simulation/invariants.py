@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import dagster as dg
-from dagster._core.execution.stats import StepEventStatus
 from dagster._core.storage.tags import RETRY_NUMBER_TAG, RUN_KEY_TAG
 
+from m3ter_dagster.dagster_internals import have_all_succeeded, is_in_one_process
 from m3ter_dagster.history.log import DUE_TAG, SCHEDULE_TAG, deliveries_of, root_id
 from m3ter_dagster.history.record import NOT_PROVEN, Delivery
 from m3ter_dagster.model.entities import entities
 from simulation import store
-from simulation.due_times import MEASUREMENTS, Due, DueTimes, Schedule
+from simulation.due_times import GRACE, MEASUREMENTS, Due, DueTimes, Schedule
 from simulation.organization import WORDS, Cells, Organization
 from simulation.store import Place
 
@@ -33,6 +33,8 @@ DAY = timedelta(days=1)
 MEASUREMENTS_TYPE = "measurements"
 UNSAFE = "what it reuses is not what m3ter has"
 """Of a message after a comparison of all rows with those that would have been reused."""
+UNTIL_DEAD, LOOKS_UNTIL_DEAD = timedelta(minutes=16), 2
+"""How long a run is silent, and how often a daemon sees that, before it is ended."""
 MOST_RETRIES = 3
 """Of an export, whoever started its runs."""
 
@@ -90,8 +92,15 @@ class Invariants:
         self._windows: dict[Place, Window] = {}
         self._schedules: dict[str, Schedule] = {}
         """What each export was to export, by its id."""
+        self._died: dict[str, datetime] = {}
+        """When the processes of runs died, by the runs' ids."""
+        self._looks_at_dead = Counter[str]()
         self._ended_by_what_passes: set[str] = set()
         """Runs of the daemon that began to export and died, or failed while a server was down."""
+
+    def died(self, run_id: str, now: datetime) -> None:
+        """The process of the run, just now."""
+        self._died[run_id] = now
 
     def ended_by_what_passes(self, run_id: str) -> None:
         """Of a run of the daemon whose process has just ended, by a death or an outage.
@@ -99,8 +108,18 @@ class Invariants:
         Where all of its steps had ended there is nothing to retry.
         """
         steps = self._instance.get_run_step_stats(run_id)
-        if any(one.start_time for one in steps) and any(one.status != StepEventStatus.SUCCESS for one in steps):
+        has_begun = any(one.start_time for one in steps) or (run_id in self._died and self._has_begun(run_id))
+        if has_begun and not self._is_done(run_id):
             self._ended_by_what_passes.add(run_id)
+
+    def _has_begun(self, run_id: str) -> bool:
+        """Whether its process has said that it executes the steps; before, it might as well wait for others."""
+        return is_in_one_process(self._instance, run_id)
+
+    def _is_done(self, run_id: str) -> bool:
+        run = self._instance.get_run_by_id(run_id)
+        assert run
+        return have_all_succeeded(self._instance, run)
 
     def expect(self, schedule: Schedule, export: str) -> None:
         self._schedules.setdefault(export, schedule)
@@ -196,10 +215,11 @@ class Invariants:
 
     # After each step
 
-    def step_ended(self, told: Sequence[str]) -> None:
+    def step_ended(self, told: Sequence[str], now: datetime) -> None:
         """`told` are the messages that the webhook got."""
         runs = [record.dagster_run for record in self._instance.get_run_records()]
-        self._due_times_are_accounted_for([run for run in runs if root_id(run) == run.run_id])
+        self._due_times_are_accounted_for(runs, now)
+        self._dead_runs_have_ended(runs, now)
         if untold := self.untold(runs, told):
             raise Violated(f"no message tells of the failure of {untold}")
         if wrong := [text for text in told if UNSAFE in text]:
@@ -212,8 +232,13 @@ class Invariants:
             if left := [place for place in uploads if f"/{export}_" in place[1]]:
                 raise Violated(f"export {export} is whole, and uploads were left open: {left}")
 
-    def _due_times_are_accounted_for(self, roots: Sequence[dg.DagsterRun]) -> None:
+    def missing(self, runs: Sequence[dg.DagsterRun]) -> set[Due]:
+        """The due times without an export."""
+        return self._due_times.owed.keys() - {_due_of(run) for run in runs}
+
+    def _due_times_are_accounted_for(self, runs: Sequence[dg.DagsterRun], now: datetime) -> None:
         """Each due time has an export; each export has a due time; none has two."""
+        roots = [run for run in runs if root_id(run) == run.run_id]
         by_key = defaultdict[str, list[dg.DagsterRun]](list)
         by_due = defaultdict[Due, list[dg.DagsterRun]](list)
         for run in roots:
@@ -224,7 +249,7 @@ class Invariants:
             raise Violated(f"there is not one first export of {wrong}")
         expected = self._due_times.owed.keys() | self._due_times.possible.keys()
         expected |= {_due_of(run) for key in firsts for run in by_key[key]}
-        if missed := self._due_times.owed.keys() - by_due.keys():
+        if missed := {due for due in self.missing(roots) if due[1] <= now - GRACE}:
             raise Violated(f"there is no export for {_shown(missed)}")
         if wrong := by_due.keys() - expected:
             raise Violated(f"an export was not due: {_shown(wrong)}")
@@ -234,6 +259,17 @@ class Invariants:
                 raise Violated(f"there are {len(kept)} exports for {_shown([due])}")
             if not kept and not any(code == due[0] and later > due[1] for code, later in by_due):
                 raise Violated(f"the export for {_shown([due])} was canceled, and none replaces it")
+
+    def _dead_runs_have_ended(self, runs: Sequence[dg.DagsterRun], now: datetime) -> None:
+        """After a quarter of an hour, and two looks; as succeeded if nothing was left to do."""
+        for run in runs:
+            if run.run_id not in self._died or now - self._died[run.run_id] < UNTIL_DEAD:
+                continue
+            if run.status == dg.DagsterRunStatus.FAILURE and self._is_done(run.run_id):
+                raise Violated(f"run {run.run_id} died when it had done everything, and counts as failed")
+            self._looks_at_dead[run.run_id] += not run.is_finished and self._has_begun(run.run_id)
+            if self._looks_at_dead[run.run_id] > LOOKS_UNTIL_DEAD:
+                raise Violated(f"run {run.run_id} died at {self._died[run.run_id]:%m-%d %H:%M}, and has not ended")
 
     def untold(self, runs: Sequence[dg.DagsterRun], told: Sequence[str]) -> list[str]:
         """The exports of whose failures fewer messages tell than there were.

@@ -13,6 +13,7 @@ import dagster as dg
 
 from m3ter_dagster.history.log import DUE_TAG, SCHEDULE_TAG, root_id
 from simulation import edits, faults, processes
+from simulation.due_times import GRACE
 from simulation.fates import NOTHING, fate
 from simulation.invariants import Violated
 from simulation.processes import StandsStill
@@ -24,6 +25,8 @@ LOOKS = (2 * MINUTE, 12 * MINUTE, 3 * MINUTE, 3 * MINUTE, 40 * MINUTE, 5 * HOUR,
 MOST_LOOKS = 30
 """In one step."""
 DAYS_PER_EDIT, DAYS_PER_OUTAGE = 6, 12
+QUIET = 0.1
+"""How likely nothing happens but to the runs: the code is loaded once only."""
 
 Tell = Callable[[str], None]
 Happening = Callable[[], None]
@@ -72,6 +75,11 @@ class Story:
         system = self._system
         system.write_exports(edits.first_schedules(self._random, BEGIN))
         self._at(BEGIN, "the daemon starts", system.start_daemon)
+        self._at(self._end, "everything is repaired", self._repair)
+        if self._random.random() < QUIET:
+            return
+        self._standstill()
+        self._switches()
         for _ in range(-(-self._days // DAYS_PER_OUTAGE)):
             self._outage("the daemon", system.stop_daemon, system.start_daemon, longest=60)
             self._outage(
@@ -87,7 +95,6 @@ class Story:
             # A daemon that looks each minute knows until when the old file was right.
             self._at(moment)
             self._at(moment, "", self._edit)
-        self._at(self._end, "everything is repaired", self._repair)
 
     def _sometime(self) -> datetime:
         return BEGIN + self._random.random() * (self._end - BEGIN - HOUR)
@@ -96,6 +103,26 @@ class Story:
         begin = self._sometime()
         self._at(begin, f"{what} goes down", stop)
         self._at(begin + self._random.random() * longest * HOUR, f"{what} is back", start)
+
+    def _standstill(self) -> None:
+        """Of the daemon, for some minutes when an export is due."""
+        system, random = self._system, self._random
+        dues = [due for one in system.schedules for due in one.due(BEGIN + HOUR, self._end - HOUR)]
+        begin = random.choice(dues) - random.randint(1, 3) * MINUTE
+        self._at(begin, "the daemon stands still", system.stop_daemon)
+        self._at(begin + random.randint(2, 14) * MINUTE, "the daemon goes on", system.start_daemon)
+
+    def _switches(self) -> None:
+        """A schedule is switched off for some days."""
+        random, code = self._random, self._random.choice(self._system.schedules).code
+        begin = self._sometime()
+        self._at(begin)
+        self._at(begin, "", partial(self._switch, code, on=False))
+        self._at(begin + random.random() * 4 * DAY, "", partial(self._switch, code, on=True))
+
+    def _switch(self, code: str, *, on: bool) -> None:
+        if not self._is_over and self._system.switch(code, on=on):
+            self._say(f"schedule {code} is switched {'on' if on else 'off'}")
 
     def _webhook(self, *, is_down: bool) -> None:
         self._system.webhook.is_down = is_down
@@ -173,6 +200,8 @@ class Story:
         self._runs = system.find_runs()
         run = [run for run in self._runs if root_id(run) == export][-1]
         status = run.status
+        if has_died and not run.is_finished:
+            system.invariants.died(run.run_id, system.now)
         happened = "; ".join([*system.api.happened, *system.store.happened])
         self._say(f"{words}: {'died' if has_died else status.value} {happened}")
         if must_succeed and not has_died and status != dg.DagsterRunStatus.SUCCESS:
@@ -213,9 +242,13 @@ class Story:
     def _plan_looks(self) -> None:
         system, now = self._system, self._system.now
         if now < self._end:
-            moments = [due[0] for one in system.schedules if (due := one.due(now, now + 9 * DAY))]
-            moments += [one.created for one in system.schedules if one.created > now]
-            self._plan_look(min(moments) + self._random.randint(5, 50) * timedelta(seconds=1))
+            on = [one for one in system.schedules if one.code not in system.off]
+            moments = [due[0] for one in on if (due := one.due(now, now + 9 * DAY))]
+            moments += [one.created for one in on if one.created > now]
+            self._plan_look(min(moments, default=now + DAY) + self._random.randint(5, 50) * timedelta(seconds=1))
+        if missing := system.invariants.missing(self._runs):
+            # After five minutes the sensor launches what the schedule has not.
+            self._plan_look(max(now, max(due for _, due in missing) + GRACE))
         if any(not run.is_finished for run in self._runs):
             self._plan_look(now + LOOKS[min(self._looks, len(LOOKS) - 1)])
             self._looks += 1

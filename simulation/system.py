@@ -90,6 +90,8 @@ class System:
     """Whether exports.yaml is; then the schedules are those that were loaded last."""
     is_loaded: bool = False
     """Whether a daemon has loaded these schedules: what no one has loaded is not gone on with."""
+    off: set[str] = field(default_factory=set)
+    """The codes of the schedules that are switched off."""
     due_times: DueTimes = field(default_factory=DueTimes)
 
     def __post_init__(self) -> None:
@@ -132,13 +134,23 @@ class System:
             self.daemon.close()
         self.daemon = None
 
+    def switch(self, code: str, *, on: bool) -> bool:
+        """Whether there is such a schedule to be switched, and a daemon."""
+        if not self.daemon or code not in {one.code for one in self.schedules}:
+            return False
+        self.daemon.switch(code, on=on)
+        (self.off.discard if on else self.off.add)(code)
+        return True
+
     def repair(self) -> None:
-        """Nothing is down or broken any more."""
+        """Nothing is down, broken or switched off any more."""
         self.api.down = self.store.down = None
         self.webhook.is_down = False
         if self.is_broken:
             self.write_exports(self.schedules)
         self.start_daemon()
+        for code in sorted(self.off):
+            self.switch(code, on=True)
 
     def look(self) -> list[str]:
         """One look of the daemon; returns the runs that it has launched."""
@@ -146,7 +158,7 @@ class System:
             return []
         if not self.daemon.has_loaded:
             raise Violated("the daemon does not go on with the last exports.yaml that could be loaded")
-        self.due_times.look(self.schedules, self.now)
+        self.due_times.look(self.schedules, self.now, self.off)
         self.daemon.look()
         launcher = self.instance.run_launcher
         assert isinstance(launcher, Launcher)
@@ -172,7 +184,7 @@ class System:
 
     def check(self) -> None:
         if self.daemon:
-            self.invariants.step_ended(self.webhook.texts)
+            self.invariants.step_ended(self.webhook.texts, self.now)
 
     def _temporary_folders(self) -> list[str]:
         return [path.name for path in (self.home / "tmp").iterdir() if path.name.startswith(PREFIX)]
