@@ -16,6 +16,7 @@ import dagster as dg
 from dagster._core.definitions.reconstruct import ReconstructableJob
 from dagster._core.execution.plan.resume_retry import ReexecutionStrategy
 from dagster._core.remote_origin import InProcessCodeLocationOrigin
+from dagster._core.remote_representation.external import RemoteRepository
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget
@@ -69,11 +70,19 @@ class Daemon:
             _exhaust(self._retries.run_iteration(self._workspace))
             _exhaust(self._queue.run_iteration(self._workspace))
 
-    def switch(self, schedule: str, *, on: bool) -> None:
-        """What a click on the schedule's toggle does in Dagster's UI."""
+    def descriptions(self) -> dict[str, str]:
+        """What Dagster's UI says of each schedule."""
+        return {one.name: one.description or "" for one in self._repository.get_schedules()}
+
+    @property
+    def _repository(self) -> RemoteRepository:
         location = self._workspace.create_request_context().get_code_location(LOCATION)
         (repository,) = location.get_repositories().values()
-        found = repository.get_schedule(schedule)
+        return repository
+
+    def switch(self, schedule: str, *, on: bool) -> None:
+        """What a click on the schedule's toggle does in Dagster's UI."""
+        found = self._repository.get_schedule(schedule)
         if on:
             self._instance.start_schedule(found)
         else:

@@ -28,6 +28,7 @@ KEY = re.compile(
     r"(?:m3ter/)?orgId=[^/]+/(?:date=(?P<date>[-\d]+)/hour=(?P<hour>\d+)/type=(?P<type>\w+)|"
     r"type=(?P<type2>\w+)/date=(?P<date2>[-\d]+)/hour=(?P<hour2>\d+))/(?P<export>[-0-9a-f]{36})_\w+\.(?P<suffix>\w+)"
 )
+NEXT_DUE = re.compile(r"Next due when this was loaded \((?P<loaded>[^)]+)\): (?P<times>[-\d :,]+) UTC")
 PARQUET = b"PAR1"
 DAY = timedelta(days=1)
 MEASUREMENTS_TYPE = "measurements"
@@ -259,6 +260,17 @@ class Invariants:
                 raise Violated(f"there are {len(kept)} exports for {_shown([due])}")
             if not kept and not any(code == due[0] and later > due[1] for code, later in by_due):
                 raise Violated(f"the export for {_shown([due])} was canceled, and none replaces it")
+
+    def next_due_times_are_right(self, schedules: Iterable[Schedule], descriptions: Mapping[str, str]) -> None:
+        """Those that the descriptions of the schedules name, as of the moment at which they were loaded."""
+        for one in schedules:
+            found = NEXT_DUE.search(descriptions[one.code])
+            if not found:
+                raise Violated(f"the description of {one.code} does not say when it is due next")
+            loaded, said = datetime.fromisoformat(f"{found['loaded']}+00:00"), found["times"].split(", ")
+            due = [one.created] * (one.created > loaded) + one.due(loaded, loaded + 31 * DAY)
+            if said != [f"{moment:%Y-%m-%d %H:%M}" for moment in due[: len(said)]]:
+                raise Violated(f"{one.code} says at {loaded} that it is due next at {said}, and is at {due[0]}")
 
     def _dead_runs_have_ended(self, runs: Sequence[dg.DagsterRun], now: datetime) -> None:
         """After a quarter of an hour, and two looks; as succeeded if nothing was left to do."""

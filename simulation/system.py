@@ -185,6 +185,7 @@ class System:
     def check(self) -> None:
         if self.daemon:
             self.invariants.step_ended(self.webhook.texts, self.now)
+            self.invariants.next_due_times_are_right(self.schedules, self.daemon.descriptions())
 
     def _temporary_folders(self) -> list[str]:
         return [path.name for path in (self.home / "tmp").iterdir() if path.name.startswith(PREFIX)]
