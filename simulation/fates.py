@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
+from dagster import DagsterEventType
+
 from simulation import faults
 from simulation.faults import Effect, Fault
 
@@ -18,14 +20,16 @@ LOOK = r"^HEAD .*\.csv$"
 """S3: an object at once, or in parts, and a look at it."""
 EVENTS = 60
 """About how many events a run logs."""
+BETWEEN_STEPS = (DagsterEventType.RESOURCE_INIT_SUCCESS, DagsterEventType.RUN_SUCCESS)
+"""Events at which no step is under way."""
 
 
 @dataclass(frozen=True)
 class Fate:
     api: tuple[Fault, ...] = ()
     s3: tuple[Fault, ...] = ()
-    dies_at_event: int | None = None
-    """The process dies when it logs this event, from 1."""
+    dies_at_event: int | DagsterEventType | None = None
+    """The process dies when it logs this event, from 1, or the first of this type."""
     is_survived: bool = True
     """Whether the run must succeed, unless its process dies."""
 
@@ -93,6 +97,8 @@ def _refusals(random: Random) -> tuple[Fault, ...]:
 
 
 def _death(random: Random, moving: tuple[Fault, ...]) -> Fate:
+    if random.random() < 0.15:
+        return Fate(moving, dies_at_event=random.choice(BETWEEN_STEPS))
     if random.random() < 0.3:
         return Fate(moving, dies_at_event=random.randint(1, EVENTS))
     effect, when = random.choice([(faults.dies_before, "before"), (faults.dies_after, "after")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import signal
 import sys
@@ -92,7 +93,9 @@ def resumed(run_id: str) -> Work:
     return lambda instance: resume(instance, run_id, abandoned=False, changed=lambda *_: None)
 
 
-def start(work: Work, home: Path, clock: time_machine.Traveller, *, dies_at_event: int | None, log: Path) -> int:
+def start(
+    work: Work, home: Path, clock: time_machine.Traveller, *, dies_at_event: int | dg.DagsterEventType | None, log: Path
+) -> int:
     """The id of a new process. A fork has the definitions and all that was imported, but none of polars' threads, so
     this process must never have used polars."""
     sys.stdout.flush()
@@ -145,12 +148,13 @@ def _hurry(clock: time_machine.Traveller) -> None:
     patch.object(pace, "_MARGIN", pace._MARGIN / HURRY).start()
 
 
-def _die_at_event(instance: dg.DagsterInstance, number: int) -> None:
+def _die_at_event(instance: dg.DagsterInstance, which: int | dg.DagsterEventType) -> None:
     storage = instance.event_log_storage
-    store, count = storage.store_event, iter(range(1, number + 1))
+    store, numbers = storage.store_event, itertools.count(1)
 
     def counted(event: Any) -> None:
-        if next(count) == number:
+        type = event.dagster_event.event_type if event.dagster_event else None
+        if which in (next(numbers), type):
             os.kill(os.getpid(), signal.SIGKILL)
         store(event)
 

@@ -202,7 +202,8 @@ class Story:
         status = run.status
         if has_died and not run.is_finished:
             system.invariants.died(run.run_id, system.now)
-        happened = "; ".join([*system.api.happened, *system.store.happened])
+        at_event = [f"dies at event {chosen.dies_at_event}"] if has_died and chosen.dies_at_event else []
+        happened = "; ".join([*system.api.happened, *system.store.happened, *at_event])
         self._say(f"{words}: {'died' if has_died else status.value} {happened}")
         if must_succeed and not has_died and status != dg.DagsterRunStatus.SUCCESS:
             raise Violated(f"{words} had to survive {happened or 'nothing'} and is {status.value}")
