@@ -35,6 +35,7 @@ from m3ter_dagster.history.log import (
     runs_of,
 )
 from m3ter_dagster.history.progress import Changed, EntityResult, RunResult, follow
+from m3ter_dagster.history.retries import never_retry
 from m3ter_dagster.model.entities import operational_entities
 from m3ter_dagster.resources import IO_MANAGER
 
@@ -138,9 +139,8 @@ def _last_run(instance: dg.DagsterInstance, run_id: str, org_id: str | None, *, 
     if last.status == dg.DagsterRunStatus.SUCCESS:
         raise NothingToResume(f"run {last.run_id} succeeded, so nothing is missing from this export.")
     if not last.is_finished and abandoned:
-        report_dead(
-            instance, last, "The process of this run had died.", "It was abandoned when the export was resumed."
-        )
+        never_retry(instance, last)
+        report_dead(instance, last, "The process of this run had died.", "It was abandoned when it was resumed.")
     elif not last.is_finished:
         raise NothingToResume(
             f"run {last.run_id} is still {last.status.value.lower()} as far as Dagster knows. Wait for it, or add "

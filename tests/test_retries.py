@@ -23,7 +23,7 @@ from m3ter_dagster.history.jobs import last_export
 from m3ter_dagster.history.log import DUE_TAG, EXPORT_TAG, ROOT_TAG, SCHEDULE_TAG, root_id
 from m3ter_dagster.history.retries import MAX_RETRIES_TAG, MOST_RETRIES, will_be_retried
 from m3ter_dagster.resources import io_manager
-from m3ter_dagster.runs import job_named
+from m3ter_dagster.runs import job_named, resume
 from m3ter_sandbox import SampleOrganization, SandboxApi, SandboxS3
 
 SETTINGS = Path(__file__).parents[1] / "dagster.yaml"
@@ -212,13 +212,25 @@ def test_a_store_that_does_not_take_a_file_is_tried_again_unless_it_never_will(
 
 def test_a_run_whose_process_died_is_retried(service: Service) -> None:
     """Who ends it does not matter: the sensor stuck_exports, Dagster's monitoring or the server that started it."""
+    dead = dead_run(service)
+    service.instance.report_run_failed(dead, "died")
+    assert will_be_retried(service.run(dead.run_id))
+
+
+def test_a_dead_run_that_a_person_completes_in_a_terminal_is_not_retried_beside_that(service: Service) -> None:
+    dead = dead_run(service)
+    service.answers.clear()
+    assert resume(service.instance, dead.run_id, abandoned=True, changed=lambda *_: None).is_complete
+    assert (service.run(dead.run_id).status, service.retry()) == (FAILURE, None)
+
+
+def dead_run(service: Service) -> dg.DagsterRun:
+    """One of the daemon that has delivered nothing."""
     service.answers["/products"] = FORBIDDEN
     failed = service.export()
-    again = service.instance.add_run(
+    return service.instance.add_run(
         failed._replace(run_id=f"{failed.run_id[:-4]}dead", status=dg.DagsterRunStatus.STARTED, tags=kept(failed))
     )
-    service.instance.report_run_failed(again, "died")
-    assert will_be_retried(service.run(again.run_id))
 
 
 def kept(run: dg.DagsterRun) -> dict[str, str]:

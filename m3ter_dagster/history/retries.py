@@ -32,6 +32,12 @@ def retry_after_failure(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Non
         add_tags(instance, run, {AFTER_STEPS_TAG: "true"})
 
 
+def never_retry(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
+    """However the run ends, a person completes its export, which a retry would make a second time."""
+    if location_of(run):
+        add_tags(instance, run, {MAX_RETRIES_TAG: "0"})
+
+
 def will_be_retried(run: dg.DagsterRun) -> bool:
     """Whether Dagster, which decides it when a run fails, launches a retry."""
     return run.tags.get(WILL_RETRY_TAG) == "true"
