@@ -240,7 +240,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_each_entity_has_a_page_of_its_columns(site: Path, entity: Entity) -> None:
     page = (site / "entities" / f"{entity.name}.html").read_text(encoding="utf-8")
     (table,) = re.findall(r"<tbody>(.*?)</tbody>", page, re.DOTALL)
-    assert re.findall(r"<td><code>(\w+)</code></td>", table) == [column.name for column in entity.columns]
+    types = [f"{one.type} ({one.format})" if one.format else one.type for one in entity.columns]
+    names = [one.name for one in entity.columns]
+    assert re.findall(r"<td><code>(\w+)</code></td>\s*<td>(.*?)</td>", table) == [*zip(names, types, strict=True)]
 
 
 def test_the_page_of_the_exports_file_has_each_field(site: Path) -> None:

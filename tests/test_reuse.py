@@ -35,6 +35,8 @@ from m3ter_sandbox import SampleOrganization, SandboxApi, SandboxS3
 Record = dict[str, Any]
 ORGANIZATION = [pair for pair in SampleOrganization(14).records() if pair[0] in ("bill", "bill_line_item")]
 ITEMS, FULL_EVERY = "bill_line_item", 2
+EXCLUDED = ("description", "segment")
+"""The columns that one of the schedules leaves out."""
 
 
 @pytest.fixture
@@ -114,12 +116,13 @@ def organization(
     rest = {"destinations": ["warehouse"], "scheduleType": "DAY", "period": 1, "dtCreated": "2024-06-01T10:00:00Z"}
     plain = {"completeness": "onePass", "deletedRows": "OMIT"}
     schedule = {"operationalDataTypes": ["BILLS", "BILL_LINE_ITEMS"], **plain, **rest}
+    typed = {"exportFileFormat": "PARQUET", "typed": True, "excludeColumns": {ITEMS: list(EXCLUDED)}}
     exports = {
         "destinations": [{"code": "warehouse", "bucketName": bucket, "endpointUrl": s3.endpoint_url}],
         "schedules": [
             {"code": "nightly", **schedule, "reuse": "unchangedBills", "fullEvery": FULL_EVERY},
             {"code": "plain", **schedule},
-            {"code": "parquet", **schedule, "reuse": "unchangedBills", "exportFileFormat": "PARQUET"},
+            {"code": "typed", **schedule, "reuse": "unchangedBills", **typed},
         ],
     }
     (tmp_path / "exports.yaml").write_text(json.dumps(exports), encoding="utf-8")
@@ -170,17 +173,22 @@ def test_only_bills_that_changed_are_requested_and_the_file_is_that_of_a_full_ex
     assert organization.rows(first) != organization.rows(full)
 
 
-def test_rows_are_taken_from_a_file_of_any_format(organization: Organization, tmp_path: Path) -> None:
-    organization.export("parquet")
-    second, full = organization.export("parquet"), organization.export("plain")
+def test_rows_are_taken_from_a_file_of_any_format_and_of_the_columns_that_are_exported(
+    organization: Organization, tmp_path: Path
+) -> None:
+    organization.export("typed")
+    changed = organization.bills[0]
+    changed["version"] += 1
+    organization.items_of(changed)[0]["quantity"] = 7.25
+    second, full = organization.export("typed"), organization.export("plain")
     assert second.reading.reused_in_a_row == 1
     frames: list[pl.DataFrame] = []
-    for one in (second, full):
+    for one, excluded in ((second, EXCLUDED), (full, ())):
         file, uri = tmp_path / "items", one.objects[0].uri
         file.write_bytes(organization.s3.objects(organization.bucket)[key_of(uri)])
-        frames.append(format_of(uri).read(file, find_entity(ITEMS)).sort("id").collect())
+        frames.append(format_of(uri).read(file, find_entity(ITEMS).without(excluded)).sort("id").collect())
     assert second.objects[0].uri.endswith(".parquet")
-    assert frames[0].equals(frames[1])
+    assert frames[0].equals(frames[1].drop(EXCLUDED))
 
 
 def test_every_nth_export_is_a_full_one_and_shows_what_reuse_would_have_missed(organization: Organization) -> None:
