@@ -13,8 +13,10 @@ import pandas as pd
 import polars as pl
 import pytest
 from frictionless import Resource, Schema, system
+from typed_frames import complete
 
 from m3ter_dagster.frames.csv import Csv
+from m3ter_dagster.frames.format import Format
 from m3ter_dagster.frames.jsonl import JsonLines
 from m3ter_dagster.frames.parquet import Parquet
 from m3ter_dagster.frames.schema import frame_schema
@@ -267,3 +269,20 @@ def validate(path: Path, entity: Entity) -> Any:
     descriptor = {name: value for name, value in json.loads(entity.table_schema).items() if name != "foreignKeys"}
     with system.use_context(trusted=True):
         return Resource(path=str(path), schema=Schema.from_descriptor(descriptor)).validate()
+
+
+@pytest.mark.parametrize("format", [Csv(), *OTHERS], ids=lambda format: format.suffix)
+def test_duckdb_reads_the_files_own_columns_at_its_address_where_hive_partitions_are_off(
+    format: Format, tmp_path: Path
+) -> None:
+    """As docs/loading.md says: else `type=` in the address takes the place of the column `type`."""
+    band, folder = entities()["pricing_band"], tmp_path / "date=2026-11-29" / "hour=02" / "type=pricing_band"
+    folder.mkdir(parents=True)
+    file = folder / f"ID_pricing_band.{format.suffix}"
+    rows = complete(pl.DataFrame({"id": ["a"], "type": ["STANDARD"]}), band)
+    format.write([rows.lazy()], band, file)
+    reader = f"read_{format.name.lower().replace('jsonl', 'json')}"
+    with closing(duckdb.connect()) as connection:
+        found = connection.sql(f"FROM {reader}('{file}', hive_partitioning = false)")
+        assert found.columns == rows.columns
+        assert found.select("type").fetchall() == [("STANDARD",)]
