@@ -221,6 +221,7 @@ def test_a_run_that_dies_after_its_last_step_has_succeeded_since_nothing_is_left
         (["account", "bill"], "Submitting celery tasks"),
         (["account", "warehouse__account"], IN_PROCESS),
         (["account", "warehouse__account"], "Submitting celery tasks"),
+        ([], IN_PROCESS),
     ],
 )
 def test_a_run_that_may_wait_for_workers_or_is_another_project_s_is_left_alone_between_steps(

@@ -57,8 +57,10 @@ def is_dead(instance: dg.DagsterInstance, run: dg.DagsterRun, steps: Collection[
         return False
     if not steps_under_way(instance, run.run_id).isdisjoint(steps):
         return True
-    is_ours = planned_steps(instance, run) <= set(steps)
-    return is_ours and (is_in_one_process(instance, run.run_id) or have_all_succeeded(instance, run))
+    planned = planned_steps(instance, run)
+    if not planned or not planned <= set(steps):
+        return False
+    return is_in_one_process(instance, run.run_id) or have_all_succeeded(instance, run)
 
 
 def report_dead(instance: dg.DagsterInstance, run: dg.DagsterRun, words: str, advice: str) -> None:
