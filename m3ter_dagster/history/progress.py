@@ -176,7 +176,7 @@ def _apply_under_way(event: dg.DagsterEvent, result: RunResult) -> None:
 def _entity_of(event: dg.DagsterEvent) -> str:
     """The entity that an event is about: that of its step, or for a check across entities the one it checks."""
     if event.event_type == Type.ASSET_CHECK_EVALUATION:
-        return event.asset_check_evaluation_data.asset_key.path[-1]
+        return event.asset_check_evaluation_data.asset_key.to_user_string()
     return event.step_key or ""
 
 

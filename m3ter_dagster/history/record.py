@@ -181,13 +181,20 @@ def record_in(asset: str, metadata: Metadata) -> Delivery | WholeExport | None:
 
 
 def delivery_in(materialization: dg.AssetMaterialization) -> Delivery | None:
-    found = record_in(materialization.asset_key.path[-1], materialization.metadata)
+    found = _own_record(materialization)
     return found if isinstance(found, Delivery) else None
 
 
 def whole_export_in(materialization: dg.AssetMaterialization) -> WholeExport | None:
-    found = record_in(materialization.asset_key.path[-1], materialization.metadata)
+    found = _own_record(materialization)
     return found if isinstance(found, WholeExport) else None
+
+
+def _own_record(materialization: dg.AssetMaterialization) -> Delivery | WholeExport | None:
+    """The record, if it is about this asset: another project's, such as warehouse/account, may hand ours on."""
+    name = materialization.asset_key.to_user_string()
+    found = record_in(name, materialization.metadata) if KEY in materialization.metadata or "/" not in name else None
+    return found if found and found.asset == name else None
 
 
 def exported_entity(delivery: Delivery) -> ExportedEntity:
