@@ -25,6 +25,7 @@ from m3ter_dagster.due_exports import due_exports
 from m3ter_dagster.history.log import EXPORT_JOB, MANIFEST, REFERENCES_JOB
 from m3ter_dagster.missing_manifests import missing_manifests
 from m3ter_dagster.model.entities import entities, operational_entities
+from m3ter_dagster.names import DEFAULT, Names
 from m3ter_dagster.prune_history import prune_history
 from m3ter_dagster.resources import export_resources
 from m3ter_dagster.schedules import export_jobs, export_schedules
@@ -43,18 +44,23 @@ def definitions() -> dg.Definitions:
 @lru_cache(maxsize=1)
 def _built(exports: Exports, settings: Settings, unloadable: Unloadable | None) -> dg.Definitions:
     """Dagster loads the definitions four times for one run."""
-    return build_definitions(exports, settings, unloadable)
+    executor = dg.in_process_executor if settings.executor == "in_process" else dg.multiprocess_executor
+    return dg.Definitions.merge(build_definitions(exports, settings, unloadable), dg.Definitions(executor=executor))
 
 
-def build_definitions(exports: Exports, settings: Settings, unloadable: Unloadable | None = None) -> dg.Definitions:
+def build_definitions(
+    exports: Exports, settings: Settings, unloadable: Unloadable | None = None, *, names: Names = DEFAULT
+) -> dg.Definitions:
     """Assets, checks, jobs, schedules, sensors and resources of these exports, for this project or another's.
 
-    Settings without credentials are enough to load them; what reads m3ter then says which variables are missing. Where
-    exports.yaml is `unloadable` and these exports are those of before, jobs, schedules, manifests and an alarm say so.
+    They merge with those of a host, under its executor, and with those of other Organizations, if `names` have a prefix
+    that nothing else has. Settings without credentials are enough to load them; what reads m3ter then says which
+    variables are missing. Where exports.yaml is `unloadable` and these exports are those of before, jobs, schedules,
+    manifests and an alarm say so.
     """
     freshness = freshness_policies(exports)
     banner = f"{unloadable}\n\n" if unloadable else ""
-    jobs = export_jobs(exports.schedules, banner=banner)
+    jobs = export_jobs(exports.schedules, banner=banner, names=names)
     reused = {entity for one in exports.schedules if isinstance(one, ExportSchedule) for entity in one.reused}
     scheduled = {name for one in exports.schedules for name in one.asset_names}
     usual = [*operational_entities()]
@@ -62,39 +68,43 @@ def build_definitions(exports: Exports, settings: Settings, unloadable: Unloadab
     # In one process these are exported first, whether the manifest depends on them or not.
     after = [*usual, *(name for name in others if name in scheduled or settings.executor != "in_process")]
     whole = [
-        *operational_assets(exports.owners, freshness, reused),
-        export_manifest(exports.owners, unloadable, after=after),
+        *operational_assets(exports.owners, freshness, reused, names),
+        export_manifest(exports.owners, unloadable, after=after, names=names),
     ]
     measurements = [
-        *usage_assets(exports.owners, freshness, exports.usage_raw_by_day),
-        usage_manifest(exports.owners, unloadable),
+        *usage_assets(exports.owners, freshness, exports.usage_raw_by_day, names),
+        usage_manifest(exports.owners, unloadable, names),
     ]
-    checks = [*cross_entity_checks(has_ledger=exports.ledger_check), *usage_asset_checks()]
+    checks = [*cross_entity_checks(has_ledger=exports.ledger_check, names=names), *usage_asset_checks(names)]
     steps = {one.op.name for one in (*whole, *measurements, *checks)}
+    all_usual = dg.AssetSelection.assets(*map(names.key, (*usual, MANIFEST)))
     now = [
         dg.define_asset_job(
-            EXPORT_JOB, selection=[*usual, MANIFEST], description=f"{banner}Export every entity of m3ter's exports."
+            names.own(EXPORT_JOB), selection=all_usual, description=f"{banner}Export every entity of m3ter's exports."
         ),
         dg.define_asset_job(
-            REFERENCES_JOB,
+            names.own(REFERENCES_JOB),
             selection=whole,
             description=f"{banner}Export every entity of m3ter's exports, and those that their rows refer to.",
         ),
     ]
     return dg.Definitions(
-        assets=[*source_assets(), *whole, *measurements],
+        assets=[*source_assets(names), *whole, *measurements],
         asset_checks=checks,
         jobs=[*now, *jobs.values()],
         schedules=[
-            *export_schedules(exports.schedules, jobs, banner=banner),
-            *([prune_history(keep, exports.destinations, settings.org_id)] if (keep := exports.keep_history) else []),
+            *export_schedules(exports.schedules, jobs, banner=banner, names=names),
+            *(
+                [prune_history(keep, exports.destinations, settings.org_id, names)]
+                if (keep := exports.keep_history)
+                else []
+            ),
         ],
         sensors=[
-            *([due_exports(exports.schedules, jobs)] if exports.schedules else []),
-            stuck_exports(exports.schedules, steps),
-            missing_manifests([one.code for one in exports.destinations], settings.org_id),
-            *alarm_sensors(exports, settings.org_id, unloadable),
+            *([due_exports(exports.schedules, jobs, names=names)] if exports.schedules else []),
+            stuck_exports(exports.schedules, steps, names=names),
+            missing_manifests([one.code for one in exports.destinations], settings.org_id, names),
+            *alarm_sensors(exports, settings.org_id, unloadable, steps=steps, names=names),
         ],
-        executor=dg.in_process_executor if settings.executor == "in_process" else dg.multiprocess_executor,
-        resources=export_resources(exports, settings),
+        resources=export_resources(exports, settings, names=names),
     )

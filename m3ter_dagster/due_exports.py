@@ -21,6 +21,7 @@ from m3ter_dagster.dagster_internals import (
     switched_on_at,
 )
 from m3ter_dagster.history.log import DUE_TAG, SCHEDULE_TAG
+from m3ter_dagster.names import DEFAULT, Names
 from m3ter_dagster.schedules import PUNCTUAL, Clock, Jobs, export_request, utc_now
 
 BEFORE = "first_exports"
@@ -73,25 +74,28 @@ class Records(Protocol):
         ...
 
 
-def due_exports(schedules: Sequence[AnySchedule], jobs: Jobs, *, clock: Clock = utc_now) -> dg.SensorDefinition:
+def due_exports(
+    schedules: Sequence[AnySchedule], jobs: Jobs, *, clock: Clock = utc_now, names: Names = DEFAULT
+) -> dg.SensorDefinition:
     """The sensor that launches first exports and missed ones, each once, whatever restarts."""
+
+    def launch(one: Launch) -> dg.RunRequest:
+        job = jobs[one.schedule.code].name
+        return export_request(one.schedule, one.due, run_key=one.run_key, job_name=job, names=names)
 
     def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         if is_temporary(context.instance):
             return dg.SkipReason(TEMPORARY)
-        before, now = _memory(context), clock().astimezone(UTC)
-        launches, memory = look(schedules, before, DagsterRecords(context), now)
+        before, now = _memory(context, names), clock().astimezone(UTC)
+        launches, memory = look(schedules, before, DagsterRecords(context, names), now)
         return dg.SensorResult(
-            run_requests=[
-                export_request(one.schedule, one.due, run_key=one.run_key, job_name=jobs[one.schedule.code].name)
-                for one in launches
-            ],
+            run_requests=[launch(one) for one in launches],
             skip_reason=None if launches else _waiting(schedules, memory, now),
             cursor=msgspec.json.encode(memory).decode(),
         )
 
     return dg.SensorDefinition(
-        name=DUE_EXPORTS,
+        name=names.own(DUE_EXPORTS),
         evaluation_fn=evaluate,
         jobs=list(jobs.values()) or None,
         default_status=dg.DefaultSensorStatus.RUNNING,
@@ -150,28 +154,28 @@ def _first_due(schedule: AnySchedule, now: datetime) -> datetime:
 class DagsterRecords:
     """The records of Dagster's instance, as the sensor sees them."""
 
-    def __init__(self, context: dg.SensorEvaluationContext) -> None:
-        self._context = context
+    def __init__(self, context: dg.SensorEvaluationContext, names: Names = DEFAULT) -> None:
+        self._context, self._names = context, names
         self._off, self._on = switched_off_schedules(context.instance), switched_on_at(context.instance)
 
     def switched_on(self, schedule: AnySchedule) -> datetime | None:
-        name = schedule.dagster_name
+        name = self._names.own(schedule.dagster_name)
         return None if name in self._off else self._on.get(name, _LONG_AGO)
 
     def had_run(self, schedule: AnySchedule, due: datetime) -> bool:
-        tags = {SCHEDULE_TAG: schedule.code, DUE_TAG: due.isoformat()}
+        tags = {SCHEDULE_TAG: self._names.schedule(schedule.code), DUE_TAG: due.isoformat()}
         runs = self._context.instance.get_run_records(dg.RunsFilter(tags=tags))
         return any(is_of_location(self._context, record.dagster_run) for record in runs)
 
     def is_under_way(self, schedule: AnySchedule, due: datetime) -> bool:
-        return is_tick_under_way(self._context.instance, schedule.dagster_name, due)
+        return is_tick_under_way(self._context.instance, self._names.own(schedule.dagster_name), due)
 
 
-def _memory(context: dg.SensorEvaluationContext) -> Memory:
+def _memory(context: dg.SensorEvaluationContext, names: Names) -> Memory:
     """The cursor; at the first look after an upgrade, what the sensor of the older version has launched."""
     if context.cursor:
         return msgspec.json.decode(context.cursor, type=Memory)
-    launched = cursor_of_sensor(context.instance, BEFORE)
+    launched = cursor_of_sensor(context.instance, names.own(BEFORE))
     return Memory(first=msgspec.json.decode(launched or "[]", type=tuple[str, ...]))
 
 

@@ -11,6 +11,7 @@ import dagster as dg
 from m3ter_dagster.config.names import MISSING_MANIFESTS
 from m3ter_dagster.dagster_internals import is_of_location
 from m3ter_dagster.history.log import EXPORT_TAG, MANIFEST, ROOT_TAG, USAGE_MANIFEST, is_of, is_whole, root_id, unlisted
+from m3ter_dagster.names import DEFAULT, Names
 from m3ter_dagster.resources import IO_MANAGER
 
 FIRST_LOOK = timedelta(days=1)
@@ -19,7 +20,9 @@ _OVERLAP = timedelta(minutes=5)
 """Runs write when they ended by the clocks of several processes. A run key launches nothing twice."""
 
 
-def missing_manifests(destinations: Collection[str], org_id: str | None = None) -> dg.SensorDefinition:
+def missing_manifests(
+    destinations: Collection[str], org_id: str | None = None, names: Names = DEFAULT
+) -> dg.SensorDefinition:
     """The sensor. An export that went to a destination that is none of these any more gets no manifest."""
 
     def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult:
@@ -33,7 +36,7 @@ def missing_manifests(destinations: Collection[str], org_id: str | None = None) 
         found = [record.dagster_run for record in ended if is_of_location(context, record.dagster_run)]
         runs = [run for run in found if is_of(run, org_id)]
         last = {root_id(run): run for run in runs}
-        requests = [request for run in last.values() for request in _requests(instance, run, set(destinations))]
+        requests = [request for run in last.values() for request in _requests(instance, run, set(destinations), names)]
         return dg.SensorResult(
             run_requests=requests,
             skip_reason=None if requests else "every export has its manifest.",
@@ -41,29 +44,32 @@ def missing_manifests(destinations: Collection[str], org_id: str | None = None) 
         )
 
     return dg.SensorDefinition(
-        name=MISSING_MANIFESTS,
+        name=names.own(MISSING_MANIFESTS),
         evaluation_fn=evaluate,
-        asset_selection=dg.AssetSelection.assets(MANIFEST, USAGE_MANIFEST),
+        asset_selection=dg.AssetSelection.assets(names.key(MANIFEST), names.key(USAGE_MANIFEST)),
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Makes the manifest of each export that was started without it, by the button Materialize on some "
         "entities, and is whole.",
     )
 
 
-def _requests(instance: dg.DagsterInstance, run: dg.DagsterRun, known: Set[str]) -> Iterator[dg.RunRequest]:
+def _requests(
+    instance: dg.DagsterInstance, run: dg.DagsterRun, known: Set[str], names: Names
+) -> Iterator[dg.RunRequest]:
     """A run of the same export, to the same destinations, that only makes the manifest."""
     export_id, tags = root_id(run), {name: value for name, value in run.tags.items() if name.startswith("m3ter/")}
     resources: Any = run.run_config.get("resources", {})
-    delivering = {name: config for name, config in resources.items() if name == IO_MANAGER}
-    codes = delivering.get(IO_MANAGER, {}).get("config", {}).get("destinations", [])
+    key = names.own(IO_MANAGER)
+    delivering = {name: config for name, config in resources.items() if name == key}
+    codes = delivering.get(key, {}).get("config", {}).get("destinations", [])
     if not set(codes) <= known:  # Dagster would refuse the request, and with it all others of this look
         return
-    for manifest in unlisted(instance, run):
-        if is_whole(instance, export_id, manifest):
+    for manifest in unlisted(instance, run, names):
+        if is_whole(instance, export_id, manifest, names):
             yield dg.RunRequest(
                 run_key=f"{run.run_id}:{manifest}",
                 run_config={"resources": delivering},
                 # Dagster's own tags show the two runs together; it makes none of them a re-execution of the other.
                 tags={**tags, EXPORT_TAG: export_id, ROOT_TAG: export_id, "dagster/parent_run_id": run.run_id},
-                asset_selection=[dg.AssetKey(manifest)],
+                asset_selection=[names.key(manifest)],
             )

@@ -85,7 +85,7 @@ def _job_of(entities: Collection[str]) -> str:
 
 def usage_run(schedule: UsageSchedule, window: Mapping[str, str]) -> UsageRun:
     """The run of a usage schedule; startDate and endDate in `window` replace those of its time period."""
-    return UsageRun(schedule.job_name, usage_ops(schedule, **window))
+    return UsageRun(schedule.job_name, usage_ops(schedule, window))
 
 
 def resume(

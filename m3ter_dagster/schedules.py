@@ -15,6 +15,7 @@ from m3ter_dagster.config.names import DUE_EXPORTS
 from m3ter_dagster.config.schedules import set_named
 from m3ter_dagster.dagster_internals import AssetJob
 from m3ter_dagster.history.log import DESTINATIONS_TAG, DUE_TAG, MANIFEST, SCHEDULE_TAG, USAGE_MANIFEST
+from m3ter_dagster.names import DEFAULT, Names
 from m3ter_dagster.resources import IO_MANAGER
 
 PUNCTUAL = timedelta(minutes=5)
@@ -30,14 +31,14 @@ Clock = Callable[[], datetime]
 utc_now: Clock = partial(datetime.now, UTC)
 
 
-def export_jobs(schedules: Sequence[AnySchedule], *, banner: str = "") -> Jobs:
+def export_jobs(schedules: Sequence[AnySchedule], *, banner: str = "", names: Names = DEFAULT) -> Jobs:
     """A job per schedule. Launched by hand, it delivers to the schedule's destinations as well."""
     return {
         schedule.code: dg.define_asset_job(
-            schedule.job_name,
-            selection=export_selection(schedule),
-            config=_run_config(schedule),
-            tags=_tags(schedule),
+            names.own(schedule.job_name),
+            selection=export_selection(schedule, names),
+            config=_run_config(schedule, names),
+            tags=_tags(schedule, names),
             metadata=_metadata(schedule),
             description=banner + _description(schedule),
         )
@@ -45,24 +46,29 @@ def export_jobs(schedules: Sequence[AnySchedule], *, banner: str = "") -> Jobs:
     }
 
 
-def export_selection(schedule: AnySchedule) -> dg.AssetSelection:
+def export_selection(schedule: AnySchedule, names: Names = DEFAULT) -> dg.AssetSelection:
     """The assets of an export, the manifest last."""
     manifest = USAGE_MANIFEST if isinstance(schedule, UsageSchedule) else MANIFEST
-    return dg.AssetSelection.assets(*schedule.asset_names, manifest)
+    return dg.AssetSelection.assets(*map(names.key, (*schedule.asset_names, manifest)))
 
 
 def export_schedules(
-    schedules: Sequence[AnySchedule], jobs: Jobs, *, clock: Clock = utc_now, banner: str = ""
+    schedules: Sequence[AnySchedule],
+    jobs: Jobs,
+    *,
+    clock: Clock = utc_now,
+    banner: str = "",
+    names: Names = DEFAULT,
 ) -> list[dg.ScheduleDefinition]:
     """A Dagster schedule per Export Schedule.
 
     Some cron lines are right for weeks only. Of due times after that, and of all others that a schedule does not launch
     in time, the sensor of due exports takes care.
     """
-    return [_schedule(schedule, jobs[schedule.code], clock, banner) for schedule in schedules]
+    return [_schedule(schedule, jobs[schedule.code], clock, banner, names) for schedule in schedules]
 
 
-def _schedule(schedule: AnySchedule, job: AssetJob, clock: Clock, banner: str) -> dg.ScheduleDefinition:
+def _schedule(schedule: AnySchedule, job: AssetJob, clock: Clock, banner: str, names: Names) -> dg.ScheduleDefinition:
     now = clock().astimezone(UTC)
     # Restarts change the lines once a week only: Dagster takes other lines for another schedule.
     last_monday = now - timedelta(days=now.weekday() + 7)
@@ -70,11 +76,11 @@ def _schedule(schedule: AnySchedule, job: AssetJob, clock: Clock, banner: str) -
 
     def evaluate(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         tick = context.scheduled_execution_time
-        reason = _reason_to_skip(schedule, tick, clock())
-        return dg.SkipReason(reason) if reason else export_request(schedule, tick)
+        reason = _reason_to_skip(schedule, tick, clock(), names.own(DUE_EXPORTS))
+        return dg.SkipReason(reason) if reason else export_request(schedule, tick, names=names)
 
     return dg.ScheduleDefinition(
-        name=schedule.dagster_name,
+        name=names.own(schedule.dagster_name),
         job=job,
         cron_schedule=lines[0] if len(lines) == 1 else lines,
         execution_fn=evaluate,
@@ -85,37 +91,42 @@ def _schedule(schedule: AnySchedule, job: AssetJob, clock: Clock, banner: str) -
     )
 
 
-def _reason_to_skip(schedule: AnySchedule, tick: datetime, now: datetime) -> str | None:
+def _reason_to_skip(schedule: AnySchedule, tick: datetime, now: datetime, sensor: str) -> str | None:
     """Why no export is launched at this tick, or None. The cron lines may have more ticks than there are due times."""
     cadence = schedule.cadence
     if tick == cadence.anchor:
-        return f"the first export of schedule {schedule.code!r} is launched by the sensor {DUE_EXPORTS}."
+        return f"the first export of schedule {schedule.code!r} is launched by the sensor {sensor}."
     if cadence.is_due(tick):
-        missed = f"this tick comes late; the sensor {DUE_EXPORTS} makes up for exports that were missed."
+        missed = f"this tick comes late; the sensor {sensor} makes up for exports that were missed."
         return None if now < tick + PUNCTUAL else missed
     due = cadence.next_due(tick)
     return f"schedule {schedule.code!r} runs {cadence.words()}; it is next due at {due:%Y-%m-%d %H:%M} UTC."
 
 
 def export_request(
-    schedule: AnySchedule, due: datetime, *, run_key: str | None = None, job_name: str | None = None
+    schedule: AnySchedule,
+    due: datetime,
+    *,
+    run_key: str | None = None,
+    job_name: str | None = None,
+    names: Names = DEFAULT,
 ) -> dg.RunRequest:
     """The run that makes the schedule's export for a due time."""
     return dg.RunRequest(
         run_key=run_key,
         job_name=job_name,
-        run_config=_run_config(schedule),
-        tags=_tags(schedule) | {DUE_TAG: due.astimezone(UTC).isoformat()},
+        run_config=_run_config(schedule, names),
+        tags=_tags(schedule, names) | {DUE_TAG: due.astimezone(UTC).isoformat()},
     )
 
 
-def _run_config(schedule: AnySchedule) -> dict[str, Any]:
-    destinations = {"resources": {IO_MANAGER: {"config": {"destinations": list(schedule.destinations)}}}}
-    return destinations | ({"ops": usage_ops(schedule)} if isinstance(schedule, UsageSchedule) else {})
+def _run_config(schedule: AnySchedule, names: Names) -> dict[str, Any]:
+    destinations = {"resources": {names.own(IO_MANAGER): {"config": {"destinations": list(schedule.destinations)}}}}
+    return destinations | ({"ops": usage_ops(schedule, names=names)} if isinstance(schedule, UsageSchedule) else {})
 
 
-def _tags(schedule: AnySchedule) -> dict[str, str]:
-    return {SCHEDULE_TAG: schedule.code, DESTINATIONS_TAG: ",".join(schedule.destinations)}
+def _tags(schedule: AnySchedule, names: Names) -> dict[str, str]:
+    return {SCHEDULE_TAG: names.schedule(schedule.code), DESTINATIONS_TAG: ",".join(schedule.destinations)}
 
 
 def _metadata(schedule: AnySchedule) -> dict[str, str]:

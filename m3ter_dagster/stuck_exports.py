@@ -12,16 +12,20 @@ import dagster as dg
 
 from m3ter_dagster.config import AnySchedule
 from m3ter_dagster.config.names import STUCK_EXPORTS, job_name
-from m3ter_dagster.dagster_internals import (
-    cancel_queued,
-    is_of_location,
-    location_of,
-    planned_steps,
-    steps_under_way,
-)
+from m3ter_dagster.dagster_internals import cancel_queued, is_of_location, location_of, steps_under_way
 from m3ter_dagster.history.heartbeat import SILENCE, is_dead, report_dead
-from m3ter_dagster.history.log import DUE_TAG, MANIFEST, ROOT_TAG, SCHEDULE_TAG, USAGE_MANIFEST, exported
+from m3ter_dagster.history.log import (
+    DUE_TAG,
+    MANIFEST,
+    ROOT_TAG,
+    SCHEDULE_TAG,
+    USAGE_MANIFEST,
+    exported,
+    planned_assets,
+    schedule_of,
+)
 from m3ter_dagster.history.retries import retry_after_death
+from m3ter_dagster.names import DEFAULT, Names
 
 LOOK_EVERY_SECONDS = 90
 """Longer than between two heartbeats: a machine that slept has one before it is looked at again."""
@@ -29,20 +33,25 @@ _EXPORTED = (*exported(), MANIFEST, USAGE_MANIFEST)
 
 
 def stuck_exports(
-    schedules: Sequence[AnySchedule], steps: Collection[str], *, clock: Callable[[], datetime] | None = None
+    schedules: Sequence[AnySchedule],
+    steps: Collection[str],
+    *,
+    clock: Callable[[], datetime] | None = None,
+    names: Names = DEFAULT,
 ) -> dg.SensorDefinition:
     """`steps` are those of exports, by which runs are known to be exports. A run is dead that is so at two looks."""
     read_clock = clock or partial(datetime.now, UTC)
-    jobs = {one.job_name for one in schedules}
-    assets = [name for name in _EXPORTED if name in steps]
+    jobs = {names.own(one.job_name) for one in schedules}
+    assets = [name for name in _EXPORTED if name in names.of_steps(steps)]
 
     def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         instance, suspects = context.instance, set(json.loads(context.cursor or "[]"))
-        overtaken = list(_overtaken(instance))
+        overtaken = list(_overtaken(instance, names))
         # First: where a dead run is what they wait for, the queue moves as soon as it is ended.
         for run, due in overtaken:
             cancel_queued(instance, run, _overtaken_words(run, due))
-        renamed = [run for run in _waiting(instance) if run.job_name not in jobs and is_of_location(context, run)]
+        waiting = [run for run in _waiting(instance, names) if is_of_location(context, run)]
+        renamed = [run for run in waiting if run.job_name not in jobs]
         for run in renamed:
             cancel_queued(instance, run, _renamed_words(run))
         started = _runs(instance, dg.DagsterRunStatus.STARTED)
@@ -51,15 +60,15 @@ def stuck_exports(
         for run in dead:
             _end(instance, run, steps)
         return dg.SensorResult(
-            run_requests=[_request_anew(instance, run, assets) for run in renamed],
+            run_requests=[_request_anew(instance, run, assets, names) for run in renamed],
             skip_reason=None if renamed else f"dead: {len(dead)} runs, overtaken: {len(overtaken)} exports.",
             cursor=json.dumps(sorted(run.run_id for run in silent if run not in dead)),
         )
 
     return dg.SensorDefinition(
-        name=STUCK_EXPORTS,
+        name=names.own(STUCK_EXPORTS),
         evaluation_fn=evaluate,
-        asset_selection=dg.AssetSelection.assets(*assets),
+        asset_selection=dg.AssetSelection.assets(*map(names.key, assets)),
         minimum_interval_seconds=LOOK_EVERY_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Ends runs whose process has died, cancels exports that waited until their schedule was due "
@@ -81,15 +90,15 @@ def _end(instance: dg.DagsterInstance, run: dg.DagsterRun, steps: Collection[str
     )
 
 
-def _overtaken(instance: dg.DagsterInstance) -> Iterator[tuple[dg.DagsterRun, datetime]]:
+def _overtaken(instance: dg.DagsterInstance, names: Names) -> Iterator[tuple[dg.DagsterRun, datetime]]:
     """Operational exports in the queue, each with the due time of the last one of its schedule that is there as well.
 
     Exports of measurements stay, since each has a window of its own, and so do runs that a person launched.
     """
     waiting: dict[tuple[str, str], list[tuple[dg.DagsterRun, datetime]]] = defaultdict(list)
-    for run in _waiting(instance):
+    for run in _waiting(instance, names):
         due = run.tags.get(DUE_TAG)
-        if due and MANIFEST in planned_steps(instance, run):
+        if due and MANIFEST in planned_assets(instance, run, names):
             # Another code location may have a schedule of the same code, for another Organization.
             waiting[run.tags[SCHEDULE_TAG], location_of(run)].append((run, datetime.fromisoformat(due)))
     for exports in waiting.values():
@@ -97,22 +106,28 @@ def _overtaken(instance: dg.DagsterInstance) -> Iterator[tuple[dg.DagsterRun, da
         yield from ((run, latest) for run, due in exports if due < latest)
 
 
-def _waiting(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
+def _waiting(instance: dg.DagsterInstance, names: Names) -> list[dg.DagsterRun]:
     """The runs of schedules' own jobs in the queue. Re-executions are none, since they complete an export."""
     queued = _runs(instance, dg.DagsterRunStatus.QUEUED)
     return [
-        run for run in queued if run.job_name == job_name(run.tags.get(SCHEDULE_TAG, "")) and ROOT_TAG not in run.tags
+        run
+        for run in queued
+        if ROOT_TAG not in run.tags
+        and (code := schedule_of(run, names)) is not None
+        and run.job_name == names.own(job_name(code))
     ]
 
 
-def _request_anew(instance: dg.DagsterInstance, run: dg.DagsterRun, assets: Sequence[str]) -> dg.RunRequest:
+def _request_anew(
+    instance: dg.DagsterInstance, run: dg.DagsterRun, assets: Sequence[str], names: Names
+) -> dg.RunRequest:
     """The same export, of those `assets` that there are, under Dagster's own job: that of its schedule is gone."""
-    steps = planned_steps(instance, run)
+    planned = planned_assets(instance, run, names)
     return dg.RunRequest(
         run_key=run.run_id,
         run_config=run.run_config,
         tags={name: value for name, value in run.tags.items() if name.startswith("m3ter/")},
-        asset_selection=[dg.AssetKey(name) for name in assets if name in steps],
+        asset_selection=[names.key(name) for name in assets if name in planned],
     )
 
 

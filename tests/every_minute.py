@@ -14,4 +14,5 @@ from m3ter_dagster.definitions import build_definitions
 @dg.definitions
 def definitions() -> dg.Definitions:
     exports = parse_exports(exports_text(), environ=os.environ, shortest_period=timedelta(minutes=1))
-    return build_definitions(exports, load_settings())
+    ours = build_definitions(exports, load_settings())
+    return dg.Definitions.merge(ours, dg.Definitions(executor=dg.in_process_executor))

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import polars as pl
 import pytest
+from receiver import Receiver
 
 from m3ter_dagster.config import Exports, LocalDestination, Settings, load_settings
 from m3ter_dagster.definitions import build_definitions
@@ -15,6 +17,7 @@ from m3ter_dagster.history.jobs import read_export_jobs
 from m3ter_dagster.history.log import MANIFEST, deliveries_of
 from m3ter_dagster.history.progress import EntityResult, RunResult, follow
 from m3ter_dagster.history.record import delivery_in, whole_export_in
+from m3ter_dagster.names import Names, UnusablePrefix
 from m3ter_sandbox import SandboxApi
 
 ACCOUNT = {"id": "account-1", "version": 1, "name": "Acme", "dtCreated": "2026-01-01T00:00:00.000Z"}
@@ -27,8 +30,8 @@ def api() -> Iterator[SandboxApi]:
         yield api
 
 
-def settings_of(api: SandboxApi) -> Settings:
-    return load_settings(api.environment)
+def settings_of(api: SandboxApi, **more: str) -> Settings:
+    return load_settings({**api.environment, **more})
 
 
 def exports_to(folder: Path, **more: Any) -> Exports:
@@ -99,3 +102,128 @@ def test_captions_of_older_versions_are_read_of_our_own_assets_only() -> None:
     captions = {"objects": rows, "read from": dg.MetadataValue.timestamp(0.0)}
     key = dg.AssetKey(["warehouse", "bill"])
     assert delivery_in(dg.AssetMaterialization(key, metadata=captions)) is None
+
+
+BILLING = Names(("billing",))
+COMMON = {"destinations": ["folder"], "schedule_type": "DAY", "period": 1, "dt_created": "2024-06-01T10:00:00Z"}
+NIGHTLY = {"code": "nightly", "operational_data_types": ["ACCOUNTS"], **COMMON}
+MEASURED = {"code": "measured", "source_type": "USAGE", "time_period": "YESTERDAY", **COMMON}
+REUSED = {"code": "reused", "operational_data_types": ["ALL"], "reuse": "unchangedBills", **COMMON}
+EVERYTHING = {
+    "schedules": [NIGHTLY, MEASURED, REUSED],
+    "usage_raw_by_day": {"first_day": "2024-06-01"},
+    "keep_history": "90d",
+    "ledger_check": True,
+    "notifications": {"webhook_url": "https://hooks.example.com/x", "on_success": True},
+}
+"""What has a part of its own in Dagster."""
+
+
+def named(definitions: dg.Definitions) -> dict[str, set[str]]:
+    """The names of everything that Dagster knows of, but for its own."""
+    repository = definitions.get_repository_def()
+    jobs = repository.get_all_jobs()
+    return {
+        "assets": {key.to_user_string() for key in repository.asset_graph.get_all_asset_keys()},
+        "groups": {repository.asset_graph.get(key).group_name for key in repository.asset_graph.get_all_asset_keys()},
+        "ops": {node.name for job in jobs for node in job.nodes},
+        "jobs": {job.name for job in jobs if not job.name.startswith("__")},
+        "schedules": {one.name for one in repository.schedule_defs},
+        "sensors": {one.name for one in repository.sensor_defs},
+        "resources": set(definitions.resources or ()),
+    }
+
+
+def test_a_prefix_is_in_every_name(api: SandboxApi, tmp_path: Path) -> None:
+    exports = exports_to(tmp_path / "files", **EVERYTHING)
+    usual = named(build_definitions(exports, settings_of(api)))
+    assert {"account", "m3ter/account", MANIFEST, "usage_raw_by_day"} <= usual["assets"]
+    assert {"export", "all_and_references", "export_nightly", "prune_history"} <= usual["jobs"]
+    assert usual["resources"] == {"organization", "csv_io_manager"}
+    assert {"due_exports", "late_exports", "failed_exports", "unsafe_reuse"} <= usual["sensors"]
+    prefixed = named(build_definitions(exports, settings_of(api), names=BILLING))
+    assert prefixed == {
+        kind: {f"billing{'/' if kind == 'assets' else '__'}{name}" for name in names} for kind, names in usual.items()
+    }
+
+
+@pytest.mark.parametrize("part", ["", "a/b", "bill-ing", "é"])
+def test_a_prefix_that_dagster_would_refuse_is_refused_in_words(part: str) -> None:
+    with pytest.raises(UnusablePrefix) as refused:
+        Names((part,))
+    assert str(refused.value).endswith(f"has the part {part!r}; use letters, digits and underscores.")
+
+
+def test_the_exports_merge_with_a_project_that_has_everything_by_our_names(
+    api: SandboxApi, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    @dg.asset(key=["account"])
+    def account() -> None: ...
+
+    @dg.asset(key=["warehouse", "account"], deps=["account"])
+    def warehouse() -> None: ...
+
+    @dg.asset(ins={"account": dg.AssetIn(BILLING.key("account"))})
+    def report(account: pl.LazyFrame) -> list[str]:
+        return account.collect()["id"].to_list()
+
+    @dg.schedule(job_name="export", cron_schedule="@daily")
+    def nightly() -> None: ...
+
+    @dg.sensor(job_name="export")
+    def due_exports() -> None: ...
+
+    host = dg.Definitions(
+        assets=[account, warehouse, report],
+        jobs=[dg.define_asset_job("export", selection=["account", "warehouse/account"])],
+        schedules=[nightly],
+        sensors=[due_exports],
+        resources={"organization": "theirs", "csv_io_manager": dg.mem_io_manager, "io_manager": dg.mem_io_manager},
+        executor=dg.multiprocess_executor,
+    )
+    folder = tmp_path / "files"
+    ours = build_definitions(exports_to(folder, **EVERYTHING), settings_of(api), names=BILLING)
+    merged = dg.Definitions.merge(host, ours)
+    dg.Definitions.validate_loadable(merged)
+    assert merged.executor is dg.multiprocess_executor
+
+    theirs = merged.resolve_job_def("export").execute_in_process(instance=instance)
+    export = merged.resolve_job_def("billing__export").execute_in_process(
+        instance=instance, asset_selection=[BILLING.key("account"), BILLING.key(MANIFEST)]
+    )
+    assert [entity["name"] for entity in manifest_in(folder)["resources"]] == ["account"]
+    assert deliveries_of(instance, export.run_id, names=BILLING)["account"].rows == 1
+    (job,) = read_export_jobs(instance, limit=5, names=BILLING)
+    assert (job.id, job.delivered) == (export.run_id, ("account",))
+    assert deliveries_of(instance, theirs.run_id, names=BILLING) == deliveries_of(instance, export.run_id) == {}
+
+    # The host's own assets are given the file, and their failures are none of exports.
+    done = merged.resolve_implicit_global_asset_job_def().execute_in_process(
+        instance=instance, asset_selection=[dg.AssetKey("report")]
+    )
+    assert done.output_for_node("report") == ["account-1"]
+
+
+def test_only_failures_of_exports_are_told_of(api: SandboxApi, instance: dg.DagsterInstance, tmp_path: Path) -> None:
+    @dg.asset
+    def fails() -> None:
+        raise ValueError
+
+    with Receiver() as receiver:
+        notifications = {"webhook_url": receiver.url}
+        exports = exports_to(tmp_path / "files", schedules=[NIGHTLY], notifications=notifications)
+        ours = build_definitions(exports, settings_of(api), names=BILLING)
+        merged = dg.Definitions.merge(dg.Definitions(assets=[fails]), ours)
+        api.records.insert("account", {**ACCOUNT, "id": "account-2", "version": "x"})
+        everything = merged.resolve_implicit_global_asset_job_def()
+        for keys in ([["fails"]], [["billing", "account"], ["fails"]]):
+            run = everything.execute_in_process(
+                instance=instance, asset_selection=[dg.AssetKey(path) for path in keys], raise_on_error=False
+            )
+            assert not run.success
+            with dg.build_run_status_sensor_context(
+                "billing__failed_exports", run.get_run_failure_event(), instance, run.dagster_run
+            ).for_run_failure() as context:
+                merged.resolve_sensor_def("billing__failed_exports")(context)
+        (text,) = receiver.texts
+    assert [line.split(":")[0] for line in text.splitlines()[2:]] == ["billing__account"]

@@ -299,7 +299,9 @@ def test_the_daily_job_fails_where_keys_files_may_not_be_removed(house: House, a
     done = house.prune_by_job()
     assert house.runs == ["job", "last", "old"]
     failures = done.get_step_failure_events()
-    title, page, reason = messages.failed(done.dagster_run, failures, "https://dagster.acme.com").splitlines()
+    title, page, reason = messages.failed(
+        done.dagster_run, failures, "https://dagster.acme.com", prunes=True
+    ).splitlines()
     assert (title, page) == ("m3ter: old exports were not removed", f"https://dagster.acme.com/runs/{done.run_id}")
     assert reason.startswith("remove_old_exports: 1 old exports stay: ")
     assert f"allow s3:DeleteObject on arn:aws:s3:::{house.bucket}/m3ter/*" in reason

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from functools import partial
 
@@ -14,6 +14,7 @@ from m3ter_dagster.alarms.lateness import freshness_policies
 from m3ter_dagster.alarms.run_alarms import delivered_exports, failed_exports, unsafe_reuse
 from m3ter_dagster.alarms.webhook import Webhook, notify
 from m3ter_dagster.config import Exports, ExportSchedule, Unloadable
+from m3ter_dagster.names import DEFAULT, Names
 
 __all__ = ["alarm_sensors", "freshness_policies"]
 
@@ -25,22 +26,26 @@ def alarm_sensors(
     *,
     clock: Callable[[], datetime] | None = None,
     webhook: Webhook | None = None,
+    steps: Collection[str] | None = None,
+    names: Names = DEFAULT,
 ) -> list[dg.SensorDefinition]:
-    """The sensors that `notifications` in exports.yaml asks for; none without it."""
+    """The sensors that `notifications` in exports.yaml asks for; none without it.
+
+    `steps` are those whose failures are ours (None: those of every run of the code location).
+    """
     wanted = exports.notifications
     if wanted is None:
         return []
     notify_webhook = partial(notify, webhook or Webhook(wanted.webhook_url))
     sensors = [
-        failed_exports(notify_webhook, wanted.dagster_url),
-        broken_configuration(unloadable, notify_webhook),
+        failed_exports(notify_webhook, wanted.dagster_url, steps, names),
+        broken_configuration(unloadable, notify_webhook, names),
     ]
     if wanted.on_success:
-        sensors.append(delivered_exports(notify_webhook, wanted.dagster_url))
+        sensors.append(delivered_exports(notify_webhook, wanted.dagster_url, names))
     if any(isinstance(one, ExportSchedule) and one.reused for one in exports.schedules):
-        sensors.append(unsafe_reuse(notify_webhook, wanted.dagster_url))
+        sensors.append(unsafe_reuse(notify_webhook, wanted.dagster_url, names))
     if exports.schedules:
-        sensors.append(
-            late_exports(exports.schedules, wanted, notify_webhook, org_id, clock=clock or partial(datetime.now, UTC))
-        )
+        read_clock = clock or partial(datetime.now, UTC)
+        sensors.append(late_exports(exports.schedules, wanted, notify_webhook, org_id, clock=read_clock, names=names))
     return sensors

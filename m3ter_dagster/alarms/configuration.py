@@ -10,13 +10,14 @@ from m3ter_dagster.alarms import messages
 from m3ter_dagster.alarms.webhook import Notify
 from m3ter_dagster.config import Unloadable
 from m3ter_dagster.config.names import BROKEN_CONFIGURATION
+from m3ter_dagster.names import DEFAULT, Names
 
 LOOK_EVERY_SECONDS = 60
 NOTHING = "[]"
 """The cursor where no mistake was reported; Dagster keeps the last one instead of an empty one."""
 
 
-def broken_configuration(unloadable: Unloadable | None, notify: Notify) -> dg.SensorDefinition:
+def broken_configuration(unloadable: Unloadable | None, notify: Notify, names: Names = DEFAULT) -> dg.SensorDefinition:
     """Reports each set of mistakes once, and once that they are gone. What the webhook did not take is sent again."""
     mistakes = json.dumps(unloadable.mistakes if unloadable else [])
 
@@ -28,7 +29,7 @@ def broken_configuration(unloadable: Unloadable | None, notify: Notify) -> dg.Se
         return dg.SensorResult(skip_reason=failure or found, cursor=reported if failure else mistakes)
 
     return dg.SensorDefinition(
-        name=BROKEN_CONFIGURATION,
+        name=names.own(BROKEN_CONFIGURATION),
         evaluation_fn=evaluate,
         minimum_interval_seconds=LOOK_EVERY_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,

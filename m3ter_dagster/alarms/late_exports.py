@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 
 import dagster as dg
 import msgspec
@@ -16,6 +17,7 @@ from m3ter_dagster.config import AnySchedule, Notifications, grace
 from m3ter_dagster.config.names import LATE_EXPORTS
 from m3ter_dagster.dagster_internals import switched_off_schedules
 from m3ter_dagster.history.log import SCHEDULE_TAG, export_of, is_of, root_id, runs_of
+from m3ter_dagster.names import DEFAULT, Names
 
 LOOK_EVERY_SECONDS = 60
 _CLOCKS_DIFFER = timedelta(minutes=1)
@@ -36,6 +38,7 @@ def late_exports(
     org_id: str | None,
     *,
     clock: Callable[[], datetime],
+    names: Names = DEFAULT,
 ) -> dg.SensorDefinition:
     """Reports each due time of a schedule once, and once more when the export has been delivered after all.
 
@@ -49,9 +52,10 @@ def late_exports(
         after: dict[str, Watch] = {}
         failure: str | None = None
         for one in schedules:
-            is_on = one.dagster_name not in off
+            is_on = names.own(one.dagster_name) not in off
             watch = watched(before.get(one.code), one.cadence, is_on=is_on, now=now)
-            news = _news(context.instance, org_id, one, watch, wanted, now) if is_on and not failure else None
+            find = partial(runs_due, context.instance, org_id, one.code, names=names)
+            news = _news(find, one, names.schedule(one.code), watch, wanted, now) if is_on and not failure else None
             failure = notify(context.log, news.text) if news else failure
             after[one.code] = news.watch if news and not failure else watch
         late = [code for code, watch in after.items() if watch.reported]
@@ -61,7 +65,7 @@ def late_exports(
         )
 
     return dg.SensorDefinition(
-        name=LATE_EXPORTS,
+        name=names.own(LATE_EXPORTS),
         evaluation_fn=evaluate,
         minimum_interval_seconds=LOOK_EVERY_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
@@ -70,32 +74,34 @@ def late_exports(
 
 
 def _news(
-    instance: dg.DagsterInstance,
-    org_id: str | None,
+    find_runs: Callable[[datetime], Iterator[dg.DagsterRun]],
     schedule: AnySchedule,
+    title: str,
     watch: Watch,
     wanted: Notifications,
     now: datetime,
 ) -> News | None:
-    cadence, code, url = schedule.cadence, schedule.code, wanted.dagster_url
+    cadence, url = schedule.cadence, wanted.dagster_url
     due = owed(watch, cadence, now=now, grace=grace(cadence.shortest, wanted))
     if watch.reported:
-        success = _delivered(runs_due(instance, org_id, code, watch.reported))
+        success = _delivered(find_runs(watch.reported))
         if success:
-            text = messages.recovered(code, watch.reported, success, url)
+            text = messages.recovered(title, watch.reported, success, url)
             return News(text, msgspec.structs.replace(watch, reported=None))
     if due is None or due == watch.reported:
         return None
-    runs = list(runs_due(instance, org_id, code, due))
+    runs = list(find_runs(due))
     if _delivered(runs):
         return None
     last = runs[0] if runs else None
-    return News(messages.late(code, due, last, url), msgspec.structs.replace(watch, reported=due))
+    return News(messages.late(title, due, last, url), msgspec.structs.replace(watch, reported=due))
 
 
-def runs_due(instance: dg.DagsterInstance, org_id: str | None, code: str, since: datetime) -> Iterator[dg.DagsterRun]:
+def runs_due(
+    instance: dg.DagsterInstance, org_id: str | None, code: str, since: datetime, names: Names = DEFAULT
+) -> Iterator[dg.DagsterRun]:
     """The runs of the Organization's exports by the schedule, due at `since` or later; of each the newest is first."""
-    filters = dg.RunsFilter(tags={SCHEDULE_TAG: code}, created_after=since - _CLOCKS_DIFFER)
+    filters = dg.RunsFilter(tags={SCHEDULE_TAG: names.schedule(code)}, created_after=since - _CLOCKS_DIFFER)
     found = [one.dagster_run for one in instance.get_run_records(filters) if is_of(one.dagster_run, org_id)]
     # A re-execution is found by its root: whoever makes one may have taken the other tags away.
     exports = dict.fromkeys(root_id(run) for run in found if export_of(run, instance, org_id="").due >= since)

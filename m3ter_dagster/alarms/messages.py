@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from m3ter_dagster.config import Unloadable
-from m3ter_dagster.config.names import PRUNE_HISTORY
 from m3ter_dagster.history.failures import notification_text
 from m3ter_dagster.history.log import DUE_TAG, SCHEDULE_TAG, root_id
 from m3ter_dagster.history.record import Delivery
@@ -18,9 +17,11 @@ LONGEST_REASON = 300
 LOADABLE_AGAIN = "m3ter exports.yaml can be loaded again, and is used."
 
 
-def failed(run: dg.DagsterRun, events: Sequence[dg.DagsterEvent], dagster_url: str | None) -> str:
+def failed(
+    run: dg.DagsterRun, events: Sequence[dg.DagsterEvent], dagster_url: str | None, *, prunes: bool = False
+) -> str:
     """The text about a failed run. `events` are the failures of its steps, or that of the run where no step failed."""
-    if run.job_name == PRUNE_HISTORY:
+    if prunes:
         return "\n".join(["m3ter: old exports were not removed", *_page(run, dagster_url), *map(_reason, events)])
     retries = run.tags.get(RETRY_NUMBER_TAG)
     title = f"m3ter export failed{f' again, retry {retries}' if retries else ''}: {_export(run)}"

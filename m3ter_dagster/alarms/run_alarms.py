@@ -2,51 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 
 import dagster as dg
 
 from m3ter_dagster.alarms import messages
 from m3ter_dagster.alarms.webhook import Notify
-from m3ter_dagster.config.names import DELIVERED_EXPORTS, FAILED_EXPORTS, UNSAFE_REUSE
-from m3ter_dagster.dagster_internals import Reaction, failed_tick
+from m3ter_dagster.config.names import DELIVERED_EXPORTS, FAILED_EXPORTS, PRUNE_HISTORY, UNSAFE_REUSE
+from m3ter_dagster.dagster_internals import Reaction, failed_tick, planned_steps
 from m3ter_dagster.history.failures import failed_check
 from m3ter_dagster.history.log import deliveries_of, root_id, unlisted
 from m3ter_dagster.history.progress import REUSE
 from m3ter_dagster.history.retries import will_be_retried
+from m3ter_dagster.names import DEFAULT, Names
 
 
-def failed_exports(notify: Notify, dagster_url: str | None) -> dg.SensorDefinition:
+def failed_exports(
+    notify: Notify, dagster_url: str | None, steps: Collection[str] | None = None, names: Names = DEFAULT
+) -> dg.SensorDefinition:
+    """The sensor of runs that failed. Of a run of another's assets, too, only the failures of our `steps` are told."""
+
     @dg.run_failure_sensor(
-        name=FAILED_EXPORTS,
+        name=names.own(FAILED_EXPORTS),
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Notifies the webhook of each run that failed and is not retried: which entities, and why.",
     )
     def sensor(context: dg.RunFailureSensorContext) -> Reaction | None:
         if will_be_retried(context.dagster_run):
             return None  # and no reason to skip it, which Dagster takes only from a tick that is about nothing else
-        events = context.get_step_failure_events() or [context.failure_event]
-        text = messages.failed(context.dagster_run, events, dagster_url)
+        prunes = context.dagster_run.job_name == names.own(PRUNE_HISTORY)
+        events = _failures(context, None if prunes else steps)
+        if not events:
+            return None
+        text = messages.failed(context.dagster_run, events, dagster_url, prunes=prunes)
         return _reaction(context.dagster_run, notify(context.log, text))
 
     return sensor
 
 
-def delivered_exports(notify: Notify, dagster_url: str | None) -> dg.SensorDefinition:
+def _failures(context: dg.RunFailureSensorContext, steps: Collection[str] | None) -> Sequence[dg.DagsterEvent]:
+    """The failures of these steps (None: of any), or that of the run where no step failed and it has some of these."""
+    failures = context.get_step_failure_events()
+    if failures:
+        return [one for one in failures if steps is None or one.step_key in steps]
+    is_ours = steps is None or not planned_steps(context.instance, context.dagster_run).isdisjoint(steps)
+    return [context.failure_event] if is_ours else []
+
+
+def delivered_exports(notify: Notify, dagster_url: str | None, names: Names = DEFAULT) -> dg.SensorDefinition:
     def text(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str | None:
         # The run that makes the manifest, if this one does not, is told of instead.
-        deliveries = {} if unlisted(instance, run) else deliveries_of(instance, root_id(run))
+        deliveries = {} if unlisted(instance, run, names) else deliveries_of(instance, root_id(run), names=names)
         return messages.delivered(run, deliveries, dagster_url) if deliveries else None
 
-    return _on_success(DELIVERED_EXPORTS, "each export that was delivered.", text, notify)
+    return _on_success(names.own(DELIVERED_EXPORTS), "each export that was delivered.", text, notify)
 
 
-def unsafe_reuse(notify: Notify, dagster_url: str | None) -> dg.SensorDefinition:
+def unsafe_reuse(notify: Notify, dagster_url: str | None, names: Names = DEFAULT) -> dg.SensorDefinition:
     def text(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str | None:
-        says = failed_check(instance, run.run_id, REUSE)
+        says = failed_check(instance, run.run_id, REUSE, names)
         return messages.unsafe_reuse(run, says, dagster_url) if says else None
 
-    return _on_success(UNSAFE_REUSE, "each export whose comparison shows that rows must not be reused.", text, notify)
+    what = "each export whose comparison shows that rows must not be reused."
+    return _on_success(names.own(UNSAFE_REUSE), what, text, notify)
 
 
 def _on_success(

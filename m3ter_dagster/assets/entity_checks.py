@@ -12,7 +12,6 @@ from m3ter_dagster.frames.schema import Breach, SchemaBreached
 from m3ter_dagster.history import captions
 from m3ter_dagster.history.failures import NOTIFICATION
 from m3ter_dagster.history.progress import REUSE
-from m3ter_dagster.model.entities import Entity
 from m3ter_dagster.reading.reading import Reading
 
 SCHEMA, ROW_COUNT, COMPLETE = "schema", "row_count", "complete"
@@ -27,18 +26,18 @@ _DESCRIPTIONS = {
 }
 
 
-def check_specs(entity: Entity, *, is_reused: bool = False) -> list[dg.AssetCheckSpec]:
+def check_specs(asset: dg.AssetKey, *, is_reused: bool = False) -> list[dg.AssetCheckSpec]:
     """The checks of an entity. The one that stops the delivery is blocking; the others are for a person to judge."""
     return [
-        dg.AssetCheckSpec(name, asset=entity.name, description=text, blocking=name == SCHEMA)
+        dg.AssetCheckSpec(name, asset=asset, description=text, blocking=name == SCHEMA)
         for name, text in _DESCRIPTIONS.items()
         if name != REUSE or is_reused
     ]
 
 
-def passed_checks(reading: Reading, *, rows_before: int | None) -> Iterator[Result]:
+def passed_checks(asset: dg.AssetKey, reading: Reading, *, rows_before: int | None) -> Iterator[Result]:
     yield _schema(reading)
-    yield _row_count(reading, rows_before)
+    yield _row_count(asset, reading, rows_before)
     yield _complete(reading)
 
 
@@ -60,7 +59,7 @@ def failed_schema_check(breached: SchemaBreached) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(passed=False, check_name=SCHEMA, metadata=breach_metadata(breached))
 
 
-def not_checked(asset: str, check: str, why: str) -> dg.Output[None]:
+def not_checked(asset: dg.AssetKey, check: str, why: str) -> dg.Output[None]:
     """Stands for the result of a check that had nothing to look at.
 
     Dagster wants an output for each check, and shows one without a result as skipped; the run's log says why.
@@ -69,13 +68,13 @@ def not_checked(asset: str, check: str, why: str) -> dg.Output[None]:
     return dg.Output(None, output_name=spec.get_python_identifier(), metadata={"not checked": why})
 
 
-def reuse_check(reading: Reading) -> Result:
+def reuse_check(asset: dg.AssetKey, reading: Reading) -> Result:
     """Fails where m3ter has other rows than those that would have been taken from the previous export."""
     reuse = reading.reuse
     if reuse is None or reuse.differing is None:
         taken = f"{reuse.rows:,} rows were taken from export {reuse.export}" if reuse else "nothing was reused"
         why = f"{taken}; only an export that reads everything to compare is checked"
-        return not_checked(reading.entity.name, REUSE, why)
+        return not_checked(asset, REUSE, why)
     parent = (reading.entity.listing.parent or "").replace("_", " ")
     words = f"{len(reuse.differing):,} of {reuse.parents:,} unchanged {parent} records have other rows than in export"
     advice = " Reuse is not safe here: take it out of exports.yaml." if reuse.differing else ""
@@ -103,9 +102,9 @@ def _complete(reading: Reading) -> dg.AssetCheckResult:
     )
 
 
-def _row_count(reading: Reading, before: int | None) -> Result:
+def _row_count(asset: dg.AssetKey, reading: Reading, before: int | None) -> Result:
     if before is None:
-        return not_checked(reading.entity.name, ROW_COUNT, "there is no previous export by the same schedule")
+        return not_checked(asset, ROW_COUNT, "there is no previous export by the same schedule")
     rows = reading.rows
     return dg.AssetCheckResult(
         passed=2 * rows >= before,

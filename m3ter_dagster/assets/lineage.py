@@ -7,16 +7,13 @@ from collections.abc import Sequence
 import dagster as dg
 
 from m3ter_dagster.model.entities import Column, Entity, Table, entities
+from m3ter_dagster.names import DEFAULT, Names
 
 GROUP = "m3ter_organization"
 
 
-def source_key(entity: str) -> dg.AssetKey:
-    return dg.AssetKey(["m3ter", entity])
-
-
-def source_assets() -> Sequence[dg.AssetSpec]:
-    return [_source(entity) for entity in entities().values()]
+def source_assets(names: Names = DEFAULT) -> Sequence[dg.AssetSpec]:
+    return [_source(entity, names) for entity in entities().values()]
 
 
 def column_schema(table: Table) -> dg.TableSchema:
@@ -24,22 +21,22 @@ def column_schema(table: Table) -> dg.TableSchema:
     return dg.TableSchema(columns=[_column(table, column) for column in table.columns])
 
 
-def column_lineage(table: Table) -> dg.TableColumnLineage:
+def column_lineage(table: Table, names: Names = DEFAULT) -> dg.TableColumnLineage:
     """The columns of an export, each from its own in m3ter's entity. What m3ter does not have comes from nowhere."""
-    source = source_key(table.name)
+    source = names.source(table.name)
     columns = [one.name for one in table.columns if one.api_field or one.parent_field]
     return dg.TableColumnLineage({name: [dg.TableColumnDep(source, name)] for name in columns})
 
 
-def _source(entity: Entity) -> dg.AssetSpec:
+def _source(entity: Entity, names: Names) -> dg.AssetSpec:
     """An entity in m3ter. It depends on the entities that its columns refer to, except itself."""
     referred = sorted({name for one in entity.references for name in one.to} - {entity.name})
     return dg.AssetSpec(
-        source_key(entity.name),
-        deps=[source_key(name) for name in referred],
+        names.source(entity.name),
+        deps=[names.source(name) for name in referred],
         description=f"{entity.title} as m3ter has it, which is read and never written; `{entity.name}` is its export. "
         f"{entity.description}",
-        group_name=GROUP,
+        group_name=names.own(GROUP),
         kinds={"m3ter", "source"},
         metadata={"dagster/column_schema": column_schema(entity), "API list": entity.listing.path},
     )

@@ -34,6 +34,8 @@ class Outcome:
     """None: there was nothing to look at, and `text` says why."""
     text: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    is_error: bool = False
+    """It could not be looked at."""
 
 
 def foreign_keys_outcome(entity: Entity, find: FindRows, ask_for: AskFor) -> Outcome:
@@ -154,7 +156,7 @@ def _named(ids: Collection[str]) -> str:
 
 def error_outcome(error: Exception) -> Outcome:
     """A check that could not be made."""
-    return Outcome(False, f"Could not be checked: {_said(error)}")
+    return Outcome(False, f"Could not be checked: {_said(error)}", is_error=True)
 
 
 def _said(error: Exception) -> str:

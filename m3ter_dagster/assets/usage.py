@@ -9,8 +9,8 @@ import dagster as dg
 from msgspec.structs import replace
 
 from m3ter_dagster.assets.entity_checks import breach_metadata
-from m3ter_dagster.assets.lineage import column_schema, source_key
-from m3ter_dagster.assets.usage_checks import failed_usage_checks, sums_equal_raw, usage_check_specs, usage_checks
+from m3ter_dagster.assets.lineage import column_schema
+from m3ter_dagster.assets.usage_checks import failed_usage_checks, sums_check, usage_check_specs, usage_checks
 from m3ter_dagster.assets.usage_config import AggregatedConfig, MeasurementsConfig, RawConfig, selection_of, window_in
 from m3ter_dagster.config import ConfigError, UsageRawByDay, UsageSelection
 from m3ter_dagster.config.usage import AGGREGATED, RAW, RAW_BY_DAY
@@ -21,8 +21,8 @@ from m3ter_dagster.history.progress import log_under_way
 from m3ter_dagster.history.retries import retry_after_failure
 from m3ter_dagster.m3ter.errors import M3terError
 from m3ter_dagster.model.time_periods import Window
-from m3ter_dagster.resources import IO_MANAGER
-from m3ter_dagster.resources.organization import Organization
+from m3ter_dagster.names import DEFAULT, Names
+from m3ter_dagster.resources import IO_MANAGER, ORGANIZATION
 
 GROUP = "usage"
 Context = dg.AssetExecutionContext
@@ -32,64 +32,64 @@ def usage_assets(
     owners: Sequence[str] = (),
     freshness: Mapping[str, dg.FreshnessPolicy] = MappingProxyType({}),
     by_day: UsageRawByDay | None = None,
+    names: Names = DEFAULT,
 ) -> list[dg.AssetsDefinition]:
     """The assets of measurements. One with a file per day only if it is asked for: whoever materialises all would be
     asked for days because of it. It has no schedule, so it cannot be late.
     """
-    always = [_raw(owners, freshness.get(RAW)), _aggregated(owners, freshness.get(AGGREGATED))]
-    return [*always, _raw_by_day(owners, by_day.first_day)] if by_day else always
+    always = [_raw(owners, freshness.get(RAW), names), _aggregated(owners, freshness.get(AGGREGATED), names)]
+    return [*always, _raw_by_day(owners, by_day.first_day, names)] if by_day else always
 
 
-def usage_asset_checks() -> list[dg.AssetChecksDefinition]:
-    return [sums_equal_raw]
+def usage_asset_checks(names: Names = DEFAULT) -> list[dg.AssetChecksDefinition]:
+    return [sums_check(names)]
 
 
-def _raw(owners: Sequence[str], freshness: dg.FreshnessPolicy | None) -> dg.AssetsDefinition:
-    about = _about(RAW, owners, "Measurements as they were sent, with all fields of their meters.")
+def _raw(owners: Sequence[str], freshness: dg.FreshnessPolicy | None, names: Names) -> dg.AssetsDefinition:
+    about = _about(RAW, owners, "Measurements as they were sent, with all fields of their meters.", names)
 
     @dg.asset(**about, freshness_policy=freshness)
-    def usage_raw(context: Context, config: RawConfig, organization: Organization) -> Iterator[Any]:
-        yield from _export(context, RAW, organization, selection_of(config), window_in(config, _due(context)))
+    def usage_raw(context: Context, config: RawConfig) -> Iterator[Any]:
+        yield from _export(context, RAW, selection_of(config), window_in(config, _due(context)), names)
 
     return usage_raw
 
 
-def _aggregated(owners: Sequence[str], freshness: dg.FreshnessPolicy | None) -> dg.AssetsDefinition:
-    about = _about(AGGREGATED, owners, "Measurements aggregated by m3ter over hours, days, weeks or months.")
+def _aggregated(owners: Sequence[str], freshness: dg.FreshnessPolicy | None, names: Names) -> dg.AssetsDefinition:
+    about = _about(AGGREGATED, owners, "Measurements aggregated by m3ter over hours, days, weeks or months.", names)
 
     @dg.asset(**about, freshness_policy=freshness)
-    def usage_aggregated(context: Context, config: AggregatedConfig, organization: Organization) -> Iterator[Any]:
-        yield from _export(context, AGGREGATED, organization, selection_of(config), window_in(config, _due(context)))
+    def usage_aggregated(context: Context, config: AggregatedConfig) -> Iterator[Any]:
+        yield from _export(context, AGGREGATED, selection_of(config), window_in(config, _due(context)), names)
 
     return usage_aggregated
 
 
-def _raw_by_day(owners: Sequence[str], first_day: date) -> dg.AssetsDefinition:
+def _raw_by_day(owners: Sequence[str], first_day: date, names: Names) -> dg.AssetsDefinition:
     """Raw measurements by day. A day exported again replaces its own file and no other, since its key is that day's."""
-    about = _about(
-        RAW_BY_DAY, owners, "Measurements as they were sent, a file per day (UTC), for backfills of the past."
-    )
+    what = "Measurements as they were sent, a file per day (UTC), for backfills of the past."
+    about = _about(RAW_BY_DAY, owners, what, names)
 
     @dg.asset(**about, partitions_def=dg.DailyPartitionsDefinition(first_day.isoformat(), timezone="UTC"))
-    def usage_raw_by_day(context: Context, config: MeasurementsConfig, organization: Organization) -> Iterator[Any]:
+    def usage_raw_by_day(context: Context, config: MeasurementsConfig) -> Iterator[Any]:
         start = datetime.fromisoformat(context.partition_key).replace(tzinfo=UTC)
-        yield from _export(
-            context, RAW_BY_DAY, organization, selection_of(config), Window(start, start + timedelta(days=1))
-        )
+        day = Window(start, start + timedelta(days=1))
+        yield from _export(context, RAW_BY_DAY, selection_of(config), day, names)
 
     return usage_raw_by_day
 
 
-def _about(name: str, owners: Sequence[str], description: str) -> dict[str, Any]:
+def _about(name: str, owners: Sequence[str], description: str, names: Names) -> dict[str, Any]:
     return {
-        "name": name,
-        "deps": [source_key("account"), source_key("meter")],
-        "group_name": GROUP,
+        "key": names.key(name),
+        "deps": [names.source("account"), names.source("meter")],
+        "group_name": names.own(GROUP),
         "kinds": {"polars"},
         "owners": owners,
         "description": f"{description} One file; its columns follow from the meters and are shown with each export.",
-        "check_specs": usage_check_specs(name),
-        "io_manager_key": IO_MANAGER,
+        "check_specs": usage_check_specs(names.key(name)),
+        "io_manager_key": names.own(IO_MANAGER),
+        "required_resource_keys": {names.own(ORGANIZATION)},
     }
 
 
@@ -97,9 +97,8 @@ def _due(context: Context) -> datetime:
     return export_of(context.run, context.instance, org_id="").due
 
 
-def _export(
-    context: Context, name: str, organization: Organization, selection: UsageSelection, window: Window
-) -> Iterator[Any]:
+def _export(context: Context, name: str, selection: UsageSelection, window: Window, names: Names) -> Iterator[Any]:
+    organization, io_manager = (getattr(context.resources, names.own(one)) for one in (ORGANIZATION, IO_MANAGER))
     context.log.info(f"{name}: measurements of {window}.")
 
     def tell(progress: str) -> None:
@@ -110,17 +109,17 @@ def _export(
             name,
             selection,
             window,
-            steps=steps_of_this_process(context),
+            steps=names.of_steps(steps_of_this_process(context)),
             tell=tell,
-            find_past=getattr(context.resources, IO_MANAGER).past,
+            find_past=io_manager.past,
         )
     except SchemaBreached as breached:
-        yield from failed_usage_checks(name, breached)
+        yield from failed_usage_checks(context.asset_key, breached)
         raise dg.Failure(str(breached), metadata=breach_metadata(breached), allow_retries=False) from None
     except (ConfigError, M3terError) as error:
         passes = isinstance(error, M3terError) and error.passes
         if passes:
             retry_after_failure(context.instance, context.run)
         raise dg.Failure(f"{name} could not be read: {error}", allow_retries=passes) from None
-    yield from usage_checks(name, reading)
+    yield from usage_checks(context.asset_key, reading)
     yield dg.Output(reading, metadata={"dagster/column_schema": column_schema(reading.table)})

@@ -11,6 +11,7 @@ from m3ter_dagster.config.usage import AGGREGATED, RAW
 from m3ter_dagster.frames.schema import SchemaBreached
 from m3ter_dagster.history.log import last_deliveries
 from m3ter_dagster.history.record import Delivery
+from m3ter_dagster.names import DEFAULT, Names
 from m3ter_dagster.usage.columns import TIME, UID
 from m3ter_dagster.usage.reader import UsageReading
 
@@ -33,14 +34,14 @@ _SHOWN = 20
 _TOLERANCE = 1e-9
 
 
-def usage_check_specs(asset: str) -> list[dg.AssetCheckSpec]:
+def usage_check_specs(asset: dg.AssetKey) -> list[dg.AssetCheckSpec]:
     return [
         *(dg.AssetCheckSpec(name, asset=asset, description=text, blocking=True) for name, text in _stopping(asset)),
         *(dg.AssetCheckSpec(name, asset=asset, description=text) for name, text in _WARNING.items()),
     ]
 
 
-def usage_checks(asset: str, reading: UsageReading) -> Iterator[Result]:
+def usage_checks(asset: dg.AssetKey, reading: UsageReading) -> Iterator[Result]:
     rows = {"rows": reading.usage.rows}
     for name, _ in _stopping(asset):
         yield dg.AssetCheckResult(passed=True, check_name=name, metadata=rows)
@@ -49,7 +50,7 @@ def usage_checks(asset: str, reading: UsageReading) -> Iterator[Result]:
     yield _known(asset, COLUMNS, reading.usage.unknown_columns)
 
 
-def failed_usage_checks(asset: str, breached: SchemaBreached) -> Iterator[dg.AssetCheckResult]:
+def failed_usage_checks(asset: dg.AssetKey, breached: SchemaBreached) -> Iterator[dg.AssetCheckResult]:
     """The results for measurements that break their schema: a breach belongs to its column's check, or to `schema`."""
     names = [name for name, _ in _stopping(asset)]
     owners = {column: name for name, column in ((UNIQUE, UID), (WINDOW, TIME)) if name in names}
@@ -59,27 +60,33 @@ def failed_usage_checks(asset: str, breached: SchemaBreached) -> Iterator[dg.Ass
         yield dg.AssetCheckResult(passed=not mine, check_name=name, metadata=metadata)
 
 
-@dg.multi_asset_check(
-    name=f"{AGGREGATED}_{SUMS}",
-    specs=[
-        dg.AssetCheckSpec(
-            SUMS,
-            asset=AGGREGATED,
-            additional_deps=[RAW],
-            description="The sums are those of the raw measurements, where both are exported for one window.",
+def sums_check(names: Names = DEFAULT) -> dg.AssetChecksDefinition:
+    aggregated = names.key(AGGREGATED)
+    spec = dg.AssetCheckSpec(
+        SUMS,
+        asset=aggregated,
+        additional_deps=[names.key(RAW)],
+        description="The sums are those of the raw measurements, where both are exported for one window.",
+    )
+
+    @dg.multi_asset_check(name=names.own(f"{AGGREGATED}_{SUMS}"), specs=[spec])
+    def sums_equal_raw(context: dg.AssetCheckExecutionContext) -> Iterator[Result]:
+        yield _sums_result(context.instance, names) or not_checked(
+            aggregated, SUMS, "the raw measurements of this window are not exported"
         )
-    ],
-)
-def sums_equal_raw(context: dg.AssetCheckExecutionContext) -> Iterator[Result]:
-    last = next(_with_sums(context.instance, AGGREGATED), None)
+
+    return sums_equal_raw
+
+
+def _sums_result(instance: dg.DagsterInstance, names: Names) -> dg.AssetCheckResult | None:
+    last = next(_with_sums(instance, AGGREGATED, None, names), None)
     aggregated = last.reading.sums if last else {}
-    raws = (one.reading.sums for one in _with_sums(context.instance, RAW, last.org_id if last else None))
+    raws = (one.reading.sums for one in _with_sums(instance, RAW, last.org_id if last else None, names))
     raw = next((one for one in raws if _is_comparable(one, aggregated)), None)
     if raw is None:
-        yield not_checked(AGGREGATED, SUMS, "the raw measurements of this window are not exported")
-        return
+        return None
     differences = list(_differences(aggregated["sums"], raw["sums"]))
-    yield dg.AssetCheckResult(
+    return dg.AssetCheckResult(
         passed=not differences,
         severity=dg.AssetCheckSeverity.WARN,
         description=f"{len(differences)} sums differ." if differences else "Every sum is that of the raw measurements.",
@@ -87,12 +94,12 @@ def sums_equal_raw(context: dg.AssetCheckExecutionContext) -> Iterator[Result]:
     )
 
 
-def _stopping(asset: str) -> Sequence[tuple[str, str]]:
+def _stopping(asset: dg.AssetKey) -> Sequence[tuple[str, str]]:
     """The blocking checks of an asset: without that of the uid for aggregated measurements, which have none."""
-    return [(name, text) for name, text in _BLOCKING.items() if name != UNIQUE or asset != AGGREGATED]
+    return [(name, text) for name, text in _BLOCKING.items() if name != UNIQUE or asset.path[-1] != AGGREGATED]
 
 
-def _known(asset: str, check: str, unknown: Sequence[str] | None) -> Result:
+def _known(asset: dg.AssetKey, check: str, unknown: Sequence[str] | None) -> Result:
     if unknown is None:
         return not_checked(asset, check, f"the Organization's {check} could not be read")
     return dg.AssetCheckResult(
@@ -104,9 +111,9 @@ def _known(asset: str, check: str, unknown: Sequence[str] | None) -> Result:
     )
 
 
-def _with_sums(instance: dg.DagsterInstance, asset: str, org_id: str | None = None) -> Iterator[Delivery]:
+def _with_sums(instance: dg.DagsterInstance, asset: str, org_id: str | None, names: Names) -> Iterator[Delivery]:
     """The last exports that recorded sums, newest first."""
-    deliveries = islice(last_deliveries(instance, asset, org_id), _RAW_EXPORTS_LOOKED_AT)
+    deliveries = islice(last_deliveries(instance, asset, org_id, names=names), _RAW_EXPORTS_LOOKED_AT)
     return (one for one in deliveries if one.reading.sums)
 
 

@@ -1,6 +1,8 @@
 """The run config of usage exports: what the launchpad asks for, in the field names of m3ter and exports.yaml."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 import dagster as dg
@@ -10,6 +12,7 @@ from m3ter_dagster.config import UsageSchedule, UsageSelection
 from m3ter_dagster.config.usage import FREQUENCIES
 from m3ter_dagster.config.wording import refusals, sentence
 from m3ter_dagster.model.time_periods import Window, window_of
+from m3ter_dagster.names import DEFAULT, Names
 
 Filters = list[dict[str, Any]]
 
@@ -41,13 +44,15 @@ class UnusableConfig(dg.Failure):
         super().__init__(sentence(f"the config of the run {reason}"), allow_retries=False)
 
 
-def usage_ops(schedule: UsageSchedule, **window: str) -> dict[str, Any]:
+def usage_ops(
+    schedule: UsageSchedule, window: Mapping[str, str] = MappingProxyType({}), names: Names = DEFAULT
+) -> dict[str, Any]:
     """The config of the schedule's asset; its window is relative to the run's due time unless it is given."""
     (asset,) = schedule.asset_names
     chosen = schedule.selection
     if schedule.is_raw:
         del chosen["aggregationFrequency"]
-    return {asset: {"config": {**chosen, **window}}}
+    return {names.own(asset): {"config": {**chosen, **window}}}
 
 
 def selection_of(config: MeasurementsConfig) -> UsageSelection:

@@ -17,6 +17,7 @@ from m3ter_dagster.frames.references import ExportedRows
 from m3ter_dagster.history.log import deliveries_of, last_delivery
 from m3ter_dagster.history.record import Delivery
 from m3ter_dagster.model.entities import Entity
+from m3ter_dagster.names import DEFAULT, Names
 
 ALLOW_MISSING = "allow_missing_partitions"
 """Dagster's own name for this in the metadata of an input."""
@@ -34,12 +35,19 @@ class DeliveredFrames:
     """The entities that an export has delivered. Files are kept in `folder`, which the caller owns."""
 
     def __init__(
-        self, instance: dg.DagsterInstance, export_id: str, *, destinations: Destinations, folder: Path
+        self,
+        instance: dg.DagsterInstance,
+        export_id: str,
+        *,
+        destinations: Destinations,
+        folder: Path,
+        names: Names = DEFAULT,
     ) -> None:
         self._instance = instance
         self._export_id = export_id
         self._destinations = destinations
         self._folder = folder
+        self._names = names
 
     def find(self, entity: Entity) -> ExportedRows | None:
         """The delivered rows of an entity, if there are any. FetchFailed when no destination returns the file."""
@@ -48,7 +56,7 @@ class DeliveredFrames:
 
     @cached_property
     def _deliveries(self) -> Mapping[str, Delivery]:
-        return deliveries_of(self._instance, self._export_id)
+        return deliveries_of(self._instance, self._export_id, names=self._names)
 
     def _frame(self, entity: Entity, delivery: Delivery) -> pl.LazyFrame:
         """The delivered file as a frame: downloaded once for all checks, and kept with the columns that they need."""
@@ -67,7 +75,7 @@ class DeliveredFrames:
 
 
 def last_delivered(
-    context: dg.InputContext, org_id: str | None, destinations: Destinations, folder: Path
+    context: dg.InputContext, org_id: str | None, destinations: Destinations, folder: Path, names: Names = DEFAULT
 ) -> pl.LazyFrame:
     """The last file that was delivered for the Organization (None: for any) as a frame.
 
@@ -76,25 +84,25 @@ def last_delivered(
     NotExported if one was never delivered, unless the input's metadata has `allow_missing_partitions: true`.
     FetchFailed if no destination returns a file. The frame is scanned from `folder`.
     """
-    name = context.asset_key.path[-1]
+    name = names.asset(context.asset_key)
     if not context.has_asset_partitions:
-        return _read(context, None, org_id, destinations, folder)
+        delivery = last_delivery(context.instance, name, org_id, names=names)
+        return _read(name, None, delivery, destinations, folder)
     there = materialized_partitions(context.instance, context.asset_key)
     missing = [day for day in context.asset_partition_keys if day not in there]
     if missing and not context.definition_metadata.get(ALLOW_MISSING):
         raise NotExported(name, missing[0])
     wanted = [day for day in context.asset_partition_keys if day in there]
-    days = [_read(context, day, org_id, destinations, folder) for day in wanted]
+    found = [last_delivery(context.instance, name, org_id, partition=day, names=names) for day in wanted]
+    days = [_read(name, day, one, destinations, folder) for day, one in zip(wanted, found, strict=True)]
     if not days:
         raise NotExported(name)
     return pl.concat(days, how="diagonal_relaxed")
 
 
 def _read(
-    context: dg.InputContext, partition: str | None, org_id: str | None, destinations: Destinations, folder: Path
+    name: str, partition: str | None, delivery: Delivery | None, destinations: Destinations, folder: Path
 ) -> pl.LazyFrame:
-    name = context.asset_key.path[-1]
-    delivery = last_delivery(context.instance, context.asset_key, org_id, partition=partition)
     if delivery is None:
         raise NotExported(name, partition)
     file = folder / f"{name}-{partition or 'last'}-input"

@@ -27,6 +27,7 @@ from m3ter_dagster.history.log import deliveries_of, whole_exports
 from m3ter_dagster.history.record import Delivery, StoredObject, WholeExport
 from m3ter_dagster.model.entities import Entity, entities, operational_entities
 from m3ter_dagster.model.exports import Export
+from m3ter_dagster.names import DEFAULT, Names
 from m3ter_dagster.reading.past import NoPast, Past, Previous
 from m3ter_dagster.reading.unchanged import BATCH_ROWS, CannotReuse, Earlier, EarlierRows
 
@@ -39,6 +40,7 @@ def past_of(
     schedule: ExportSchedule | None,
     destinations: Destinations,
     folder: Path,
+    names: Names = DEFAULT,
 ) -> Past:
     """What the exports before `export` had: per entity the schedule's `own` last one, else the last of any.
 
@@ -46,12 +48,12 @@ def past_of(
     needed are put into `folder`.
     """
     last: dict[str, str] = {}
-    for whole in whole_exports(instance, org_id=export.org_id, export_id=export.id):
+    for whole in whole_exports(instance, org_id=export.org_id, export_id=export.id, names=names):
         last = {name: whole.export for name, part in whole.entities.items() if part.keys} | last
         if last.keys() >= {*operational_entities(), *chosen}:  # an entity may be read that is not exported
             break
     last |= {name: whole.export for name, whole in own.items()}
-    deliveries = {one: deliveries_of(instance, one) for one in {*last.values()}}
+    deliveries = {one: deliveries_of(instance, one, names=names) for one in {*last.values()}}
     previous = {name: deliveries[one].get(name) for name, one in last.items() if name in entities()}
     excluded = schedule.excluded if schedule else {}
     now = {name: entity.without(excluded.get(name, ())) for name, entity in entities().items()}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dagster as dg
 
 from m3ter_dagster.dagster_internals import Failure, events_of_run, failure_of
+from m3ter_dagster.model.entities import entities
+from m3ter_dagster.names import DEFAULT, Names
 
 NOTIFICATION = "m3ter/notification"
 """In the metadata of a failure whose own words quote a value: the words for a notification, which leaves Dagster."""
@@ -30,11 +32,11 @@ def notification_text(event: dg.DagsterEvent) -> str:
     return f"it failed with {failure.error}; the run has the details."
 
 
-def failed_check(instance: dg.DagsterInstance, run_id: str, name: str) -> str | None:
-    """What the check of this name says where it failed in the run."""
+def failed_check(instance: dg.DagsterInstance, run_id: str, name: str, names: Names = DEFAULT) -> str | None:
+    """What the check of this name says of an entity where it failed in the run."""
     for event, _ in events_of_run(instance, run_id, {dg.DagsterEventType.ASSET_CHECK_EVALUATION}):
         check = event.asset_check_evaluation_data
-        if check.check_name == name and not check.passed:
+        if check.check_name == name and not check.passed and names.asset(check.asset_key) in entities():
             return check.description
     return None
 

@@ -26,7 +26,9 @@ from m3ter_dagster.history.log import (
     root_id,
     run_records,
     runs_of,
+    schedule_of,
 )
+from m3ter_dagster.names import DEFAULT, Names
 
 Status = Literal["PENDING", "RUNNING", "SUCCEEDED", "FAILED"]
 _STATUSES: Mapping[RunStatus, Status] = {
@@ -84,20 +86,21 @@ def read_export_jobs(
     schedule: str | None = None,
     status: Status | None = None,
     limit: int,
+    names: Names = DEFAULT,
 ) -> list[ExportJob]:
     """The last exports of the Organization (None: of any); the one that ran last comes first."""
-    found = (job for job in _jobs(instance, org_id, schedule, status) if status in (None, job.status))
+    found = (job for job in _jobs(instance, org_id, schedule, status, names) if status in (None, job.status))
     return list(islice(found, limit))
 
 
-def export_job(instance: dg.DagsterInstance, run: dg.DagsterRun) -> ExportJob | None:
+def export_job(instance: dg.DagsterInstance, run: dg.DagsterRun, names: Names = DEFAULT) -> ExportJob | None:
     """The export that a run belongs to, if it exports anything."""
-    return _job(instance, root_id(run))
+    return _job(instance, root_id(run), names)
 
 
-def with_rows(instance: dg.DagsterInstance, job: ExportJob) -> ExportJob:
+def with_rows(instance: dg.DagsterInstance, job: ExportJob, names: Names = DEFAULT) -> ExportJob:
     """The same with its rows, for which the logs of its runs are read."""
-    delivered = deliveries_of(instance, job.id).values()
+    delivered = deliveries_of(instance, job.id, names=names).values()
     where = tuple(sorted({stored.destination for one in delivered for stored in one.objects}))
     rows = sum(one.rows for one in delivered)
     return msgspec.structs.replace(job, rows=rows, destinations=job.destinations or where)
@@ -110,29 +113,29 @@ def last_export(instance: dg.DagsterInstance, schedule: str, org_id: str | None 
 def runs_of_others(instance: dg.DagsterInstance, org_id: str | None) -> int:
     """The number of runs that other Organizations have in the same records."""
     counts = runs_by_tag(instance, ORGANIZATION_TAG) if org_id else {}
-    return sum(count for one, count in counts.items() if one != org_id)
+    return sum(count for one, count in counts.items() if org_id not in one.split(","))
 
 
 def _jobs(
-    instance: dg.DagsterInstance, org_id: str | None, schedule: str | None, status: Status | None
+    instance: dg.DagsterInstance, org_id: str | None, schedule: str | None, status: Status | None, names: Names
 ) -> Iterator[ExportJob]:
     """The exports that may have the status: it is that of a run of theirs, even where an earlier one left a gap."""
     statuses = [one for one in RunStatus if status in (None, _STATUSES.get(one, "PENDING"))]
-    tags = {SCHEDULE_TAG: schedule} if schedule else None
+    tags = {SCHEDULE_TAG: names.schedule(schedule)} if schedule else None
     seen: set[str] = set()
     for record in run_records(instance, dg.RunsFilter(tags=tags, statuses=statuses)):
         id = root_id(record.dagster_run)
         if id not in seen and is_of(record.dagster_run, org_id):
             seen.add(id)
-            job = _job(instance, id)
+            job = _job(instance, id, names)
             if job is not None:
                 yield job
 
 
-def _job(instance: dg.DagsterInstance, id: str) -> ExportJob | None:
+def _job(instance: dg.DagsterInstance, id: str, names: Names) -> ExportJob | None:
     """The export with this id, or None where the run exports nothing."""
     runs = runs_of(instance, id)
-    states, error = _entity_states(instance, runs)
+    states, error = _entity_states(instance, runs, names)
     if not states:
         return None
     first, last = runs[0], runs[-1]
@@ -141,7 +144,7 @@ def _job(instance: dg.DagsterInstance, id: str) -> ExportJob | None:
     due, destinations = (first.dagster_run.tags.get(tag) for tag in (DUE_TAG, DESTINATIONS_TAG))
     return ExportJob(
         id=id,
-        schedule=first.dagster_run.tags.get(SCHEDULE_TAG),
+        schedule=schedule_of(first.dagster_run, names),
         due=datetime.fromisoformat(due) if due else None,
         started=_moment(next((run.start_time for run in runs if run.start_time), None)),
         finished=_moment(last.end_time) if has_ended else None,
@@ -160,20 +163,22 @@ def _status(runs: Sequence[dg.RunRecord], states: Mapping[str, str]) -> Status:
     return "FAILED" if status == "SUCCEEDED" and not is_complete else status
 
 
-def _entity_states(instance: dg.DagsterInstance, runs: Sequence[dg.RunRecord]) -> tuple[dict[str, str], str]:
+def _entity_states(
+    instance: dg.DagsterInstance, runs: Sequence[dg.RunRecord], names: Names
+) -> tuple[dict[str, str], str]:
     """The last state of each entity, and why the last run failed that did.
 
     A run that succeeded at once has delivered its plan: its log can stay closed.
     """
     first = runs[0].dagster_run
     if len(runs) == 1 and first.status == RunStatus.SUCCESS:
-        return dict.fromkeys(chosen_entities(instance, first), "delivered"), ""
+        return dict.fromkeys(chosen_entities(instance, first, names), "delivered"), ""
     states: dict[str, str] = {}
     error = ""
     for run in runs:
         failures: list[str] = []
         for event, _ in events_of_run(instance, run.dagster_run.run_id, _STATES.keys() | _ENDS):
-            name = _entity_of(event)
+            name = _asset_of(event, names)
             if event.event_type in _ENDS or event.event_type == Type.STEP_FAILURE:
                 text = failure_text(event)
                 failures.append(text if text.startswith(name) else f"{name}: {text}")
@@ -183,9 +188,11 @@ def _entity_states(instance: dg.DagsterInstance, runs: Sequence[dg.RunRecord]) -
     return states, error
 
 
-def _entity_of(event: dg.DagsterEvent) -> str:
-    key = event.asset_key
-    return key.to_user_string() if key else event.step_key or ""
+def _asset_of(event: dg.DagsterEvent, names: Names) -> str:
+    """The name of the asset that an event is about; of another's asset or step the name is none of ours."""
+    if event.asset_key:
+        return names.asset(event.asset_key)
+    return next(iter(names.of_steps([event.step_key or ""])), "")
 
 
 def _in_state(states: Mapping[str, str], *wanted: str) -> tuple[str, ...]:

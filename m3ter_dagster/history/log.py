@@ -14,6 +14,7 @@ from m3ter_dagster.dagster_internals import events_of_run, planned_steps, run_id
 from m3ter_dagster.history.record import Delivery, WholeExport, delivery_in, whole_export_in
 from m3ter_dagster.model.entities import entities
 from m3ter_dagster.model.exports import Export
+from m3ter_dagster.names import DEFAULT, Names
 
 MANIFEST, USAGE_MANIFEST = "export_manifest", "usage_manifest"
 """The manifests: one per kind of data, so that an export of entities does not wait for measurements."""
@@ -81,15 +82,22 @@ def root_id(run: dg.DagsterRun) -> str:
 
 def is_of(run: dg.DagsterRun, org_id: str | None) -> bool:
     """Whether the run is of this Organization (None: of any). Runs of older versions do not say."""
-    return org_id is None or run.tags.get(ORGANIZATION_TAG, org_id) == org_id
+    return org_id is None or org_id in run.tags.get(ORGANIZATION_TAG, org_id).split(",")
 
 
-def checked_exports(instance: dg.DagsterInstance, run: dg.DagsterRun, org_id: str | None) -> Callable[[str], str]:
+def schedule_of(run: dg.DagsterRun, names: Names = DEFAULT) -> str | None:
+    """The code of the schedule that the run exports for, if it does for one of these."""
+    return names.code(run.tags[SCHEDULE_TAG]) if SCHEDULE_TAG in run.tags else None
+
+
+def checked_exports(
+    instance: dg.DagsterInstance, run: dg.DagsterRun, org_id: str | None, names: Names = DEFAULT
+) -> Callable[[str], str]:
     """Gives the id of the export that a check of an asset is about: the run's own or, if it has none, the last one."""
     own = root_id(run)
-    if chosen_entities(instance, instance.get_run_by_id(own) or run):
+    if chosen_entities(instance, instance.get_run_by_id(own) or run, names):
         return lambda _: own
-    return cache(lambda asset: last.export if (last := last_delivery(instance, asset, org_id)) else own)
+    return cache(lambda asset: last.export if (last := last_delivery(instance, asset, org_id, names=names)) else own)
 
 
 def run_records(instance: dg.DagsterInstance, filters: dg.RunsFilter) -> Iterator[dg.RunRecord]:
@@ -117,104 +125,147 @@ def runs_of(instance: dg.DagsterInstance, export_id: str, last: dg.DagsterRun | 
     return sorted(found.values(), key=lambda record: record.storage_id)
 
 
-def chosen_entities(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[str]:
+def planned_assets(instance: dg.DagsterInstance, run: dg.DagsterRun, names: Names = DEFAULT) -> set[str]:
+    """The names of the assets that a run was asked for: ours, and those of others by names that are none of ours."""
+    return names.of_steps(planned_steps(instance, run))
+
+
+def chosen_entities(instance: dg.DagsterInstance, run: dg.DagsterRun, names: Names = DEFAULT) -> list[str]:
     """The entities that a run was asked to export."""
-    steps = planned_steps(instance, run)
-    return [name for name in exported() if name in steps]
+    planned = planned_assets(instance, run, names)
+    return [name for name in exported() if name in planned]
 
 
 def deliveries_of(
-    instance: dg.DagsterInstance, export_id: str, last: dg.DagsterRun | None = None
+    instance: dg.DagsterInstance, export_id: str, last: dg.DagsterRun | None = None, names: Names = DEFAULT
 ) -> dict[str, Delivery]:
     """The last delivery of each asset by the runs of an export."""
     found: dict[str, Delivery] = {}
     for record in runs_of(instance, export_id, last):
         run_id = record.dagster_run.run_id
         for event, _ in events_of_run(instance, run_id, {dg.DagsterEventType.ASSET_MATERIALIZATION}):
-            delivery = delivery_in(event.step_materialization_data.materialization)
+            delivery = delivery_in(event.step_materialization_data.materialization, names)
             if delivery:
                 found[delivery.asset] = delivery
     return {name: found[name] for name in exported() if name in found}
 
 
 def last_deliveries(
-    instance: dg.DagsterInstance, asset: str | dg.AssetKey, org_id: str | None, *, partition: str | None = None
+    instance: dg.DagsterInstance,
+    asset: str,
+    org_id: str | None,
+    *,
+    partition: str | None = None,
+    names: Names = DEFAULT,
 ) -> Iterator[Delivery]:
     """The deliveries of an asset for the Organization (None: for any), newest first, read as far as asked for."""
-    key = asset if isinstance(asset, dg.AssetKey) else dg.AssetKey(asset)
-    chosen = dg.AssetRecordsFilter(key, asset_partitions=[partition] if partition else None)
+    chosen = dg.AssetRecordsFilter(names.key(asset), asset_partitions=[partition] if partition else None)
     for materialization in _materializations(instance, chosen):
-        delivery = delivery_in(materialization)
+        delivery = delivery_in(materialization, names)
         if delivery and org_id in (None, delivery.org_id):
             yield delivery
 
 
 def last_delivery(
-    instance: dg.DagsterInstance, asset: str | dg.AssetKey, org_id: str | None, *, partition: str | None = None
+    instance: dg.DagsterInstance,
+    asset: str,
+    org_id: str | None,
+    *,
+    partition: str | None = None,
+    names: Names = DEFAULT,
 ) -> Delivery | None:
-    return next(last_deliveries(instance, asset, org_id, partition=partition), None)
+    return next(last_deliveries(instance, asset, org_id, partition=partition, names=names), None)
 
 
-def unlisted(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[str]:
+def unlisted(instance: dg.DagsterInstance, run: dg.DagsterRun, names: Names = DEFAULT) -> list[str]:
     """The manifests that list what this run was asked to export, and that it does not make itself."""
-    steps = planned_steps(instance, run)
-    return [one for one in (MANIFEST, USAGE_MANIFEST) if one not in steps and not steps.isdisjoint(listed(one))]
+    planned = planned_assets(instance, run, names)
+    return [one for one in (MANIFEST, USAGE_MANIFEST) if one not in planned and not planned.isdisjoint(listed(one))]
 
 
-def is_whole(instance: dg.DagsterInstance, export_id: str, manifest: str) -> bool:
+def is_whole(instance: dg.DagsterInstance, export_id: str, manifest: str, names: Names = DEFAULT) -> bool:
     """Whether all that the manifest of an export is to list was delivered."""
     root = instance.get_run_by_id(export_id)
-    expected = {name for name in chosen_entities(instance, root) if name in listed(manifest)} if root else set()
-    return bool(expected) and expected <= deliveries_of(instance, export_id).keys()
+    expected = {name for name in chosen_entities(instance, root, names) if name in listed(manifest)} if root else set()
+    return bool(expected) and expected <= deliveries_of(instance, export_id, names=names).keys()
 
 
 def previous_export(
-    instance: dg.DagsterInstance, *, org_id: str, schedule: str | None, export_id: str, manifest: str = MANIFEST
+    instance: dg.DagsterInstance,
+    *,
+    org_id: str,
+    schedule: str | None,
+    export_id: str,
+    manifest: str = MANIFEST,
+    names: Names = DEFAULT,
 ) -> WholeExport | None:
     """The last whole export of the Organization by the same schedule (None: of those that people started)."""
-    before = previous_exports(instance, org_id=org_id, schedule=schedule, export_id=export_id, manifest=manifest)
+    before = previous_exports(
+        instance, org_id=org_id, schedule=schedule, export_id=export_id, manifest=manifest, names=names
+    )
     return next(before, None)
 
 
 def previous_of_each(
-    instance: dg.DagsterInstance, names: Collection[str], *, org_id: str, schedule: str | None, export_id: str
+    instance: dg.DagsterInstance,
+    chosen: Collection[str],
+    *,
+    org_id: str,
+    schedule: str | None,
+    export_id: str,
+    names: Names = DEFAULT,
 ) -> dict[str, WholeExport]:
     """Per entity the last whole export by the same schedule that has it: people export now these, now those."""
     found: dict[str, WholeExport] = {}
-    for whole in previous_exports(instance, org_id=org_id, schedule=schedule, export_id=export_id):
-        found = {name: whole for name in whole.entities if name in names} | found
-        if len(found) == len(names):
+    for whole in previous_exports(instance, org_id=org_id, schedule=schedule, export_id=export_id, names=names):
+        found = {name: whole for name in whole.entities if name in chosen} | found
+        if len(found) == len(chosen):
             break
     return found
 
 
 def previous_exports(
-    instance: dg.DagsterInstance, *, org_id: str, schedule: str | None, export_id: str, manifest: str = MANIFEST
+    instance: dg.DagsterInstance,
+    *,
+    org_id: str,
+    schedule: str | None,
+    export_id: str,
+    manifest: str = MANIFEST,
+    names: Names = DEFAULT,
 ) -> Iterator[WholeExport]:
     """The whole exports of the Organization by the same schedule, newest first, read as far as they are asked for."""
     until: float | None = None
     if schedule:
         # Dagster finds runs by a tag at once, however many manifests of other schedules came after theirs.
-        records = instance.get_run_records(dg.RunsFilter(tags={SCHEDULE_TAG: schedule}), limit=_RUNS_AT_ONCE)
+        tags = {SCHEDULE_TAG: names.schedule(schedule)}
+        records = instance.get_run_records(dg.RunsFilter(tags=tags), limit=_RUNS_AT_ONCE)
         ends = [record.end_time or inf for record in records if root_id(record.dagster_run) != export_id]
         until = last if (last := max(ends, default=inf)) < inf else None
-    found = whole_exports(instance, org_id=org_id, export_id=export_id, manifest=manifest, until=until)
+    found = whole_exports(instance, org_id=org_id, export_id=export_id, manifest=manifest, until=until, names=names)
     yield from (one for one in found if one.schedule == schedule)
 
 
 def whole_exports(
-    instance: dg.DagsterInstance, *, org_id: str, export_id: str, manifest: str = MANIFEST, until: float | None = None
+    instance: dg.DagsterInstance,
+    *,
+    org_id: str,
+    export_id: str,
+    manifest: str = MANIFEST,
+    until: float | None = None,
+    names: Names = DEFAULT,
 ) -> Iterator[WholeExport]:
     """The whole exports of the Organization but for `export_id`, newest first, read as far as they are asked for."""
-    for whole in manifests(instance, manifest, until=until):
+    for whole in manifests(instance, manifest, until=until, names=names):
         if whole.org_id == org_id and whole.export != export_id:
             yield whole
 
 
-def manifests(instance: dg.DagsterInstance, manifest: str, *, until: float | None = None) -> Iterator[WholeExport]:
+def manifests(
+    instance: dg.DagsterInstance, manifest: str, *, until: float | None = None, names: Names = DEFAULT
+) -> Iterator[WholeExport]:
     """All whole exports, of any Organization."""
-    chosen = dg.AssetRecordsFilter(dg.AssetKey(manifest), before_timestamp=until)
-    yield from filter(None, map(whole_export_in, _materializations(instance, chosen)))
+    chosen = dg.AssetRecordsFilter(names.key(manifest), before_timestamp=until)
+    yield from filter(None, (whole_export_in(one, names) for one in _materializations(instance, chosen)))
 
 
 def _materializations(instance: dg.DagsterInstance, chosen: dg.AssetRecordsFilter) -> Iterator[dg.AssetMaterialization]:

@@ -55,9 +55,9 @@ def log_under_way(
 ) -> None:
     """Log the words, which no code reads, and beside them the values."""
     values = msgspec.to_builtins(msgspec.structs.replace(found, rows_before=dict(rows_before)))
-    step = context.asset_key.to_user_string()
     metadata = {UNDER_WAY: dg.MetadataValue.json(values)}
-    log_engine_event(context.instance, context.run, f"{step}: {words}", step=step, metadata=metadata)
+    text, step = f"{context.asset_key.to_user_string()}: {words}", context.asset_key.to_python_identifier()
+    log_engine_event(context.instance, context.run, text, step=step, metadata=metadata)
 
 
 class CheckResult(msgspec.Struct, frozen=True):

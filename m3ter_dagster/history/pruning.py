@@ -17,7 +17,7 @@ from m3ter_dagster.delivery.destinations import Destinations, UnknownDestination
 from m3ter_dagster.delivery.store import NotRemoved
 from m3ter_dagster.history.log import (
     MANIFEST,
-    SCHEDULE_TAG,
+    ORGANIZATION_TAG,
     USAGE_MANIFEST,
     chosen_entities,
     deliveries_of,
@@ -27,8 +27,10 @@ from m3ter_dagster.history.log import (
     manifests,
     root_id,
     run_records,
+    schedule_of,
 )
 from m3ter_dagster.history.record import StoredObject
+from m3ter_dagster.names import DEFAULT, Names
 
 _REQUESTS_AT_ONCE = 16
 
@@ -78,7 +80,12 @@ class Removed(msgspec.Struct, frozen=True, rename="camel"):
 
 
 def old_exports(
-    instance: dg.DagsterInstance, before: datetime, *, org_id: str | None = None, with_keys: bool = True
+    instance: dg.DagsterInstance,
+    before: datetime,
+    *,
+    org_id: str | None = None,
+    with_keys: bool = True,
+    names: Names = DEFAULT,
 ) -> Old:
     """The exports of the Organization (None: of any) that began before this moment, if all their runs did.
 
@@ -89,25 +96,25 @@ def old_exports(
     runs: dict[str, list[dg.DagsterRun]] = defaultdict(list)
     began: dict[str, datetime] = {}
     for record in run_records(instance, dg.RunsFilter(created_before=before)):
-        if not is_of(record.dagster_run, org_id):
+        if not is_of(record.dagster_run, org_id) or _is_of_several(record.dagster_run):
             continue
         runs[root_id(record.dagster_run)].append(record.dagster_run)
         began[root_id(record.dagster_run)] = record.create_timestamp
-    keys, needed = _keys_and_needed(instance)
-    needed |= {one.export for name in exported() if (one := last_delivery(instance, name, org_id))}
+    keys, needed = _keys_and_needed(instance, names)
+    needed |= {one.export for name in exported() if (one := last_delivery(instance, name, org_id, names=names))}
     needed |= {root_id(one.dagster_run) for one in run_records(instance, dg.RunsFilter(created_after=before))}
     found, stay = [], 0
     for id, of_export in runs.items():
-        if not _is_export(instance, of_export):
+        if not _is_export(instance, of_export, names):
             continue
         if id in needed or not all(run.is_finished for run in of_export):
             stay += 1
             continue
-        files = (keys[id] if id in keys else _delivered_keys(instance, id, of_export[0])) if with_keys else ()
+        files = (keys[id] if id in keys else _delivered_keys(instance, id, of_export[0], names)) if with_keys else ()
         found.append(
             OldExport(
                 id=id,
-                schedule=_schedule(of_export),
+                schedule=_schedule(of_export, names),
                 runs=tuple(run.run_id for run in of_export),
                 began=began[id],
                 log_bytes=sum(file.stat().st_size for run in of_export for file in log_files(instance, run.run_id)),
@@ -144,12 +151,12 @@ def remove(instance: dg.DagsterInstance, exports: Sequence[OldExport], destinati
     )
 
 
-def _keys_and_needed(instance: dg.DagsterInstance) -> tuple[Mapping[str, Keys], set[str]]:
+def _keys_and_needed(instance: dg.DagsterInstance, names: Names) -> tuple[Mapping[str, Keys], set[str]]:
     """The keys files of each whole export, and the ids of the exports that the next ones are compared with."""
     keys: dict[str, Keys] = defaultdict(tuple)
     last: dict[tuple[str, ...], str] = {}
     for manifest in (MANIFEST, USAGE_MANIFEST):
-        for whole in manifests(instance, manifest):
+        for whole in manifests(instance, manifest, names=names):
             last.setdefault((manifest, whole.org_id, "schedule", whole.schedule or ""), whole.export)
             for name, part in whole.entities.items():
                 keys[whole.export] += part.keys
@@ -158,20 +165,25 @@ def _keys_and_needed(instance: dg.DagsterInstance) -> tuple[Mapping[str, Keys], 
     return {id: tuple(dict.fromkeys(found)) for id, found in keys.items()}, set(last.values())
 
 
-def _delivered_keys(instance: dg.DagsterInstance, id: str, last: dg.DagsterRun) -> Keys:
-    return tuple(one for delivery in deliveries_of(instance, id, last).values() for one in delivery.keys)
+def _delivered_keys(instance: dg.DagsterInstance, id: str, last: dg.DagsterRun, names: Names) -> Keys:
+    return tuple(one for delivery in deliveries_of(instance, id, last, names).values() for one in delivery.keys)
 
 
-def _is_export(instance: dg.DagsterInstance, runs: Sequence[dg.DagsterRun]) -> bool:
-    if _schedule(runs):
+def _is_of_several(run: dg.DagsterRun) -> bool:
+    """Whether the run exports several Organizations: none of them knows what the others still need of it."""
+    return "," in run.tags.get(ORGANIZATION_TAG, "")
+
+
+def _is_export(instance: dg.DagsterInstance, runs: Sequence[dg.DagsterRun], names: Names) -> bool:
+    if _schedule(runs, names) == PRUNE_HISTORY:
         return True
-    chosen = {name for run in runs for name in chosen_entities(instance, run)}
+    chosen = {name for run in runs for name in chosen_entities(instance, run, names)}
     return bool(chosen) and RAW_BY_DAY not in chosen
 
 
-def _schedule(runs: Sequence[dg.DagsterRun]) -> str | None:
-    tagged = (run.tags.get(SCHEDULE_TAG) for run in runs)
-    return next(filter(None, tagged), PRUNE_HISTORY if runs[0].job_name == PRUNE_HISTORY else None)
+def _schedule(runs: Sequence[dg.DagsterRun], names: Names) -> str | None:
+    tagged = (schedule_of(run, names) for run in runs)
+    return next(filter(None, tagged), PRUNE_HISTORY if runs[0].job_name == names.own(PRUNE_HISTORY) else None)
 
 
 def _remove_file(one: StoredObject, destinations: Destinations) -> Left | None:

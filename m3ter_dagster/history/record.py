@@ -17,6 +17,7 @@ from m3ter_dagster.history import older
 from m3ter_dagster.model.changes import changes_table
 from m3ter_dagster.model.entities import Entity, Table, entities
 from m3ter_dagster.model.manifest import ExportedChanges, ExportedEntity
+from m3ter_dagster.names import DEFAULT, Names
 from m3ter_dagster.usage.columns import table_in
 
 KEY = "m3ter/record"
@@ -180,21 +181,23 @@ def record_in(asset: str, metadata: Metadata) -> Delivery | WholeExport | None:
     return msgspec.convert(recorded, Delivery | WholeExport)
 
 
-def delivery_in(materialization: dg.AssetMaterialization) -> Delivery | None:
-    found = _own_record(materialization)
+def delivery_in(materialization: dg.AssetMaterialization, names: Names = DEFAULT) -> Delivery | None:
+    found = _own_record(materialization, names)
     return found if isinstance(found, Delivery) else None
 
 
-def whole_export_in(materialization: dg.AssetMaterialization) -> WholeExport | None:
-    found = _own_record(materialization)
+def whole_export_in(materialization: dg.AssetMaterialization, names: Names = DEFAULT) -> WholeExport | None:
+    found = _own_record(materialization, names)
     return found if isinstance(found, WholeExport) else None
 
 
-def _own_record(materialization: dg.AssetMaterialization) -> Delivery | WholeExport | None:
+def _own_record(materialization: dg.AssetMaterialization, names: Names) -> Delivery | WholeExport | None:
     """The record, if it is about this asset: another project's, such as warehouse/account, may hand ours on."""
-    name = materialization.asset_key.to_user_string()
-    found = record_in(name, materialization.metadata) if KEY in materialization.metadata or "/" not in name else None
-    return found if found and found.asset == name else None
+    key, metadata = materialization.asset_key, materialization.metadata
+    # Versions that kept no record had no prefixes.
+    is_recorded = KEY in metadata or (len(key.path) == 1 and not names.prefix)
+    found = record_in(names.asset(key), metadata) if is_recorded else None
+    return found if found and names.key(found.asset) == key else None
 
 
 def exported_entity(delivery: Delivery) -> ExportedEntity:

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, Field, PrivateAttr, create_model
 
 from m3ter_dagster.config import Exports, ExportSchedule, Settings
 from m3ter_dagster.config.usage import AGGREGATED, RAW, RAW_BY_DAY
-from m3ter_dagster.dagster_internals import add_tags, attempts_before, planned_steps
+from m3ter_dagster.dagster_internals import add_tags, attempts_before
 from m3ter_dagster.delivery.destinations import JSON, SIGNATURE, Delivered, DeliveryFailed, Destinations
 from m3ter_dagster.delivery.differences import Compared, Previous, compare
 from m3ter_dagster.delivery.signatures import Signer, signer_of
@@ -30,18 +30,20 @@ from m3ter_dagster.history.heartbeat import Heartbeat
 from m3ter_dagster.history.log import (
     DESTINATIONS_TAG,
     ORGANIZATION_TAG,
-    SCHEDULE_TAG,
     USAGE_MANIFEST,
     chosen_entities,
     export_of,
+    planned_assets,
     previous_of_each,
     root_id,
+    schedule_of,
 )
 from m3ter_dagster.history.retries import retry_after_death, retry_after_failure
 from m3ter_dagster.model import manifest
 from m3ter_dagster.model.entities import entities
 from m3ter_dagster.model.exports import Export
 from m3ter_dagster.model.manifest import Manifest
+from m3ter_dagster.names import Names
 from m3ter_dagster.reading.past import Past
 from m3ter_dagster.reading.reading import Reading
 from m3ter_dagster.resources.readings import Read, recorded
@@ -58,6 +60,7 @@ class ExportIOManager(dg.ConfigurableIOManager):
     destinations: list[str]
     exports: dg.ResourceDependency[Exports]
     settings: dg.ResourceDependency[Settings]
+    names: dg.ResourceDependency[Names]
     _destinations: Destinations = PrivateAttr()
     _format: Format = PrivateAttr()
     _folder: TemporaryFolder = PrivateAttr()
@@ -74,12 +77,9 @@ class ExportIOManager(dg.ConfigurableIOManager):
         assert context.run
         assert context.instance
         self._run, self._instance = context.run, context.instance
-        self._format = format_for(self.exports.file_format(self._run.tags.get(SCHEDULE_TAG)), self.exports)
-        # Whatever started it: runs of schedules and of the terminal have some of these already.
-        tags = {DESTINATIONS_TAG: ",".join(self.destinations), ORGANIZATION_TAG: self.settings.org_id or ""}
-        if new := {name: value for name, value in tags.items() if value and self._run.tags.get(name) != value}:
-            add_tags(self._instance, self._run, new)
-        if self.settings.org_id and self.destinations and chosen_entities(self._instance, self._run):
+        self._format = format_for(self.exports.file_format(schedule_of(self._run, self.names)), self.exports)
+        self._add_tags()
+        if self.settings.org_id and self.destinations and chosen_entities(self._instance, self._run, self.names):
             self._signer  # noqa: B018 (it refuses a key with which nothing can be signed)
             for refusal in self._destinations.probe(self.destinations, self._export_now()):
                 assert context.log
@@ -88,6 +88,20 @@ class ExportIOManager(dg.ConfigurableIOManager):
         self._heartbeat = Heartbeat(context.instance, context.run)
         retry_after_death(self._instance, self._run)
 
+    def _add_tags(self) -> None:
+        """Whatever started the run: those of schedules and of the terminal have some of these already.
+
+        A run may export several Organizations that a project has; its tags then name what each of them does.
+        """
+        run = self._instance.get_run_by_id(self._run.run_id) or self._run
+        organizations, destinations = (run.tags.get(one, "").split(",") for one in (ORGANIZATION_TAG, DESTINATIONS_TAG))
+        organizations = list(dict.fromkeys(filter(None, [*organizations, self.settings.org_id])))
+        of_others = filter(None, destinations if len(organizations) > 1 else ())
+        destinations = dict.fromkeys([*of_others, *self.destinations])
+        tags = {DESTINATIONS_TAG: ",".join(destinations), ORGANIZATION_TAG: ",".join(organizations)}
+        if new := {name: value for name, value in tags.items() if value and run.tags.get(name) != value}:
+            add_tags(self._instance, run, new)
+
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
         self._heartbeat.stop()
         self._folder.close()
@@ -95,7 +109,7 @@ class ExportIOManager(dg.ConfigurableIOManager):
     def handle_output(self, context: dg.OutputContext, obj: Read | Manifest) -> None:
         try:
             if isinstance(obj, Manifest):
-                whole = self._deliver_manifest(obj, context.asset_key.path[-1])
+                whole = self._deliver_manifest(obj, self.names.asset(context.asset_key))
                 metadata = {
                     **captions.manifest_captions(obj, whole.objects, self._destinations.page),
                     **record.as_metadata(whole),
@@ -117,12 +131,13 @@ class ExportIOManager(dg.ConfigurableIOManager):
             context.add_output_metadata(metadata)
 
     def load_input(self, context: dg.InputContext) -> pl.LazyFrame:
-        return last_delivered(context, self.settings.org_id, self._destinations, self._folder.path)
+        return last_delivered(context, self.settings.org_id, self._destinations, self._folder.path, self.names)
 
     def delivered_frames(self, export_id: str) -> DeliveredFrames:
         """What the runs of an export have delivered so far."""
-        folder = self._folder.path
-        return DeliveredFrames(self._instance, export_id, destinations=self._destinations, folder=folder)
+        return DeliveredFrames(
+            self._instance, export_id, destinations=self._destinations, folder=self._folder.path, names=self.names
+        )
 
     @cached_property
     def previous(self) -> Mapping[str, record.WholeExport]:
@@ -131,14 +146,15 @@ class ExportIOManager(dg.ConfigurableIOManager):
             self._instance,
             self._chosen,
             org_id=self.settings.connection().org_id,
-            schedule=self._run.tags.get(SCHEDULE_TAG),
+            schedule=schedule_of(self._run, self.names),
             export_id=self._root.run_id,
+            names=self.names,
         )
 
     @property
     def _chosen(self) -> list[str]:
         """The entities of the export."""
-        return [name for name in chosen_entities(self._instance, self._root) if name in entities()]
+        return [name for name in chosen_entities(self._instance, self._root, self.names) if name in entities()]
 
     @property
     def rows_before(self) -> Mapping[str, int]:
@@ -148,12 +164,15 @@ class ExportIOManager(dg.ConfigurableIOManager):
     def past(self) -> Past:
         """What the exports before this one had, and what the run's schedule wants to be done with that."""
         schedule, folder = self._schedule(), self._folder.path
-        past = past_of(self._instance, self._export, self._chosen, self.previous, schedule, self._destinations, folder)
+        past = past_of(
+            *(self._instance, self._export, self._chosen, self.previous, schedule, self._destinations, folder),
+            names=self.names,
+        )
         return replace(past, two_passes=self.exports.two_passes(schedule))
 
     def _schedule(self) -> ExportSchedule | None:
         """The run's schedule of entities, if it has one."""
-        code = self._run.tags.get(SCHEDULE_TAG)
+        code = schedule_of(self._run, self.names)
         schedule = next((one for one in self.exports.schedules if one.code == code), None)
         return schedule if isinstance(schedule, ExportSchedule) else None
 
@@ -247,7 +266,7 @@ class ExportIOManager(dg.ConfigurableIOManager):
 
     def _goes_with(self, *assets: str) -> bool:
         """Whether the export has one of these assets, too."""
-        return not planned_steps(self._instance, self._root).isdisjoint(assets)
+        return not planned_assets(self._instance, self._root, self.names).isdisjoint(assets)
 
     @cached_property
     def _signer(self) -> Signer | None:

@@ -43,9 +43,9 @@ class _Session:
 class Organization(dg.ConfigurableResource):
     """Reads one m3ter Organization with one token and at one pace, whatever is requested.
 
-    `steps` are those that run in this process (`steps_of_this_process`). The first call begins to read what they all
-    need, side by side, so each list is read once per process; under an executor with a process per step that is one
-    step's.
+    `steps` are those that run in this process, by the names of their assets. The first call begins to read what they
+    all need, side by side, so each list is read once per process; under an executor with a process per step that is
+    one step's.
     """
 
     settings: dg.ResourceDependency[Settings]
