@@ -13,9 +13,10 @@ from receiver import Receiver
 
 from m3ter_dagster.config import Exports, LocalDestination, Settings, load_settings
 from m3ter_dagster.definitions import build_definitions
+from m3ter_dagster.history.failures import failed_check
 from m3ter_dagster.history.jobs import read_export_jobs
 from m3ter_dagster.history.log import MANIFEST, deliveries_of
-from m3ter_dagster.history.progress import EntityResult, RunResult, follow
+from m3ter_dagster.history.progress import EntityResult, RunResult, UnderWay, follow, log_under_way
 from m3ter_dagster.history.record import delivery_in, whole_export_in
 from m3ter_dagster.names import Names, UnusablePrefix
 from m3ter_sandbox import SandboxApi
@@ -92,6 +93,7 @@ def test_an_asset_of_the_host_whose_key_ends_in_an_entity_s_name_is_none_of_ours
     assert [find(copy) for copy in copies if copy for find in (delivery_in, whole_export_in)] == [None] * 4
     assert set(deliveries_of(instance, run.run_id)) == {"account"}
     assert [entity["name"] for entity in manifest_in(tmp_path / "files")["resources"]] == ["account"]
+    assert failed_check(instance, run.run_id, "complete") is None
     (job,) = read_export_jobs(instance, limit=5)
     assert job.delivered == ("account",)
 
@@ -202,6 +204,35 @@ def test_the_exports_merge_with_a_project_that_has_everything_by_our_names(
         instance=instance, asset_selection=[dg.AssetKey("report")]
     )
     assert done.output_for_node("report") == ["account-1"]
+
+
+def test_with_a_prefix_entities_are_read_side_by_side(
+    api: SandboxApi, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    delivered: dict[str, int] = {}
+
+    def before_answer(path: str, query: str) -> None:  # noqa: ARG001
+        delivered.setdefault(path, len(instance.fetch_materializations(BILLING.key("account"), 1).records))
+
+    for number in range(1000):  # many pages, between which there is time to ask for products
+        api.records.insert("account", {**ACCOUNT, "id": f"another-{number}"})
+    api.before_answer = before_answer
+    ours = build_definitions(exports_to(tmp_path / "files"), settings_of(api), names=BILLING)
+    ours.resolve_implicit_global_asset_job_def().execute_in_process(
+        instance=instance, asset_selection=[BILLING.key("account"), BILLING.key("product")]
+    )
+    assert {path.rsplit("/", 1)[-1]: count for path, count in delivered.items()} == {"accounts": 0, "products": 0}
+
+
+def test_what_a_step_waits_for_is_logged_with_it(instance: dg.DagsterInstance) -> None:
+    @dg.asset(key=BILLING.key("account"))
+    def waits(context: dg.AssetExecutionContext) -> None:
+        log_under_way(context, "page 7", UnderWay())
+
+    run = dg.materialize([waits], instance=instance)
+    events = [one.dagster_event for one in instance.all_logs(run.run_id)]
+    steps = [one.step_key for one in events if one and one.message == "billing/account: page 7"]
+    assert steps == ["billing__account"]
 
 
 def test_only_failures_of_exports_are_told_of(api: SandboxApi, instance: dg.DagsterInstance, tmp_path: Path) -> None:

@@ -10,11 +10,14 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.remote_origin import RemoteJobOrigin
+from dagster._core.scheduler.instigation import InstigatorStatus, ScheduleInstigatorData
 from many_exports import set_began
 from receiver import Receiver
+from toggles import state_of, switch
 
-from m3ter_dagster.alarms.late_exports import runs_due
-from m3ter_dagster.config import Exports, LocalDestination, load_settings
+from m3ter_dagster.alarms.late_exports import late_exports, runs_due
+from m3ter_dagster.config import Exports, LocalDestination, Notifications, load_settings
 from m3ter_dagster.definitions import build_definitions
 from m3ter_dagster.due_exports import DagsterRecords
 from m3ter_dagster.history.jobs import ExportJob, read_export_jobs, runs_of_others
@@ -212,11 +215,67 @@ def test_what_fails_is_told_to_the_one_that_it_fails(houses: Houses) -> None:
 def test_each_removes_its_own_old_exports(houses: Houses) -> None:
     eu, us = houses
     definitions = merged(eu, us)
-    old = {house.org_id: [export(house, definitions) for _ in range(2)] for house in houses}
-    shared = export_both(definitions, eu, us).run_id
-    for id in (*old["org-eu"], *old["org-us"], shared):
+    old = {house.org_id: export(house, definitions) for house in houses}
+    shared = [export_both(definitions, eu, us).run_id for _ in range(2)]
+    last = [export(house, definitions) for house in houses]
+    for id in (*old.values(), *shared, *last):
         set_began(eu.instance, id, datetime.now(UTC) - timedelta(days=100))
     before = datetime.now(UTC) - timedelta(days=30)
     for house in houses:
+        # Not the first that was shared: it may be what the other needs.
         found = old_exports(house.instance, before, org_id=house.org_id, names=house.names)
-        assert [one.id for one in found.exports] == old[house.org_id][:1]
+        assert [one.id for one in found.exports] == [old[house.org_id]]
+
+
+def test_the_sensors_of_each_see_to_its_own_exports(houses: Houses) -> None:
+    eu, us = houses
+    definitions = merged(eu, us)
+
+    def look(sensor: str, house: House) -> Any:
+        with dg.build_sensor_context(house.instance, definitions=definitions) as context:
+            return definitions.resolve_sensor_def(house.names.own(sensor)).evaluate_tick(context)
+
+    # The button Materialize on one entity makes no manifest.
+    config = {"resources": {"us__csv_io_manager": {"config": {"destinations": ["folder"]}}}}
+    definitions.resolve_implicit_global_asset_job_def().execute_in_process(
+        instance=us.instance, asset_selection=[us.names.key("account")], run_config=config
+    )
+    (request,) = look("missing_manifests", us).run_requests
+    assert (request.asset_selection, request.run_config) == ([us.names.key(MANIFEST)], config)
+    assert not look("missing_manifests", eu).run_requests
+
+    # Of each schedule the latest export waits on, although they have one code.
+    for house, days in ((us, 0), (us, 1), (eu, 0)):
+        tags = {SCHEDULE_TAG: house.names.schedule("nightly"), DUE_TAG: (DUE + timedelta(days=days)).isoformat()}
+        job = house.names.own("export_nightly")
+        location = state_of(InstigatorStatus.RUNNING, data=ScheduleInstigatorData("0 0 * * *")).origin.repository_origin
+        house.instance.add_run(
+            dg.DagsterRun(
+                job_name=job,
+                remote_job_origin=RemoteJobOrigin(location, job),
+                status=dg.DagsterRunStatus.QUEUED,
+                tags=tags,
+                step_keys_to_execute=[key.to_python_identifier() for key in house.keys],
+            )
+        )
+    assert look("stuck_exports", eu).skip_message == "dead: 0 runs, overtaken: 0 exports."
+    assert look("stuck_exports", us).skip_message == "dead: 0 runs, overtaken: 1 exports."
+
+    # An export whose schedule a person has switched off is not late.
+    switch(us.instance, InstigatorStatus.STOPPED, "us__nightly")
+    assert [late(house) for house in houses] == ["late: nightly.", "every export is on time."]
+
+
+def late(house: House) -> str | None:
+    """What the sensor says a week after its first look."""
+    wanted, cursor, said = Notifications.model_validate({"webhook_url": house.receiver.url}), None, None
+    for moment in (DUE, DUE + timedelta(days=7)):
+        sensor = late_exports(
+            *(house.exports.schedules, wanted, lambda *_: None, house.org_id),
+            clock=lambda moment=moment: moment,
+            names=house.names,
+        )
+        with dg.build_sensor_context(house.instance, cursor) as context:
+            look = sensor.evaluate_tick(context)
+        cursor, said = look.cursor, look.skip_message
+    return said
