@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 import dagster as dg
 from dagster._core.storage.tags import RETRY_NUMBER_TAG, RUN_KEY_TAG
 
-from m3ter_dagster.dagster_internals import have_all_succeeded, is_in_one_process
+from m3ter_dagster.dagster_internals import have_all_succeeded, is_in_one_process, last_event
 from m3ter_dagster.history.log import DUE_TAG, SCHEDULE_TAG, deliveries_of, root_id
 from m3ter_dagster.history.record import NOT_PROVEN, Delivery
 from m3ter_dagster.model.entities import entities
@@ -100,8 +100,8 @@ class Invariants:
         """Runs of the daemon that began to export and died, or failed while a server was down."""
 
     def died(self, run_id: str, now: datetime) -> None:
-        """The process of the run, just now."""
-        self._died[run_id] = now
+        """The process of the run, just now. Its clock may be ahead by what it has waited."""
+        self._died[run_id] = max(now, last_event(self._instance, run_id))
 
     def ended_by_what_passes(self, run_id: str) -> None:
         """Of a run of the daemon whose process has just ended, by a death or an outage.
