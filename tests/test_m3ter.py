@@ -600,6 +600,7 @@ def test_no_secret_is_in_a_repr_a_message_or_a_log(
     serve: Serve, caplog: pytest.LogCaptureFixture, failure: dict[str, Any]
 ) -> None:
     caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, logger="urllib3")  # packages that others import silence it
     api = serve(**failure)
     client = client_of(api, IMPATIENT)
     with pytest.raises(M3terError) as failed:

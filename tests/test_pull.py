@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from flask import Blueprint
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from werkzeug.exceptions import Forbidden
 
@@ -276,6 +276,7 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.samp
 
 @pytest.mark.slow
 @settings(deadline=None, max_examples=200)
+@example(names=["__"], prefix="", role="", to="")
 @given(names=st.lists(TEXTS, min_size=1, max_size=3), prefix=TEXTS, role=TEXTS, to=TEXTS)
 def test_whatever_m3ter_holds_the_file_can_be_read(names: list[str], prefix: str, role: str, to: str) -> None:
     destinations = [destination()] + [

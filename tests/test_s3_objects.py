@@ -13,6 +13,7 @@ from tampering import BreakOff, Tamper, proxy
 
 from m3ter_dagster.delivery.destinations import store_of
 from m3ter_dagster.delivery.fingerprints import PART_SIZE, fingerprint
+from m3ter_dagster.delivery.s3_objects import probe
 
 pytestmark = pytest.mark.usefixtures("no_aws_settings")
 
@@ -240,6 +241,14 @@ def test_uploads_that_a_killed_run_left_open_under_the_key_are_ended(s3_store, s
     s3_store.client().create_multipart_upload(Bucket=s3_bucket, Key=KEY + ".not-ours")
     deliver(destination(s3_store, s3_bucket), large_bill_file)
     assert [one["Key"] for one in s3_store.open_uploads(s3_bucket)] == [KEY + ".not-ours"]
+
+
+def test_an_upload_of_a_process_that_died_in_its_probe_is_ended_by_the_next_probe(moto_store, moto_bucket):
+    client = moto_store.client()
+    for key in (KEY, f"{KEY}.not-ours"):
+        client.create_multipart_upload(Bucket=moto_bucket, Key=key)
+    probe(client, bucket=moto_bucket, key=KEY, extra={})
+    assert [one["Key"] for one in moto_store.open_uploads(moto_bucket)] == [f"{KEY}.not-ours"]
 
 
 def test_a_bucket_with_object_lock_takes_exports_and_keeps_what_is_replaced_or_removed(

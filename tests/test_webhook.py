@@ -97,6 +97,7 @@ def test_nobody_there() -> None:
 
 def test_no_log_and_no_repr_shows_the_address(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, logger="urllib3")  # packages that others import silence it
     with Receiver(BUSY, Answer(), Answer(404), Answer(302, headers={"Location": PATH})) as receiver:
         webhook = receiver.webhook()
         webhook.post("hello")

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from m3ter_dagster.config import DESTINATIONS, ExportSchedule, GcsDestination, S3Destination, UsageSchedule
-from m3ter_dagster.config.names import ALL, OPERATIONAL, RESERVED, USAGE, dagster_name
+from m3ter_dagster.config.names import ALL, NO_CHOICE, OPERATIONAL, RESERVED, USAGE, dagster_name
 from m3ter_dagster.config.wording import refusals
 from m3ter_dagster.model.entities import UnknownEntity, find_entity, operational_entities
 
@@ -158,7 +158,7 @@ def _codes(record: Record, destinations: Mapping[str, Item], item: Item) -> list
 def _free_code(record: Record, taken: set[str], *, key: Callable[[str], str]) -> str:
     """The record's code, or one like it whose `key` is not taken yet."""
     code = _plain(record.get("code") or record.get("name"))[:LONGEST_CODE].strip() or str(record["id"])
-    if key(code) in RESERVED and key(code) in taken:
+    if NO_CHOICE.fullmatch(code) or (key(code) in RESERVED and key(code) in taken):
         code = f"{code[: LONGEST_CODE - 7]}_export"
     numbered, number = code, 1
     while key(numbered) in taken:

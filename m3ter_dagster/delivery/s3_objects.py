@@ -72,11 +72,10 @@ def probe(client: Any, *, bucket: str, key: str, extra: Mapping[str, str]) -> No
         if _may_have_arrived(error):
             _abort_uploads(client, where)
         raise
-    if begun["ResponseMetadata"].get("RetryAttempts"):  # an earlier try may have begun one whose id is not known
-        _abort_uploads(client, where)
-        return
     with suppress(BotoCoreError, ClientError):
         client.abort_multipart_upload(**where, UploadId=begun["UploadId"])
+    # Another may be open: of an earlier try whose answer was lost, or of a process that died in its probe.
+    _abort_uploads(client, where)
 
 
 def download(client: Any, *, bucket: str, key: str, to: Path) -> None:
