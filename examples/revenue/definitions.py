@@ -55,5 +55,6 @@ def definitions() -> dg.Definitions:
         assets=[models],
         jobs=[dg.define_asset_job("revenue", everything, description="Export what the models need, and build them.")],
         resources={"dbt": DbtCliResource(PROJECT)},
+        executor=dg.in_process_executor,  # the exports bring none; in one process, each list is read once
     )
     return dg.Definitions.merge(build_definitions(load_exports(), load_settings()), ours)
