@@ -38,7 +38,8 @@ from m3ter_dagster.frames.schema import validate
 from m3ter_dagster.m3ter.client import M3terClient
 from m3ter_dagster.m3ter.limits import Limits
 from m3ter_dagster.m3ter.token import Credentials
-from m3ter_dagster.model.entities import Entity, entities
+from m3ter_dagster.model.entities import entities
+from m3ter_dagster.model.entity import Entity
 from m3ter_dagster.model.exports import Export
 from m3ter_dagster.reading.reader import OrganizationReader
 from m3ter_dagster.reading.reading import Reading

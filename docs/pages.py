@@ -10,7 +10,8 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 from m3ter_dagster.config import exports_json_schema
-from m3ter_dagster.model.entities import Column, Entity, Reference, entities, operational_entities
+from m3ter_dagster.model.entities import entities, operational_entities
+from m3ter_dagster.model.entity import Column, Entity, Reference
 
 MODELS = {
     "S3Destination": "destinations",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from m3ter_dagster.model.entities import Column, Entity
+from m3ter_dagster.model.entity import Column, Entity
 from m3ter_sandbox.lists import entity_lists, parent_field
 from m3ter_sandbox.values import TEXTS, Record, Seed, audit, date_time, moment, month, users
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-from m3ter_dagster.model.entities import Entity
+from m3ter_dagster.model.entity import Entity
 
 Keys = Mapping[str, Any]
 """The fields of a record that some parameter looks at."""

@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from m3ter_dagster.model.entities import Column, Entity
+from m3ter_dagster.model.entity import Column, Entity
 
 UNHURRIED = settings(deadline=None)
 """A machine with other work is no reason to fail."""

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 from m3ter_dagster.m3ter.client import Page
 from m3ter_dagster.m3ter.errors import Refused
 from m3ter_dagster.m3ter.limits import Limits
-from m3ter_dagster.model.entities import Listing
+from m3ter_dagster.model.entity import Listing
 
 Record = dict[str, Any]
 

@@ -33,7 +33,8 @@ from m3ter_dagster.frames.difference import (
 )
 from m3ter_dagster.frames.schema import frame_schema
 from m3ter_dagster.model.changes import KINDS, changes_table
-from m3ter_dagster.model.entities import Entity, entities, find_entity
+from m3ter_dagster.model.entities import entities, find_entity
+from m3ter_dagster.model.entity import Entity
 
 PRODUCT = replace(find_entity("product"), columns=tuple(map(find_entity("product").column, ("id", "name", "deleted"))))
 THEN = datetime(2026, 3, 1, tzinfo=UTC)

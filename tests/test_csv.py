@@ -16,7 +16,8 @@ from typed_frames import ANY_FRAME, complete
 
 from m3ter_dagster.frames.csv import Csv
 from m3ter_dagster.frames.schema import frame_schema
-from m3ter_dagster.model.entities import Column, Entity, entities
+from m3ter_dagster.model.entities import entities
+from m3ter_dagster.model.entity import Column, Entity
 
 AGGREGATION, BALANCE, METER = (entities()[name] for name in ("aggregation", "balance", "meter"))
 

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from m3ter_dagster.frames.cells import Unfit, read_cell
 from m3ter_dagster.frames.decoding import Decoder
 from m3ter_dagster.frames.schema import RECORD, RECORD_ID, RECORD_VERSION, Breach, frame_schema, spool_schema, validate
-from m3ter_dagster.model.entities import Entity, entities
+from m3ter_dagster.model.entities import entities
+from m3ter_dagster.model.entity import Entity
 
 LISTED = [entity for entity in entities().values() if not entity.elements]
 ACCOUNT, AGGREGATION, BALANCE = (entities()[name] for name in ("account", "aggregation", "balance"))

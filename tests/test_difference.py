@@ -11,7 +11,8 @@ import pytest
 
 from m3ter_dagster.frames.difference import Difference, NotComparable, difference, keys_of, row_hash, write_keys
 from m3ter_dagster.frames.schema import frame_schema
-from m3ter_dagster.model.entities import Entity, find_entity
+from m3ter_dagster.model.entities import find_entity
+from m3ter_dagster.model.entity import Entity
 
 COLUMNS = ("id", "name", "version")
 

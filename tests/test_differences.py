@@ -16,7 +16,8 @@ from m3ter_dagster.delivery.differences import Compared, Previous, compare
 from m3ter_dagster.frames.difference import keys_of, row_hash
 from m3ter_dagster.frames.format import RowsLost
 from m3ter_dagster.frames.schema import frame_schema
-from m3ter_dagster.model.entities import Entity, find_entity
+from m3ter_dagster.model.entities import find_entity
+from m3ter_dagster.model.entity import Entity
 
 ACCOUNT = find_entity("account")
 NARROW = replace(ACCOUNT, columns=ACCOUNT.columns[:-1])

@@ -34,7 +34,8 @@ from m3ter_dagster.history.jobs import ExportJob
 from m3ter_dagster.history.plans import PlannedEntity
 from m3ter_dagster.history.progress import RunResult
 from m3ter_dagster.history.pruning import Old, Removed
-from m3ter_dagster.model.entities import Entity, entities
+from m3ter_dagster.model.entities import entities
+from m3ter_dagster.model.entity import Entity
 from m3ter_dagster.verification.findings import Report
 
 ROOT = Path(__file__).parents[1]

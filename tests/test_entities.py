@@ -16,17 +16,9 @@ from typing import Any
 import pytest
 from frictionless import Schema
 
-from m3ter_dagster.model.entities import (
-    DescriptorError,
-    Entity,
-    ForEach,
-    Listing,
-    UnknownEntity,
-    entities,
-    find_entity,
-    load_entities,
-    operational_entities,
-)
+from m3ter_dagster.model.descriptors import DescriptorError, load_entities
+from m3ter_dagster.model.entities import UnknownEntity, entities, find_entity, operational_entities
+from m3ter_dagster.model.entity import Entity, ForEach, Listing
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:frictionless.*")
 

@@ -25,7 +25,8 @@ from m3ter_dagster.frames.formats import format_of
 from m3ter_dagster.frames.jsonl import JsonLines
 from m3ter_dagster.frames.parquet import Parquet
 from m3ter_dagster.frames.schema import SchemaBreached, frame_schema
-from m3ter_dagster.model.entities import Column, Entity, entities
+from m3ter_dagster.model.entities import entities
+from m3ter_dagster.model.entity import Column, Entity
 
 FORMATS: list[Format] = [Csv(), Csv(is_compressed=True), JsonLines(), JsonLines(is_compressed=True), Parquet()]
 METER = entities()["meter"]

@@ -33,7 +33,8 @@ from m3ter_dagster.m3ter.errors import (
 from m3ter_dagster.m3ter.http import Http
 from m3ter_dagster.m3ter.limits import Limits
 from m3ter_dagster.m3ter.token import Credentials
-from m3ter_dagster.model.entities import Listing, entities
+from m3ter_dagster.model.entities import entities
+from m3ter_dagster.model.entity import Listing
 
 METERS = Listing("/meters", 100)
 PRODUCTS = Listing("/products", 200)

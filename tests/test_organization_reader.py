@@ -21,7 +21,8 @@ from m3ter_dagster.m3ter.client import M3terClient
 from m3ter_dagster.m3ter.errors import Refused
 from m3ter_dagster.m3ter.limits import Limits
 from m3ter_dagster.m3ter.token import Credentials
-from m3ter_dagster.model.entities import ForEach, Listing, entities, find_entity
+from m3ter_dagster.model.entities import entities, find_entity
+from m3ter_dagster.model.entity import ForEach, Listing
 from m3ter_dagster.reading.collectors import RecordIds
 from m3ter_dagster.reading.reader import OrganizationReader, ReaderLimits
 from m3ter_dagster.reading.reading import EntityUnreadable, Reading

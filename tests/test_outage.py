@@ -15,7 +15,7 @@ from m3ter_dagster.m3ter.errors import Unavailable
 from m3ter_dagster.m3ter.limits import Limits
 from m3ter_dagster.m3ter.outage import Outage
 from m3ter_dagster.m3ter.token import Credentials
-from m3ter_dagster.model.entities import Listing
+from m3ter_dagster.model.entity import Listing
 
 LISTS = [f"/list{number}" for number in range(12)]
 LIMITS = Limits(requests_per_second=100_000, patience_seconds=0.0)

@@ -20,7 +20,8 @@ from m3ter_dagster.frames.format import Format
 from m3ter_dagster.frames.jsonl import JsonLines
 from m3ter_dagster.frames.parquet import Parquet
 from m3ter_dagster.frames.schema import frame_schema
-from m3ter_dagster.model.entities import Entity, entities
+from m3ter_dagster.model.entities import entities
+from m3ter_dagster.model.entity import Entity
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:frictionless.*")
 

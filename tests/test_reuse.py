@@ -25,7 +25,8 @@ from m3ter_dagster.frames.schema import frame_schema
 from m3ter_dagster.history.earlier import past_of
 from m3ter_dagster.history.log import EXPORT_JOB, MANIFEST, SCHEDULE_TAG, deliveries_of, previous_of_each
 from m3ter_dagster.history.record import Delivery
-from m3ter_dagster.model.entities import Entity, find_entity
+from m3ter_dagster.model.entities import find_entity
+from m3ter_dagster.model.entity import Entity
 from m3ter_dagster.model.exports import Export
 from m3ter_dagster.reading.reading import Reading
 from m3ter_dagster.reading.unchanged import CannotReuse, Earlier, EarlierRows, unchanged_since

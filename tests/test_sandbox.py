@@ -29,7 +29,9 @@ from pydantic import SecretStr
 
 from m3ter_dagster.alarms.webhook import Webhook
 from m3ter_dagster.cli import main
-from m3ter_dagster.model.entities import Entity, entities, load_entities, operational_entities
+from m3ter_dagster.model.descriptors import load_entities
+from m3ter_dagster.model.entities import entities, operational_entities
+from m3ter_dagster.model.entity import Entity
 from m3ter_sandbox import Keys, Role, SampleOrganization, Sandbox, SandboxApi, SandboxS3, User, allow
 from m3ter_sandbox.generic_records import generic_records, generic_shapes
 from m3ter_sandbox.lists import entity_lists

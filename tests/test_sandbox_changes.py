@@ -13,7 +13,8 @@ import pytest
 from api_client import Client
 from werkzeug.exceptions import Forbidden
 
-from m3ter_dagster.model.entities import Entity, entities
+from m3ter_dagster.model.entities import entities
+from m3ter_dagster.model.entity import Entity
 from m3ter_sandbox import KEYSET, OFFSET, SampleOrganization, SandboxApi
 from m3ter_sandbox.answers import Cursor
 from m3ter_sandbox.records import ENCODER

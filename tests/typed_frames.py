@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 from m3ter_dagster.frames.schema import frame_schema
-from m3ter_dagster.model.entities import Entity, entities
+from m3ter_dagster.model.entities import entities
+from m3ter_dagster.model.entity import Entity
 
 
 def json_text(value: Any) -> str:

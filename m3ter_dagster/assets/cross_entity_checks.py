@@ -18,7 +18,8 @@ from m3ter_dagster.frames import ledgers
 from m3ter_dagster.frames.bill_totals import RULE
 from m3ter_dagster.frames.references import ExportedRows
 from m3ter_dagster.history.log import checked_exports
-from m3ter_dagster.model.entities import Entity, entities
+from m3ter_dagster.model.entities import entities
+from m3ter_dagster.model.entity import Entity
 from m3ter_dagster.names import DEFAULT, Names
 from m3ter_dagster.resources import IO_MANAGER, ORGANIZATION
 from m3ter_dagster.resources.io_manager import ExportIOManager

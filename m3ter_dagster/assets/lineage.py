@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from m3ter_dagster.model.entities import Column, Entity, Table, entities
+from m3ter_dagster.model.entities import entities
+from m3ter_dagster.model.entity import Column, Entity, Table
 from m3ter_dagster.names import DEFAULT, Names
 
 GROUP = "m3ter_organization"

@@ -19,7 +19,8 @@ from m3ter_dagster.dagster_internals import steps_of_this_process
 from m3ter_dagster.frames.schema import SchemaBreached
 from m3ter_dagster.history.progress import log_under_way
 from m3ter_dagster.history.retries import retry_after_failure
-from m3ter_dagster.model.entities import Entity, entities
+from m3ter_dagster.model.entities import entities
+from m3ter_dagster.model.entity import Entity
 from m3ter_dagster.names import DEFAULT, Names
 from m3ter_dagster.reading.reading import EntityUnreadable
 from m3ter_dagster.resources import IO_MANAGER, ORGANIZATION

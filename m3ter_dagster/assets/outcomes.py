@@ -13,7 +13,8 @@ from m3ter_dagster.frames.ledgers import Summary, compare_ledgers
 from m3ter_dagster.frames.references import SHOWN_ROWS, Dangling, ExportedRows, dangling
 from m3ter_dagster.frames.schema import there
 from m3ter_dagster.history import captions
-from m3ter_dagster.model.entities import Entity, Reference, entities
+from m3ter_dagster.model.entities import entities
+from m3ter_dagster.model.entity import Entity, Reference
 
 _KEY_COLUMNS = (
     *("column", "refers to", "result"),

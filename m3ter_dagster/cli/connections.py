@@ -19,7 +19,8 @@ from m3ter_dagster.delivery.store import NotRemoved, StoreFailed
 from m3ter_dagster.m3ter.client import M3terClient, open_client
 from m3ter_dagster.m3ter.data_exports import SCHEDULES, DataExportUnavailable
 from m3ter_dagster.m3ter.errors import CredentialsRefused, M3terError, Refused, Unavailable
-from m3ter_dagster.model.entities import Listing, entities
+from m3ter_dagster.model.entities import entities
+from m3ter_dagster.model.entity import Listing
 from m3ter_dagster.model.exports import probe_key
 from m3ter_dagster.temporary_folder import TemporaryFolder
 

@@ -14,7 +14,8 @@ from m3ter_dagster.cli.terminal import configured
 from m3ter_dagster.model.data_contract import data_contract as contract_of
 from m3ter_dagster.model.dbt_sources import TYPES_OF
 from m3ter_dagster.model.dbt_sources import dbt_sources as sources_of
-from m3ter_dagster.model.entities import Entity, entities
+from m3ter_dagster.model.entities import entities
+from m3ter_dagster.model.entity import Entity
 
 PLACEHOLDER = "{name}"
 

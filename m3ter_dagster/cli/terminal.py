@@ -14,7 +14,7 @@ from rich.text import Text
 
 from m3ter_dagster.config import ConfigError, M3terSettings, load_settings
 from m3ter_dagster.delivery.signatures import signer_of
-from m3ter_dagster.model.entities import DescriptorError
+from m3ter_dagster.model.descriptors import DescriptorError
 
 WIDE = 400
 

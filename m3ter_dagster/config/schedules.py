@@ -29,7 +29,8 @@ from m3ter_dagster.config.fields import (
 from m3ter_dagster.config.names import ALL, ALL_AND_REFERENCES, OPERATIONAL, USAGE, dagster_name, job_name
 from m3ter_dagster.model.cadence import Cadence, Period
 from m3ter_dagster.model.cron import Cron
-from m3ter_dagster.model.entities import Entity, UnknownEntity, entities, find_entity, operational_entities
+from m3ter_dagster.model.entities import UnknownEntity, entities, find_entity, operational_entities
+from m3ter_dagster.model.entity import Entity
 from m3ter_dagster.model.suggestions import known_names
 
 

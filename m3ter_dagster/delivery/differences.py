@@ -16,7 +16,7 @@ from m3ter_dagster.frames.difference import IdsUnknown, NotComparable, differenc
 from m3ter_dagster.frames.format import Format, RowsLost
 from m3ter_dagster.model import manifest
 from m3ter_dagster.model.changes import changes_table
-from m3ter_dagster.model.entities import Entity
+from m3ter_dagster.model.entity import Entity
 from m3ter_dagster.model.exports import Export
 
 

@@ -25,7 +25,7 @@ from m3ter_dagster.frames.difference import (
 )
 from m3ter_dagster.frames.schema import frame_schema
 from m3ter_dagster.model.changes import ADDED, CHANGE, KINDS, REMOVED
-from m3ter_dagster.model.entities import Entity
+from m3ter_dagster.model.entity import Entity
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import polars as pl
 from m3ter_dagster.frames.format import AS_THEY_ARE, LONGEST_REASON, Unreadable, counted
 from m3ter_dagster.frames.schema import frame_schema
 from m3ter_dagster.frames.text_file import GZIP, GZIP_TYPE, created, opened
-from m3ter_dagster.model.entities import Column, Table
+from m3ter_dagster.model.entity import Column, Table
 
 _CHUNK_BYTES = 1 << 20
 _FORMULA = r"^[=+\-@\t\r]"

@@ -27,7 +27,7 @@ from m3ter_dagster.frames.schema import (
     shown_json,
     spool_schema,
 )
-from m3ter_dagster.model.entities import Column, Entity
+from m3ter_dagster.model.entity import Column, Entity
 
 _NULL = msgspec.Raw(b"null")
 _TYPES: dict[str, Any] = {

@@ -18,7 +18,7 @@ from m3ter_dagster.frames.absence import ID, KEY
 from m3ter_dagster.frames.schema import frame_schema
 from m3ter_dagster.frames.uniqueness import HASHES_AT_ONCE, buckets
 from m3ter_dagster.model import changes
-from m3ter_dagster.model.entities import Entity
+from m3ter_dagster.model.entity import Entity
 
 OWNER, ROW, DELETED, LAST = "owner", "row", "deleted", "last"
 """The columns of a file of keys besides the row's `ID`: the id of the record that it is listed with, a hash of its

@@ -10,7 +10,7 @@ import msgspec
 from m3ter_dagster.frames.cells import Unfit, read_cell
 from m3ter_dagster.frames.raw_rows import RawRow, raw_elements, raw_rows, row_id
 from m3ter_dagster.frames.schema import Breach, shown_json
-from m3ter_dagster.model.entities import Entity
+from m3ter_dagster.model.entity import Entity
 
 _NULL = b"null"
 

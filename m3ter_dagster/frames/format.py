@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-    from m3ter_dagster.model.entities import Table
+    from m3ter_dagster.model.entity import Table
 
 AS_THEY_ARE = "as they are"
 LONGEST_REASON = 200

@@ -18,7 +18,7 @@ from m3ter_dagster.frames.decoding import UNESCAPED, collector_paused
 from m3ter_dagster.frames.format import AS_THEY_ARE, Unreadable, counted
 from m3ter_dagster.frames.schema import frame_schema
 from m3ter_dagster.frames.text_file import GZIP, GZIP_TYPE, created, opened
-from m3ter_dagster.model.entities import Column, Table
+from m3ter_dagster.model.entity import Column, Table
 
 _CHUNK_BYTES = 1 << 20
 _LINES_BYTES = 8 << 20

@@ -18,7 +18,7 @@ from pyarrow import parquet
 from m3ter_dagster.frames.format import AS_THEY_ARE, LONGEST_REASON, Unreadable, counted
 from m3ter_dagster.frames.schema import Breach, SchemaBreached, frame_schema, shown
 from m3ter_dagster.frames.times import EXAMPLES, digits_of_fractions, time_in, time_text
-from m3ter_dagster.model.entities import DATE, DATE_TIME, Table
+from m3ter_dagster.model.entity import DATE, DATE_TIME, Table
 
 GROUP_ROWS, GROUP_BYTES = 20_000, 32 << 20
 """A row group ends with the row that reaches one of these; the bytes are those of its texts."""

@@ -9,7 +9,7 @@ import msgspec
 from m3ter_dagster.frames import raw_json
 from m3ter_dagster.frames.cells import Unfit, read_cell
 from m3ter_dagster.frames.schema import Breach, shown_json
-from m3ter_dagster.model.entities import Entity
+from m3ter_dagster.model.entity import Entity
 
 RawRow = dict[str, bytes]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from m3ter_dagster.model.entities import Column, Entity, Table
+from m3ter_dagster.model.entity import Column, Entity, Table
 
 DTYPES: Mapping[str, type[pl.DataType]] = {
     "array": pl.String,

@@ -7,7 +7,7 @@ from datetime import datetime
 
 import polars as pl
 
-from m3ter_dagster.model.entities import DATE, DATE_TIME, Column
+from m3ter_dagster.model.entity import DATE, DATE_TIME, Column
 
 TIMES = ("dtCreated", "dtLastModified")
 """The fields by which m3ter says when a record was written."""

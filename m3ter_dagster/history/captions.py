@@ -10,7 +10,7 @@ import msgspec
 import polars as pl
 
 from m3ter_dagster.history.record import Changes, Completeness, Delivery, StoredObject
-from m3ter_dagster.model.entities import Table
+from m3ter_dagster.model.entity import Table
 from m3ter_dagster.model.manifest import ExportedEntity, Manifest
 from m3ter_dagster.model.time_periods import Window
 

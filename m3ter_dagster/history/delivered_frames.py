@@ -16,7 +16,7 @@ from m3ter_dagster.frames.formats import format_of
 from m3ter_dagster.frames.references import ExportedRows
 from m3ter_dagster.history.log import deliveries_of, last_delivery
 from m3ter_dagster.history.record import Delivery
-from m3ter_dagster.model.entities import Entity
+from m3ter_dagster.model.entity import Entity
 from m3ter_dagster.names import DEFAULT, Names
 
 ALLOW_MISSING = "allow_missing_partitions"

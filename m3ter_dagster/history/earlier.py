@@ -25,7 +25,8 @@ from m3ter_dagster.frames.formats import format_of
 from m3ter_dagster.frames.schema import there
 from m3ter_dagster.history.log import deliveries_of, whole_exports
 from m3ter_dagster.history.record import Delivery, StoredObject, WholeExport
-from m3ter_dagster.model.entities import Entity, entities, operational_entities
+from m3ter_dagster.model.entities import entities, operational_entities
+from m3ter_dagster.model.entity import Entity
 from m3ter_dagster.model.exports import Export
 from m3ter_dagster.names import DEFAULT, Names
 from m3ter_dagster.reading.past import NoPast, Past, Previous

@@ -13,7 +13,8 @@ import msgspec
 from m3ter_dagster.config import AnySchedule, ExportSchedule
 from m3ter_dagster.history.log import last_deliveries
 from m3ter_dagster.history.record import Delivery
-from m3ter_dagster.model.entities import Listing, entities
+from m3ter_dagster.model.entities import entities
+from m3ter_dagster.model.entity import Listing
 
 _LOOKED_BACK = 30
 """Deliveries among which one is looked for that took rows from the export before, or took none."""

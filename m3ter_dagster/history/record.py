@@ -15,7 +15,8 @@ import msgspec
 from m3ter_dagster.frames.formats import format_of
 from m3ter_dagster.history import older
 from m3ter_dagster.model.changes import changes_table
-from m3ter_dagster.model.entities import Entity, Table, entities
+from m3ter_dagster.model.entities import entities
+from m3ter_dagster.model.entity import Entity, Table
 from m3ter_dagster.model.manifest import ExportedChanges, ExportedEntity
 from m3ter_dagster.names import DEFAULT, Names
 from m3ter_dagster.usage.columns import table_in

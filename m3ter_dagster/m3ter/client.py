@@ -20,7 +20,7 @@ from m3ter_dagster.m3ter.limits import Limits
 from m3ter_dagster.m3ter.pace import SharedTimes, times_file
 from m3ter_dagster.m3ter.token import Credentials
 from m3ter_dagster.m3ter.traffic import Traffic
-from m3ter_dagster.model.entities import Listing
+from m3ter_dagster.model.entity import Listing
 
 T = TypeVar("T")
 

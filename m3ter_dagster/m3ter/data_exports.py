@@ -12,7 +12,7 @@ import msgspec
 
 from m3ter_dagster.m3ter.client import M3terClient
 from m3ter_dagster.m3ter.errors import Later, M3terError, Refused, quoted
-from m3ter_dagster.model.entities import Listing
+from m3ter_dagster.model.entity import Listing
 
 DESTINATIONS = Listing("/dataexports/destinations", 200)
 SCHEDULES = Listing("/dataexports/schedules", 100)

@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from m3ter_dagster.model.entities import Column, Entity
+from m3ter_dagster.model.entity import Column, Entity
 
 CHANGE = "change"
 ADDED, CHANGED, DELETED, REMOVED = "added", "changed", "deleted", "removed"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from m3ter_dagster.model.entities import Column, Entity
+from m3ter_dagster.model.entity import Column, Entity
 
 
 def data_contract(known: Iterable[Entity], *, version: str, files: str | None = None) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from m3ter_dagster.model.entities import Column, Entity
+from m3ter_dagster.model.entity import Column, Entity
 
 TYPES_OF: Mapping[str, tuple[str, str, str, str, str]] = {
     "duckdb": ("VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "JSON"),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from m3ter_dagster.model.entities import Table
+from m3ter_dagster.model.entity import Table
 from m3ter_dagster.model.exports import Export
 
 TYPE = "manifest"

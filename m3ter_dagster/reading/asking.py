@@ -15,7 +15,8 @@ import polars as pl
 from m3ter_dagster.frames.absence import ID, PARENT
 from m3ter_dagster.m3ter.client import Page
 from m3ter_dagster.m3ter.errors import CursorExpired, Refused
-from m3ter_dagster.model.entities import Listing, entities
+from m3ter_dagster.model.entities import entities
+from m3ter_dagster.model.entity import Listing
 from m3ter_dagster.reading.collectors import records
 from m3ter_dagster.reading.id_filter import IDS_AT_ONCE, IdFilter, ids_of, only
 from m3ter_dagster.reading.pages import Pages

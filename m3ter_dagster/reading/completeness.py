@@ -15,7 +15,7 @@ from m3ter_dagster.frames.absence import ID, KEY, PARENT, RECORDS, VERSION, abse
 from m3ter_dagster.frames.schema import SchemaBreached
 from m3ter_dagster.m3ter.client import Page
 from m3ter_dagster.m3ter.errors import CursorExpired, Refused
-from m3ter_dagster.model.entities import Listing
+from m3ter_dagster.model.entity import Listing
 from m3ter_dagster.reading.asking import PARENTS_AT_ONCE, SIZES, Asking, recorded_of, sized
 from m3ter_dagster.reading.collectors import records
 from m3ter_dagster.reading.id_filter import ids_of, only

@@ -10,7 +10,7 @@ from itertools import islice
 from m3ter_dagster.frames.raw_rows import raw_elements
 from m3ter_dagster.m3ter.client import Page
 from m3ter_dagster.m3ter.errors import CursorExpired, Refused
-from m3ter_dagster.model.entities import Listing
+from m3ter_dagster.model.entity import Listing
 from m3ter_dagster.reading.collectors import records
 from m3ter_dagster.reading.pages import Pages
 

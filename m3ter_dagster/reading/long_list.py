@@ -10,7 +10,7 @@ from statistics import median
 
 from m3ter_dagster.m3ter.client import Page
 from m3ter_dagster.m3ter.errors import M3terError
-from m3ter_dagster.model.entities import Listing
+from m3ter_dagster.model.entity import Listing
 from m3ter_dagster.reading.collectors import Record, RecordIds, records
 from m3ter_dagster.reading.pages import Pages
 

@@ -14,7 +14,7 @@ from urllib.parse import quote
 from m3ter_dagster.frames.raw_rows import raw_elements
 from m3ter_dagster.m3ter.client import M3terClient, Page
 from m3ter_dagster.m3ter.errors import CursorExpired, M3terError, Refused
-from m3ter_dagster.model.entities import Listing
+from m3ter_dagster.model.entity import Listing
 from m3ter_dagster.reading.ahead import Room, Share, read_ahead
 
 

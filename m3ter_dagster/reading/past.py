@@ -23,7 +23,7 @@ from m3ter_dagster.frames.difference import (
 )
 from m3ter_dagster.frames.schema import DELETED_COLUMN, frame_schema
 from m3ter_dagster.frames.times import TIMES, written_since
-from m3ter_dagster.model.entities import Entity, Listing
+from m3ter_dagster.model.entity import Entity, Listing
 from m3ter_dagster.reading.reading import Completeness, Deleted, Reading
 from m3ter_dagster.reading.unchanged import Earlier
 

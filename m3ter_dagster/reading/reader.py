@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 
 from m3ter_dagster.m3ter.client import M3terClient, Page
 from m3ter_dagster.m3ter.errors import CursorExpired, M3terError
-from m3ter_dagster.model.entities import Entity, Listing, entities
+from m3ter_dagster.model.entities import entities
+from m3ter_dagster.model.entity import Entity, Listing
 from m3ter_dagster.reading.collectors import Collecting, Collector, RecordIds
 from m3ter_dagster.reading.completeness import Completing, Recorded
 from m3ter_dagster.reading.id_filter import IDS_AT_ONCE, IdFilter, ids_of

@@ -8,7 +8,8 @@ from datetime import datetime
 
 import polars as pl
 
-from m3ter_dagster.model.entities import Entity, entities
+from m3ter_dagster.model.entities import entities
+from m3ter_dagster.model.entity import Entity
 
 
 class EntityUnreadable(Exception):

@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from m3ter_dagster.m3ter.errors import M3terError
-from m3ter_dagster.model.entities import Entity
+from m3ter_dagster.model.entity import Entity
 from m3ter_dagster.reading.long_list import LongList
 from m3ter_dagster.reading.reading import Reading
 from m3ter_dagster.reading.unchanged import CannotReuse, Earlier, Unchanged, unchanged_since

@@ -25,7 +25,7 @@ from m3ter_dagster.frames.schema import (
     validate,
 )
 from m3ter_dagster.frames.uniqueness import repeated_hashes
-from m3ter_dagster.model.entities import Entity
+from m3ter_dagster.model.entity import Entity
 from m3ter_dagster.reading.reading import Reading
 
 KEPT_BREACHES = 100

@@ -12,7 +12,7 @@ import polars as pl
 from m3ter_dagster.frames.bill_totals import wrong_bills
 from m3ter_dagster.frames.difference import KEY, ROW, hashes
 from m3ter_dagster.frames.times import TIMES, moment, written_since
-from m3ter_dagster.model.entities import Column, Entity
+from m3ter_dagster.model.entity import Column, Entity
 from m3ter_dagster.reading.reading import Reading, Reuse
 
 CLOCKS = timedelta(hours=1)

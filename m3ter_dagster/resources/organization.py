@@ -14,7 +14,8 @@ from m3ter_dagster.history.progress import UnderWay
 from m3ter_dagster.m3ter.client import M3terClient, open_client
 from m3ter_dagster.m3ter.errors import M3terError
 from m3ter_dagster.m3ter.traffic import Traffic
-from m3ter_dagster.model.entities import Entity, entities
+from m3ter_dagster.model.entities import entities
+from m3ter_dagster.model.entity import Entity
 from m3ter_dagster.model.time_periods import Window
 from m3ter_dagster.reading.past import Past
 from m3ter_dagster.reading.reader import OrganizationReader

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from m3ter_dagster.model.entities import Column, ForeignKey
+from m3ter_dagster.model.entity import Column, ForeignKey
 from m3ter_dagster.usage.meters import Meter
 
 TIME_PARTS = {"MONTH": 1, "WEEK": 2, "DAY": 3, "HOUR": 4}

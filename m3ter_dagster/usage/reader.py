@@ -13,7 +13,8 @@ import polars as pl
 from m3ter_dagster.config import UsageSelection
 from m3ter_dagster.m3ter.client import M3terClient
 from m3ter_dagster.m3ter.errors import M3terError
-from m3ter_dagster.model.entities import Entity, Listing, entities
+from m3ter_dagster.model.entities import entities
+from m3ter_dagster.model.entity import Entity, Listing
 from m3ter_dagster.model.time_periods import Window, midnight, month_start, week_start
 from m3ter_dagster.reading.collectors import Collector, RecordIds
 from m3ter_dagster.reading.reader import OrganizationReader
