@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from functools import lru_cache
 
 import dagster as dg
@@ -21,6 +22,7 @@ from m3ter_dagster.config import (
     load_exports_or_last_good,
     load_settings,
 )
+from m3ter_dagster.dagster_internals import AssetJob
 from m3ter_dagster.due_exports import due_exports
 from m3ter_dagster.history.log import EXPORT_JOB, MANIFEST, REFERENCES_JOB
 from m3ter_dagster.missing_manifests import missing_manifests
@@ -58,7 +60,7 @@ def build_definitions(
     variables are missing. Where exports.yaml is `unloadable` and these exports are those of before, jobs, schedules,
     manifests and an alarm say so.
     """
-    freshness = freshness_policies(exports)
+    freshness, keep = freshness_policies(exports), exports.keep_history
     banner = f"{unloadable}\n\n" if unloadable else ""
     jobs = export_jobs(exports.schedules, banner=banner, names=names)
     reused = {entity for one in exports.schedules if isinstance(one, ExportSchedule) for entity in one.reused}
@@ -77,28 +79,13 @@ def build_definitions(
     ]
     checks = [*cross_entity_checks(has_ledger=exports.ledger_check, names=names), *usage_asset_checks(names)]
     steps = {one.op.name for one in (*whole, *measurements, *checks)}
-    all_usual = dg.AssetSelection.assets(*map(names.key, (*usual, MANIFEST)))
-    now = [
-        dg.define_asset_job(
-            names.own(EXPORT_JOB), selection=all_usual, description=f"{banner}Export every entity of m3ter's exports."
-        ),
-        dg.define_asset_job(
-            names.own(REFERENCES_JOB),
-            selection=whole,
-            description=f"{banner}Export every entity of m3ter's exports, and those that their rows refer to.",
-        ),
-    ]
     return dg.Definitions(
         assets=[*source_assets(names), *whole, *measurements],
         asset_checks=checks,
-        jobs=[*now, *jobs.values()],
+        jobs=[*_jobs_of_all(usual, whole, banner, names), *jobs.values()],
         schedules=[
             *export_schedules(exports.schedules, jobs, banner=banner, names=names),
-            *(
-                [prune_history(keep, exports.destinations, settings.org_id, names)]
-                if (keep := exports.keep_history)
-                else []
-            ),
+            *([prune_history(keep, exports.destinations, settings.org_id, names)] if keep else []),
         ],
         sensors=[
             *([due_exports(exports.schedules, jobs, names=names)] if exports.schedules else []),
@@ -108,3 +95,21 @@ def build_definitions(
         ],
         resources=export_resources(exports, settings, names=names),
     )
+
+
+def _jobs_of_all(
+    usual: Sequence[str], whole: Sequence[dg.AssetsDefinition], banner: str, names: Names
+) -> list[AssetJob]:
+    """For people and terminals: ALL, and ALL_AND_REFERENCES."""
+    return [
+        dg.define_asset_job(
+            names.own(EXPORT_JOB),
+            selection=dg.AssetSelection.assets(*map(names.key, (*usual, MANIFEST))),
+            description=f"{banner}Export every entity of m3ter's exports.",
+        ),
+        dg.define_asset_job(
+            names.own(REFERENCES_JOB),
+            selection=whole,
+            description=f"{banner}Export every entity of m3ter's exports, and those that their rows refer to.",
+        ),
+    ]

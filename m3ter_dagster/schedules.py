@@ -11,8 +11,8 @@ import dagster as dg
 
 from m3ter_dagster.assets.usage_config import usage_ops
 from m3ter_dagster.config import AnySchedule, UsageSchedule
+from m3ter_dagster.config.data_types import set_named
 from m3ter_dagster.config.names import DUE_EXPORTS
-from m3ter_dagster.config.schedules import set_named
 from m3ter_dagster.dagster_internals import AssetJob
 from m3ter_dagster.history.log import DESTINATIONS_TAG, DUE_TAG, MANIFEST, SCHEDULE_TAG, USAGE_MANIFEST
 from m3ter_dagster.names import DEFAULT, Names

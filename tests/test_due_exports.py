@@ -20,6 +20,7 @@ from dagster._core.scheduler.instigation import (
     TickData,
     TickStatus,
 )
+from sample_schedules import FINANCE, HOURLY, JUNE_1, NOW, schedule_of
 from toggles import state_of, switch
 
 from m3ter_dagster.config import ExportSchedule
@@ -28,27 +29,12 @@ from m3ter_dagster.history.log import DUE_TAG, MANIFEST, SCHEDULE_TAG
 from m3ter_dagster.resources import IO_MANAGER
 from m3ter_dagster.schedules import PUNCTUAL, export_jobs
 
-JUNE_1 = datetime(2024, 6, 1, 10, tzinfo=UTC)
-NOW = datetime(2024, 7, 15, 8, 30, tzinfo=UTC)
 MISSED = datetime(2024, 7, 16, 10, tzinfo=UTC)
 """The first due time of FINANCE after NOW."""
 Status = dg.DagsterRunStatus
 MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
 
 
-def schedule_of(code: str = "finance", **values: Any) -> ExportSchedule:
-    usual: dict[str, Any] = {
-        "operational_data_types": ["ACCOUNTS", "BILLS"],
-        "destinations": ["warehouse", "archive"],
-        "schedule_type": "DAY",
-        "period": 5,
-        "dt_created": JUNE_1,
-    }
-    return ExportSchedule(code=code, **usual | values)
-
-
-FINANCE = schedule_of(name="Finance")
-HOURLY = schedule_of("hour-ly", schedule_type="HOUR", period=1, operational_data_types="ALL")
 LATER = schedule_of("later", dt_created=NOW + timedelta(hours=1))
 
 

@@ -13,19 +13,17 @@ from typing import Any
 import dagster as dg
 import polars as pl
 import pytest
-from click.testing import CliRunner, Result
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from many_exports import set_began
+from nightly_exports import command, export, findings
 from stores import Store
 
 from m3ter_dagster.assets.operational import operational_assets
-from m3ter_dagster.cli import main
 from m3ter_dagster.config import load_exports, load_settings
-from m3ter_dagster.definitions import build_definitions
 from m3ter_dagster.delivery.destinations import EveryDestinationRefuses
 from m3ter_dagster.delivery.signatures import Signer
-from m3ter_dagster.history.log import EXPORT_JOB, MANIFEST, SCHEDULE_TAG, deliveries_of
+from m3ter_dagster.history.log import deliveries_of
 from m3ter_dagster.model.entities import entities
 from m3ter_dagster.resources import IO_MANAGER, export_resources
 from m3ter_sandbox import SampleOrganization, SandboxApi
@@ -60,21 +58,6 @@ def exports_file(tmp_path: Path, bucket: Any, monkeypatch: pytest.MonkeyPatch) -
             monkeypatch.setenv(name, value)
 
     return write
-
-
-def export(instance: dg.DagsterInstance, *names: str) -> str:
-    job = build_definitions(load_exports(), load_settings()).resolve_job_def(EXPORT_JOB)
-    keys = [dg.AssetKey(name) for name in (*names, MANIFEST)]
-    done = job.execute_in_process(instance=instance, asset_selection=keys, tags={SCHEDULE_TAG: "nightly"})
-    return done.run_id
-
-
-def command(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(one) for one in arguments])
-
-
-def findings(result: Result) -> list[str]:
-    return [line for line in result.stdout.splitlines() if line.startswith(("error: ", "warning: "))]
 
 
 def test_one_export_to_three_stores_is_verified_and_what_is_tampered_with_is_named_in_each(

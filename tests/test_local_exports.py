@@ -12,15 +12,14 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 import pytest
-from click.testing import CliRunner, Result
 from many_exports import set_began
+from nightly_exports import command, export, findings
 
 from m3ter_dagster.assets.operational import operational_assets
-from m3ter_dagster.cli import main
 from m3ter_dagster.config import load_exports, load_settings
 from m3ter_dagster.definitions import build_definitions
 from m3ter_dagster.delivery.destinations import EveryDestinationRefuses
-from m3ter_dagster.history.log import EXPORT_JOB, MANIFEST, SCHEDULE_TAG, deliveries_of
+from m3ter_dagster.history.log import deliveries_of
 from m3ter_dagster.resources import IO_MANAGER, export_resources
 from m3ter_sandbox import SandboxApi
 
@@ -56,30 +55,15 @@ def definitions() -> dg.Definitions:
     return build_definitions(load_exports(), load_settings())
 
 
-def export(instance: dg.DagsterInstance) -> str:
-    keys = [dg.AssetKey("product"), dg.AssetKey(MANIFEST)]
-    job = definitions().resolve_job_def(EXPORT_JOB)
-    done = job.execute_in_process(instance=instance, asset_selection=keys, tags={SCHEDULE_TAG: "nightly"})
-    return done.run_id
-
-
-def command(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(one) for one in arguments])
-
-
-def findings(result: Result) -> list[str]:
-    return [line for line in result.stdout.splitlines() if line.startswith(("error: ", "warning: "))]
-
-
 def file_of(folder: Path, export_id: str, name: str) -> Path:
     (found,) = folder.rglob(f"{export_id}_{name}")
     return found
 
 
 def test_two_exports_with_all_that_an_export_has(instance: dg.DagsterInstance, api: SandboxApi, folder: Path) -> None:
-    first = export(instance)
+    first = export(instance, "product")
     api.records.insert("product", {**PRODUCT, "id": "product-2"})
-    second = export(instance)
+    second = export(instance, "product")
 
     # The second was compared with the keys of the first, and the file of changes stands beside it.
     found = deliveries_of(instance, second)["product"].difference
@@ -107,7 +91,7 @@ def test_two_exports_with_all_that_an_export_has(instance: dg.DagsterInstance, a
 def test_an_export_is_verified_by_its_address_or_path(
     instance: dg.DagsterInstance, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    id = export(instance)
+    id = export(instance, "product")
     manifest = file_of(folder, id, "manifest.json")
     monkeypatch.chdir(manifest.parent)
     for address in (f"file://{manifest}", manifest, manifest.name):
@@ -153,5 +137,5 @@ def test_a_connection_is_checked_before_and_at_the_start_of_a_run(instance: dg.D
         "check", "--connect"
     ).stdout.replace("\n", " ")
     with pytest.raises(dg.DagsterResourceFunctionError) as failed:
-        export(instance)
+        export(instance, "product")
     assert isinstance(failed.value.__cause__, EveryDestinationRefuses)

@@ -5,6 +5,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from sample_schedules import FINANCE, HOURLY, JUNE_1, NOW, schedule_of
 
 from m3ter_dagster.assets.usage import usage_asset_checks, usage_assets
 from m3ter_dagster.config import ConfigError, ExportSchedule, Settings, UsageSchedule
@@ -14,24 +15,9 @@ from m3ter_dagster.resources import IO_MANAGER
 from m3ter_dagster.resources.organization import Organization
 from m3ter_dagster.schedules import PUNCTUAL, export_jobs, export_schedules
 
-JUNE_1 = datetime(2024, 6, 1, 10, tzinfo=UTC)
-NOW = datetime(2024, 7, 15, 8, 30, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
 
 
-def schedule_of(code: str = "finance", **values: Any) -> ExportSchedule:
-    usual: dict[str, Any] = {
-        "operational_data_types": ["ACCOUNTS", "BILLS"],
-        "destinations": ["warehouse", "archive"],
-        "schedule_type": "DAY",
-        "period": 5,
-        "dt_created": JUNE_1,
-    }
-    return ExportSchedule(code=code, **usual | values)
-
-
-FINANCE = schedule_of(name="Finance")
-HOURLY = schedule_of("hour-ly", schedule_type="HOUR", period=1, operational_data_types="ALL")
 CONFIG = {"resources": {IO_MANAGER: {"config": {"destinations": ["warehouse", "archive"]}}}}
 
 

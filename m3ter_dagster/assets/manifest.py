@@ -81,9 +81,7 @@ def _manifest(
     unloadable: Unloadable | None,
     names: Names,
 ) -> dg.AssetsDefinition:
-    banner = f"{unloadable}\n\n" if unloadable else ""
-
-    key = names.key(name)
+    banner, key = f"{unloadable}\n\n" if unloadable else "", names.key(name)
 
     @dg.asset(
         key=key,

@@ -31,6 +31,7 @@ from m3ter_dagster.config import (
     load_exports,
 )
 from m3ter_dagster.config.answers import option_of, questions
+from m3ter_dagster.config.data_types import data_types
 from m3ter_dagster.config.exports_edit import (
     Answer,
     NotEditable,
@@ -42,7 +43,6 @@ from m3ter_dagster.config.exports_edit import (
 )
 from m3ter_dagster.config.fields import FileModel
 from m3ter_dagster.config.names import ALL_AND_REFERENCES, OPERATIONAL, USAGE
-from m3ter_dagster.config.schedules import data_types
 from m3ter_dagster.model.suggestions import known_names
 
 TAKEN_UP = (

@@ -20,8 +20,8 @@ from m3ter_dagster.cli.terminal import (
     with_objects,
 )
 from m3ter_dagster.config import AnySchedule, Exports, UsageSchedule, load_exports
+from m3ter_dagster.config.data_types import SETS
 from m3ter_dagster.config.names import ALL
-from m3ter_dagster.config.schedules import SETS
 from m3ter_dagster.model.entities import UnknownEntity, find_entity
 from m3ter_dagster.model.suggestions import known_names
 from m3ter_dagster.model.time_periods import window_of

@@ -11,7 +11,7 @@ import msgspec
 from m3ter_dagster.cli.instance import open_instance
 from m3ter_dagster.cli.terminal import as_json, configured, moment_text, print_json, print_table
 from m3ter_dagster.config import AnySchedule, load_exports, organization_id
-from m3ter_dagster.config.schedules import set_named
+from m3ter_dagster.config.data_types import set_named
 
 if TYPE_CHECKING:
     from m3ter_dagster.history.jobs import ExportJob
