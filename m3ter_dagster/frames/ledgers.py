@@ -58,7 +58,7 @@ def compare_ledgers(transactions: ExportedRows, summaries: Mapping[str, Summary]
                 "sum of transactions": added,
                 "totalCreditAmount": summary.credit,
                 "totalDebitAmount": summary.debit,
+                "difference": added - summary.sum,
             }
-            amounts |= {"difference": added - summary.sum}
             wrong.append({"balance id": balance, **{name: f"{amount:f}" for name, amount in amounts.items()}})
     return Ledgers(len(summaries), len(wrong), moving, wrong[:SHOWN_ROWS])
