@@ -58,6 +58,8 @@ class Organization:
     records: list[tuple[str, Record]] = field(default_factory=lambda: [(name, dict(one)) for name, one in ORGANIZATION])
     asked: list[str] = field(default_factory=list)
     """The paths of the requests for line items that the last export made."""
+    happen: Callable[[SandboxApi, str], None] = lambda *_: None
+    """Called before each answer, with its path."""
     run_id: str = ""
 
     @property
@@ -70,6 +72,7 @@ class Organization:
     def export(self, schedule: str = "nightly", names: Sequence[str] = ("bill", ITEMS, MANIFEST)) -> Delivery:
         with SandboxApi(self.records, requests_per_second=None) as api:
             self.environment(api.environment)
+            api.before_answer = lambda path, _: self.happen(api, path)
             with dg.execute_job(
                 job_named(EXPORT_JOB),
                 self.instance,
@@ -209,6 +212,26 @@ def test_every_nth_export_is_a_full_one_and_shows_what_reuse_would_have_missed(o
         "Reuse is not safe here: take it out of exports.yaml."
     )
     assert check.metadata["first of them"].value.records == [dg.TableRecord({"bill": silent["id"]})]
+
+
+@pytest.mark.parametrize("change", [{"version": 99}, {"lastCalculatedDate": "2026-02-01T00:00:00.000Z"}, None])
+def test_a_bill_that_changes_or_goes_before_its_lines_are_read_says_nothing_about_reuse(
+    organization: Organization, change: Record | None
+) -> None:
+    for _ in range(FULL_EVERY):
+        organization.export()
+    silent, bill = organization.bills[1:3]
+    organization.items_of(silent)[0]["description"] = "changed, and the bill does not say so"
+    organization.remove(organization.items_of(bill)[0])
+
+    def happen(api: SandboxApi, path: str) -> None:
+        if path.endswith("/lineitems"):
+            organization.happen = lambda *_: None
+            api.records.replace("bill", {**bill, **change}) if change else api.records.delete("bill", bill["id"])
+
+    organization.happen = happen
+    organization.export()
+    assert organization.check().metadata["first of them"].value.records == [dg.TableRecord({"bill": silent["id"]})]
 
 
 @pytest.mark.parametrize(("in_a_row", "is_full"), [(0, False), (5, False), (6, True), (7, True)])

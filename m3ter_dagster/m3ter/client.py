@@ -91,7 +91,7 @@ class M3terClient:
         dropped and the list read again.
         """
         if listing.is_one_record:
-            record = self.get(listing.path, _record_answer, gives_way=gives_way)
+            record = self.get(listing.path, record_answer, gives_way=gives_way)
             yield Page(b"[%b]" % record, is_last=True, seconds=self._http.seconds)
             return
         cursor: str | None = None
@@ -168,8 +168,8 @@ def _list_answer(body: bytes) -> _ListAnswer:
     return answer
 
 
-def _record_answer(body: bytes) -> bytes:
-    """Read what is one record, and no list; its cells are looked at when the page is."""
+def record_answer(body: bytes) -> bytes:
+    """Check what is one record, and no list; its cells are looked at by whoever reads them."""
     try:
         raw_json.members(body)
     except ValueError as error:

@@ -160,7 +160,7 @@ class Asking:
             for number, one in enumerate(batch):
                 self._requests += 1
                 try:
-                    if self._pages.exists(self._listing, one):
+                    if self._pages.record(self._listing, one) is not None:
                         self._doubt([one], "m3ter has it, and its list does not give it by its id")
                 except Refused as refusal:
                     self._doubt([*batch[number:], *ids[start + IDS_AT_ONCE :]], str(refusal))

@@ -6,13 +6,14 @@ import itertools
 import json
 import threading
 from collections import deque
-from collections.abc import Collection, Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from urllib.parse import quote
 
+from m3ter_dagster.frames import raw_json
 from m3ter_dagster.frames.raw_rows import raw_elements
-from m3ter_dagster.m3ter.client import M3terClient, Page
+from m3ter_dagster.m3ter.client import M3terClient, Page, record_answer
 from m3ter_dagster.m3ter.errors import CursorExpired, M3terError, Refused
 from m3ter_dagster.model.entity import Listing
 from m3ter_dagster.reading.ahead import Room, Share, read_ahead
@@ -67,15 +68,17 @@ class Pages:
         """The pages of a list from its first on, none of them read ahead: for whoever needs only a few."""
         return self._client.pages(listing)
 
-    def exists(self, listing: Listing, record_id: str) -> bool:
-        """Whether m3ter has the record, asked for by itself. Refused: m3ter does not say."""
+    def record(self, listing: Listing, record_id: str) -> Mapping[str, bytes] | None:
+        """The JSON of each field of a record, asked for by itself; None if there is none (404).
+
+        M3terError: m3ter does not say.
+        """
         try:
-            self._client.get(f"{listing.path}/{quote(record_id, safe='')}", bytes)
+            return raw_json.members(self._client.get(f"{listing.path}/{quote(record_id, safe='')}", record_answer))
         except Refused as refusal:
             if refusal.status != 404:
                 raise
-            return False
-        return True
+            return None
 
     def side_by_side(
         self,

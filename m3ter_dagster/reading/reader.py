@@ -164,7 +164,7 @@ class OrganizationReader:
         if not (entity and parents and is_alone and entity.name in reused):
             return None
         folder = self._folder / f"{entity.name}-earlier-{next(self._numbers)}"
-        return Reusing(reused[entity.name], entity, parents, folder)
+        return Reusing(reused[entity.name], entity, parents, self._pages, folder)
 
     def _read_list(
         self, listing: Listing, wanted: _Wanted, ids: Future[RecordIds] | None, reusing: Reusing | None = None
@@ -265,7 +265,7 @@ class OrganizationReader:
         gone: list[str] = []
         yield from self._pages.side_by_side(listing, records.unique(), gone=gone)
         for one in gone:
-            if self._pages.exists(entities()[parent].listing, one):
+            if self._pages.record(entities()[parent].listing, one) is not None:
                 raise M3terError(
                     f"m3ter says with status 404 that there is no {listing.path} of {parent} {one}, which is there."
                 )

@@ -86,7 +86,7 @@ class Unchanged:
         return Reuse(self.earlier.export, len(self.ids), self.count, in_a_row)
 
     def compared_with(self, reading: Reading) -> Reuse:
-        """What would have been other than it was read now; what was written in the meantime is not judged."""
+        """What would have been other than it was read now; what says that it was written since is not judged."""
         owner = _owner(self.entity)
         read = reading.frame.filter(self._is_theirs).with_columns(hashes(self.entity))
         only = [one.join(other, on=[KEY, ROW], how="anti") for one, other in ((self.rows, read), (read, self.rows))]
