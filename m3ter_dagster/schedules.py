@@ -14,7 +14,7 @@ from m3ter_dagster.config import AnySchedule, UsageSchedule
 from m3ter_dagster.config.data_types import set_named
 from m3ter_dagster.config.names import DUE_EXPORTS
 from m3ter_dagster.dagster_internals import AssetJob
-from m3ter_dagster.history.log import DESTINATIONS_TAG, DUE_TAG, MANIFEST, SCHEDULE_TAG, USAGE_MANIFEST
+from m3ter_dagster.history.log import DEFINITION_TAG, DESTINATIONS_TAG, DUE_TAG, MANIFEST, SCHEDULE_TAG, USAGE_MANIFEST
 from m3ter_dagster.names import DEFAULT, Names
 from m3ter_dagster.resources import IO_MANAGER
 
@@ -38,7 +38,7 @@ def export_jobs(schedules: Sequence[AnySchedule], *, banner: str = "", names: Na
             names.own(schedule.job_name),
             selection=export_selection(schedule, names),
             config=_run_config(schedule, names),
-            tags=_tags(schedule, names),
+            tags=tags_of(schedule, names),
             metadata=_metadata(schedule),
             description=banner + _description(schedule),
         )
@@ -116,7 +116,7 @@ def export_request(
         run_key=run_key,
         job_name=job_name,
         run_config=_run_config(schedule, names),
-        tags=_tags(schedule, names) | {DUE_TAG: due.astimezone(UTC).isoformat()},
+        tags=tags_of(schedule, names) | {DUE_TAG: due.astimezone(UTC).isoformat()},
     )
 
 
@@ -125,8 +125,13 @@ def _run_config(schedule: AnySchedule, names: Names) -> dict[str, Any]:
     return destinations | ({"ops": usage_ops(schedule, names=names)} if isinstance(schedule, UsageSchedule) else {})
 
 
-def _tags(schedule: AnySchedule, names: Names) -> dict[str, str]:
-    return {SCHEDULE_TAG: names.schedule(schedule.code), DESTINATIONS_TAG: ",".join(schedule.destinations)}
+def tags_of(schedule: AnySchedule, names: Names = DEFAULT) -> dict[str, str]:
+    """Of the runs that export for the schedule."""
+    return {
+        SCHEDULE_TAG: names.schedule(schedule.code),
+        DEFINITION_TAG: schedule.definition,
+        DESTINATIONS_TAG: ",".join(schedule.destinations),
+    }
 
 
 def _metadata(schedule: AnySchedule) -> dict[str, str]:

@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,6 +18,7 @@ import dagster as dg
 import polars as pl
 import pytest
 from click.testing import CliRunner, Result
+from dagster._core.errors import DagsterResourceFunctionError
 from faults import s3_error
 from faulty_proxy import FaultyProxy
 from rich.console import Console
@@ -28,11 +29,12 @@ from m3ter_dagster.config import Exports, load_exports, load_settings
 from m3ter_dagster.definitions import build_definitions
 from m3ter_dagster.frames.formats import format_of
 from m3ter_dagster.history.failures import NOTIFICATION
-from m3ter_dagster.history.log import EXPORT_JOB, MANIFEST, SCHEDULE_TAG, deliveries_of
+from m3ter_dagster.history.log import DEFINITION_TAG, EXPORT_JOB, MANIFEST, SCHEDULE_TAG, deliveries_of
 from m3ter_dagster.history.record import Changes
 from m3ter_dagster.model.changes import changes_table
 from m3ter_dagster.model.entities import find_entity
 from m3ter_dagster.runs import job_named, resume
+from m3ter_dagster.schedules import tags_of
 from m3ter_sandbox import SandboxApi, SandboxS3
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -63,6 +65,7 @@ class House:
     bucket: str
     exports: Exports
     instance: dg.DagsterInstance
+    tags: Mapping[str, str] = field(default_factory=lambda: {SCHEDULE_TAG: "nightly"})
     run_id: str = ""
     runs: list[str] = field(default_factory=list)
 
@@ -71,7 +74,7 @@ class House:
             instance=self.instance,
             run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
             asset_selection=[dg.AssetKey("product"), dg.AssetKey(MANIFEST)],
-            tags={SCHEDULE_TAG: "nightly"},
+            tags=self.tags,
         )
         self.run_id = result.run_id
         self.runs.append(result.run_id)
@@ -446,3 +449,26 @@ def test_columns_that_a_schedule_excludes_are_in_none_of_its_objects(house: Hous
     file.write_bytes(house.objects()["product"])
     assert format_of(file.name).read(file, read.table).collect().height == len(rows) == 5
     assert read.excluded == PERSONAL
+
+
+def test_an_export_of_a_schedule_that_is_gone_is_as_when_it_was_launched(house: House) -> None:
+    """Renamed or removed while its run waited, or before that was resumed."""
+    house.set(export_file_format="JSONL", exclude_columns=(("product", ("name",)),))
+    house.tags = tags_of(house.exports.schedules[0])
+    house.exports = house.exports.model_copy(update={"schedules": ()})
+    house.export()
+    assert sorted(house.objects()) == ["manifest", "product", "product_changes"]
+    rows = [json.loads(line) for line in house.objects()["product"].splitlines()]
+    assert [row.keys() & {"code", "name"} for row in rows] == [{"code"}] * 5
+
+
+def test_a_definition_that_is_none_delivers_nothing(house: House) -> None:
+    house.tags = {**tags_of(house.exports.schedules[0]), DEFINITION_TAG: '{"code": "nightly"}'}
+    house.exports = house.exports.model_copy(update={"schedules": ()})
+    with pytest.raises(DagsterResourceFunctionError) as raised:
+        house.export()
+    assert str(raised.value.__cause__) == (
+        "Schedule 'nightly' is not in exports.yaml, and the run's tag m3ter/schedule_definition does not say how it "
+        "exports (5 validation errors for tagged-union[ExportSchedule,UsageSchedule]). Write the schedule again."
+    )
+    assert house.objects() == {}

@@ -195,10 +195,9 @@ def test_the_format_is_that_of_the_schedule_or_for_exports_that_people_start_tha
     plain = parse(GOOD)
     assert [(one.export_file_format, one.compression) for one in (plain, plain.schedules[0])] == [("CSV", None)] * 2
     both = parse(GOOD + "    exportFileFormat: PARQUET\nexportFileFormat: JSONL\ncompression: GZIP\n")
-    chosen = [both.file_format(code) for code in ("nightly", None, "of an earlier file")]
-    assert [(one.export_file_format, one.compression) for one in chosen] == [
+    chosen = [both.schedule("nightly"), both.schedule("of an earlier file") or both]
+    assert [(one and one.export_file_format, one and one.compression) for one in chosen] == [
         ("PARQUET", None),
-        ("JSONL", "GZIP"),
         ("JSONL", "GZIP"),
     ]
 
@@ -677,6 +676,35 @@ schedules:
     period: 1
     dtCreated: 2024-06-01T10:00:00Z
 """
+
+
+CRON = """\
+    reuse: unchangedBills
+    fullEvery: 3
+    completeness: twoPasses
+    deletedRows: OMIT
+    changes: true
+    exportFileFormat: PARQUET
+    typed: true
+    excludeColumns: {BILLS: [purchaseOrderNumber]}
+    cronExpression: 0 8-18 * * MON-FRI
+"""
+
+
+@pytest.mark.parametrize(
+    "exports",
+    [
+        WHOLE,
+        GOOD.replace("    scheduleType: DAY\n    period: 1\n", CRON).replace("[BILLS]", "[BILLS, BILL_LINE_ITEMS]"),
+        DESTINATION + USAGE,
+    ],
+)
+def test_a_schedule_is_made_again_from_its_definition(exports: str) -> None:
+    found = parse(exports, EXTERNAL_ID="id", WEBHOOK_URL=WEBHOOK)
+    gone = found.model_copy(update={"schedules": ()})
+    assert [gone.schedule(one.code, one.definition) for one in found.schedules] == [*found.schedules]
+
+
 GOOD_USAGE = DESTINATION + USAGE
 WRONG_USAGE = [
     ("YESTERDAY", "LAST_WEEK", 7, "schedule 'daily' has the timePeriod 'LAST_WEEK'; known are LAST_120_DAYS, LAST_12"),

@@ -118,6 +118,7 @@ def test_a_due_tick_launches_the_export(instance: dg.DagsterInstance) -> None:
     tags = {key: value for key, value in request.tags.items() if key.startswith("m3ter/")}
     assert tags == {
         "m3ter/schedule": "finance",
+        "m3ter/schedule_definition": FINANCE.definition,
         "m3ter/destinations": "warehouse,archive",
         "m3ter/due": "2024-06-06T10:00:00+00:00",
     }

@@ -112,11 +112,12 @@ def run_schedule(
     window: Mapping[str, str] = MappingProxyType({}),
 ) -> RunResult:
     """Run an export of the schedule as if it were due now."""
-    from m3ter_dagster.history.log import DUE_TAG, SCHEDULE_TAG
+    from m3ter_dagster.history.log import DUE_TAG
     from m3ter_dagster.runs import usage_run
+    from m3ter_dagster.schedules import tags_of
 
     now = datetime.now(UTC).replace(microsecond=0)
-    tags = {SCHEDULE_TAG: schedule.code, DUE_TAG: now.isoformat()}
+    tags = {**tags_of(schedule), DUE_TAG: now.isoformat()}
     usage = usage_run(schedule, window) if isinstance(schedule, UsageSchedule) else None
     return run_export(console, schedule.asset_names, schedule.destinations, verbose=verbose, tags=tags, usage=usage)
 

@@ -124,7 +124,7 @@ def _objects(
     from m3ter_dagster.delivery.destinations import SIGNATURE
     from m3ter_dagster.frames.formats import format_for
 
-    written = format_for(exports.file_format(schedule.code if schedule else None), exports).suffix
+    written = format_for(schedule or exports, exports).suffix
     types = [(MEASUREMENTS if isinstance(schedule, UsageSchedule) else name, written) for name in names]
     if isinstance(schedule, ExportSchedule) and schedule.changes:
         types += [(changes_type(name), written) for name in names]

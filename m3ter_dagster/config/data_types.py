@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 
 from m3ter_dagster.config.fields import rule
 from m3ter_dagster.config.names import ALL, ALL_AND_REFERENCES
@@ -83,5 +83,7 @@ def _columns(entity: str, names: Sequence[Any]) -> tuple[str, ...]:
 
 
 ExcludedColumns = Annotated[
-    tuple[tuple[str, tuple[str, ...]], ...], BeforeValidator(_excluded, json_schema_input_type=dict[str, list[str]])
+    tuple[tuple[str, tuple[str, ...]], ...],
+    BeforeValidator(_excluded, json_schema_input_type=dict[str, list[str]]),
+    PlainSerializer(dict, when_used="json"),
 ]

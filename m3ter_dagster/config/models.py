@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, TypeAdapter, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic_core.core_schema import ValidationInfo
 
@@ -144,6 +145,8 @@ _Schedule = Annotated[
     Discriminator(_schedule_model),
 ]
 
+_SCHEDULE: TypeAdapter[AnySchedule] = TypeAdapter(_Schedule)
+
 
 class Exports(FileFormat):
     """The whole of exports.yaml."""
@@ -199,9 +202,13 @@ class Exports(FileFormat):
         chosen = (schedule.completeness if schedule else None) or self.completeness
         return {"twoPasses": True, "onePass": False}.get(chosen or "")
 
-    def file_format(self, schedule: str | None) -> FileFormat:
-        """How the exports of the schedule with that code are written, or those that people start."""
-        return next((one for one in self.schedules if one.code == schedule), self)
+    def schedule(self, code: str, otherwise: str | None = None) -> AnySchedule | None:
+        """The schedule of this code, or, where it is gone, what its `definition` was. ValueError: that is none."""
+        found = next((one for one in self.schedules if one.code == code), None)
+        if found or otherwise is None:
+            return found
+        # It was allowed when it was written.
+        return _SCHEDULE.validate_json(otherwise, context={"shortest_period": timedelta()})
 
     def destination(self, code: str) -> Destination:
         return next(destination for destination in self.destinations if destination.code == code)

@@ -133,6 +133,11 @@ class ScheduleFields(FileFormat):
     )
 
     @property
+    def definition(self) -> str:
+        """The schedule as JSON, for `Exports.schedule`."""
+        return self.model_dump_json(by_alias=True, exclude_defaults=True)
+
+    @property
     def dagster_name(self) -> str:
         return dagster_name(self.code)
 

@@ -13,7 +13,7 @@ import msgspec
 import polars as pl
 from pydantic import AfterValidator, Field, PrivateAttr, create_model
 
-from m3ter_dagster.config import Exports, ExportSchedule, Settings
+from m3ter_dagster.config import AnySchedule, Exports, ExportSchedule, Settings
 from m3ter_dagster.config.usage import AGGREGATED, RAW, RAW_BY_DAY
 from m3ter_dagster.dagster_internals import add_tags, attempts_before
 from m3ter_dagster.delivery.destinations import JSON, SIGNATURE, Delivered, DeliveryFailed, Destinations
@@ -28,6 +28,7 @@ from m3ter_dagster.history.earlier import past_of
 from m3ter_dagster.history.failures import NOTIFICATION
 from m3ter_dagster.history.heartbeat import Heartbeat
 from m3ter_dagster.history.log import (
+    DEFINITION_TAG,
     DESTINATIONS_TAG,
     ORGANIZATION_TAG,
     USAGE_MANIFEST,
@@ -77,7 +78,7 @@ class ExportIOManager(dg.ConfigurableIOManager):
         assert context.run
         assert context.instance
         self._run, self._instance = context.run, context.instance
-        self._format = format_for(self.exports.file_format(schedule_of(self._run, self.names)), self.exports)
+        self._format = format_for(self._any_schedule() or self.exports, self.exports)
         self._add_tags()
         if self.settings.org_id and self.destinations and chosen_entities(self._instance, self._run, self.names):
             self._signer  # noqa: B018 (it refuses a key with which nothing can be signed)
@@ -172,9 +173,20 @@ class ExportIOManager(dg.ConfigurableIOManager):
 
     def _schedule(self) -> ExportSchedule | None:
         """The run's schedule of entities, if it has one."""
-        code = schedule_of(self._run, self.names)
-        schedule = next((one for one in self.exports.schedules if one.code == code), None)
+        schedule = self._any_schedule()
         return schedule if isinstance(schedule, ExportSchedule) else None
+
+    def _any_schedule(self) -> AnySchedule | None:
+        """The run's schedule as exports.yaml has it, or, where it is gone, as it was when the run was launched."""
+        code = schedule_of(self._run, self.names)
+        try:
+            return self.exports.schedule(code, self._run.tags.get(DEFINITION_TAG)) if code else None
+        except ValueError as error:
+            raise dg.Failure(
+                f"Schedule {code!r} is not in exports.yaml, and the run's tag {DEFINITION_TAG} does not say how it "
+                f"exports ({str(error).splitlines()[0]}). Write the schedule again.",
+                allow_retries=False,
+            ) from None
 
     def _deliver(self, read: Read) -> dict[str, Any]:
         export, table = self._export, read.table
