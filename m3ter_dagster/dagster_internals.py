@@ -295,6 +295,12 @@ def last_event(instance: dg.DagsterInstance, run_id: str) -> datetime:
     return datetime.fromtimestamp(newest.event_log_entry.timestamp if newest else 0, UTC)
 
 
+def has_just_started(instance: dg.DagsterInstance, run_id: str) -> bool:
+    """Whether the run has logged nothing since it started: every executor logs something before the first step."""
+    (newest,) = instance.get_records_for_run(run_id, limit=1, ascending=False).records or (None,)
+    return bool(newest) and newest.event_log_entry.dagster_event_type == dg.DagsterEventType.RUN_START
+
+
 def steps_under_way(instance: dg.DagsterInstance, run_id: str) -> set[str]:
     """The steps that have started and not ended, as Dagster's own pages show them."""
     return _steps(instance, run_id, StepEventStatus.IN_PROGRESS)

@@ -15,6 +15,7 @@ from m3ter_dagster.config.data_types import set_named
 from m3ter_dagster.config.names import DUE_EXPORTS
 from m3ter_dagster.dagster_internals import AssetJob
 from m3ter_dagster.history.log import DEFINITION_TAG, DESTINATIONS_TAG, DUE_TAG, MANIFEST, SCHEDULE_TAG, USAGE_MANIFEST
+from m3ter_dagster.history.retries import RETRIED_ONCE
 from m3ter_dagster.names import DEFAULT, Names
 from m3ter_dagster.resources import IO_MANAGER
 
@@ -116,7 +117,7 @@ def export_request(
         run_key=run_key,
         job_name=job_name,
         run_config=_run_config(schedule, names),
-        tags=tags_of(schedule, names) | {DUE_TAG: due.astimezone(UTC).isoformat()},
+        tags=tags_of(schedule, names) | RETRIED_ONCE | {DUE_TAG: due.astimezone(UTC).isoformat()},
     )
 
 

@@ -21,7 +21,7 @@ from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import Queued
 from m3ter_dagster.definitions import definitions
 from m3ter_dagster.history.jobs import last_export
 from m3ter_dagster.history.log import DUE_TAG, EXPORT_TAG, ROOT_TAG, SCHEDULE_TAG, root_id
-from m3ter_dagster.history.retries import MAX_RETRIES_TAG, MOST_RETRIES, will_be_retried
+from m3ter_dagster.history.retries import MAX_RETRIES_TAG, MOST_RETRIES, RETRIED_ONCE, will_be_retried
 from m3ter_dagster.resources import io_manager
 from m3ter_dagster.runs import job_named, resume
 from m3ter_sandbox import SampleOrganization, SandboxApi, SandboxS3
@@ -61,15 +61,18 @@ class Service:
 
     def export(self, **tags: str) -> dg.DagsterRun:
         """A run of the schedule, launched and ended."""
+        return self.launch(self.requested(**tags).run_id)
+
+    def requested(self, **tags: str) -> dg.DagsterRun:
+        """A run of the schedule that is not launched yet."""
         location = self.workspace.create_request_context().get_code_location("m3ter_dagster")
         job = location.get_repository("__repository__").get_full_job("export_finance")
-        run = self.instance.create_run_for_job(
+        return self.instance.create_run_for_job(
             definitions().resolve_job_def("export_finance"),
-            tags=TAGS | tags,
+            tags=TAGS | RETRIED_ONCE | tags,
             remote_job_origin=job.get_remote_origin(),
             job_code_origin=job.get_python_origin(),
         )
-        return self.launch(run.run_id)
 
     def launch(self, run_id: str) -> dg.DagsterRun:
         self.instance.launch_run(run_id, self.workspace.create_request_context())
@@ -215,6 +218,15 @@ def test_a_run_whose_process_died_is_retried(service: Service) -> None:
     dead = dead_run(service)
     service.instance.report_run_failed(dead, "died")
     assert will_be_retried(service.run(dead.run_id))
+
+
+def test_so_is_one_whose_process_died_before_it_began(service: Service) -> None:
+    run = service.requested()
+    service.instance.report_run_failed(run, "not started within ten minutes")
+    retry = service.retry()
+    assert retry
+    assert service.launch(retry.run_id).status == SUCCESS
+    assert {key.split("_")[0] for key in service.delivered()} >= {run.run_id}
 
 
 def test_a_dead_run_that_a_person_completes_in_a_terminal_is_not_retried_beside_that(service: Service) -> None:

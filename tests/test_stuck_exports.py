@@ -67,9 +67,12 @@ def under_way(instance: dg.DagsterInstance, *steps: str) -> dg.DagsterRun:
 
 
 def in_process(
-    instance: dg.DagsterInstance, planned: Sequence[str], succeeded: Sequence[str], words: str = IN_PROCESS
+    instance: dg.DagsterInstance, planned: Sequence[str], succeeded: Sequence[str] | None, words: str = IN_PROCESS
 ) -> dg.DagsterRun:
-    """A run of the daemon that is to execute the planned steps and was last heard of when so many had succeeded."""
+    """A run of the daemon that is to execute the planned steps and was last heard of when so many had succeeded.
+
+    None: when it started.
+    """
     run = dg.DagsterRun(
         job_name="export_finance",
         status=STARTED,
@@ -78,6 +81,9 @@ def in_process(
         step_keys_to_execute=list(planned),
     )
     instance.add_run(run)
+    log(instance, run, Type.RUN_START, "")
+    if succeeded is None:
+        return run
     log(instance, run, Type.ENGINE_EVENT, "", words=words)
     log(instance, run, Type.RESOURCE_INIT_STARTED, "")
     for step in succeeded:
@@ -182,9 +188,11 @@ def test_a_silent_run_none_of_whose_exports_is_under_way_may_be_waiting(
     assert status(instance, waits) == STARTED
 
 
-@pytest.mark.parametrize("succeeded", [[], ["account"]], ids=["in resource setup", "between two steps"])
+@pytest.mark.parametrize(
+    "succeeded", [None, [], ["account"]], ids=["just started", "in resource setup", "between two steps"]
+)
 def test_a_process_that_dies_while_no_step_is_under_way_is_dead_and_its_run_is_retried(
-    instance: dg.DagsterInstance, succeeded: list[str]
+    instance: dg.DagsterInstance, succeeded: list[str] | None
 ) -> None:
     dead = in_process(instance, WHAT["finance"], succeeded)
     before = look(instance, DIED + 14 * MINUTE)

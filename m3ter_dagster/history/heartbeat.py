@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 import dagster as dg
 
 from m3ter_dagster.dagster_internals import (
+    has_just_started,
     have_all_succeeded,
     is_in_one_process,
     last_event,
@@ -51,7 +52,8 @@ def is_dead(instance: dg.DagsterInstance, run: dg.DagsterRun, steps: Collection[
     """Whether the run fell silent although a process of it has a heartbeat, or had nothing more to do.
 
     `steps` are those of exports. While one is under way its process has a heartbeat; a process that executes all steps
-    has it between them as well. Other runs are silent while steps wait for workers, or do what has no heartbeat.
+    has it between them as well. Other runs are silent while steps wait for workers, or do what has no heartbeat; not
+    from their start on.
     """
     if now - last_event(instance, run.run_id) < SILENCE:
         return False
@@ -60,7 +62,11 @@ def is_dead(instance: dg.DagsterInstance, run: dg.DagsterRun, steps: Collection[
     planned = planned_steps(instance, run)
     if not planned or not planned <= set(steps):
         return False
-    return is_in_one_process(instance, run.run_id) or have_all_succeeded(instance, run)
+    return (
+        is_in_one_process(instance, run.run_id)
+        or has_just_started(instance, run.run_id)
+        or have_all_succeeded(instance, run)
+    )
 
 
 def report_dead(instance: dg.DagsterInstance, run: dg.DagsterRun, words: str, advice: str) -> None:

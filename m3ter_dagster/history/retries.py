@@ -9,6 +9,8 @@ from m3ter_dagster.history.log import runs_of
 
 MOST_RETRIES = 3
 MAX_RETRIES_TAG, AFTER_STEPS_TAG = "dagster/max_retries", "dagster/retry_on_asset_or_op_failure"
+RETRIED_ONCE = {MAX_RETRIES_TAG: "1", AFTER_STEPS_TAG: "false"}
+"""Tags of a run that is launched: it is retried if its process dies before it can allow that itself."""
 RETRY_NUMBER_TAG, WILL_RETRY_TAG = "dagster/retry_number", "dagster/will_retry"
 
 

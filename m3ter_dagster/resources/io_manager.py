@@ -39,7 +39,7 @@ from m3ter_dagster.history.log import (
     root_id,
     schedule_of,
 )
-from m3ter_dagster.history.retries import retry_after_death, retry_after_failure
+from m3ter_dagster.history.retries import never_retry, retry_after_death, retry_after_failure
 from m3ter_dagster.model import manifest
 from m3ter_dagster.model.entities import entities
 from m3ter_dagster.model.exports import Export
@@ -74,20 +74,27 @@ class ExportIOManager(dg.ConfigurableIOManager):
 
         Before anything is read: of five million rows it would be known too late.
         """
-        self._destinations = Destinations({one.code: one for one in self.exports.destinations})
         assert context.run
         assert context.instance
+        assert context.log
+        self._destinations = Destinations({one.code: one for one in self.exports.destinations})
         self._run, self._instance = context.run, context.instance
+        try:
+            self._prepare(context.log)
+        except Exception:
+            never_retry(self._instance, self._run)  # a person must correct it
+            raise
+        self._heartbeat = Heartbeat(context.instance, context.run)
+        retry_after_death(self._instance, self._run)
+
+    def _prepare(self, log: dg.DagsterLogManager) -> None:
         self._format = format_for(self._any_schedule() or self.exports, self.exports)
         self._add_tags()
         if self.settings.org_id and self.destinations and chosen_entities(self._instance, self._run, self.names):
             self._signer  # noqa: B018 (it refuses a key with which nothing can be signed)
             for refusal in self._destinations.probe(self.destinations, self._export_now()):
-                assert context.log
-                context.log.warning(f"Nothing will be delivered to one of the destinations: {refusal}")
+                log.warning(f"Nothing will be delivered to one of the destinations: {refusal}")
         self._folder = TemporaryFolder(least_free=self.settings.least_free)
-        self._heartbeat = Heartbeat(context.instance, context.run)
-        retry_after_death(self._instance, self._run)
 
     def _add_tags(self) -> None:
         """Whatever started the run: those of schedules and of the terminal have some of these already.
