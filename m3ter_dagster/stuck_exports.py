@@ -24,7 +24,7 @@ from m3ter_dagster.history.log import (
     planned_assets,
     schedule_of,
 )
-from m3ter_dagster.history.retries import retry_after_death
+from m3ter_dagster.history.retries import RETRIED_ONCE, retry_after_death
 from m3ter_dagster.names import DEFAULT, Names
 
 LOOK_EVERY_SECONDS = 90
@@ -126,7 +126,7 @@ def _request_anew(
     return dg.RunRequest(
         run_key=run.run_id,
         run_config=run.run_config,
-        tags={name: value for name, value in run.tags.items() if name.startswith("m3ter/")},
+        tags=RETRIED_ONCE | {name: value for name, value in run.tags.items() if name.startswith("m3ter/")},
         asset_selection=[names.key(name) for name in assets if name in planned],
     )
 

@@ -20,8 +20,13 @@ LOOK = r"^HEAD .*\.csv$"
 """S3: an object at once, or in parts, and a look at it."""
 EVENTS = 60
 """About how many events a run logs."""
-BETWEEN_STEPS = (DagsterEventType.RESOURCE_INIT_SUCCESS, DagsterEventType.RUN_SUCCESS)
-"""Events at which no step is under way."""
+BETWEEN_STEPS = (
+    DagsterEventType.RUN_START,
+    DagsterEventType.ENGINE_EVENT,
+    DagsterEventType.RESOURCE_INIT_SUCCESS,
+    DagsterEventType.RUN_SUCCESS,
+)
+"""Events at which no step is under way. What the executor logs first is an engine event."""
 
 
 @dataclass(frozen=True)

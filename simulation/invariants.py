@@ -18,6 +18,7 @@ from dagster._core.storage.tags import RETRY_NUMBER_TAG, RUN_KEY_TAG
 from m3ter_dagster.dagster_internals import have_all_succeeded, is_in_one_process, last_event
 from m3ter_dagster.history.log import DUE_TAG, SCHEDULE_TAG, deliveries_of, root_id
 from m3ter_dagster.history.record import NOT_PROVEN, Delivery
+from m3ter_dagster.history.retries import RETRIED_ONCE
 from m3ter_dagster.model.entities import entities
 from simulation import store
 from simulation.due_times import GRACE, MEASUREMENTS, Due, DueTimes, Schedule
@@ -106,16 +107,15 @@ class Invariants:
     def ended_by_what_passes(self, run_id: str) -> None:
         """Of a run of the daemon whose process has just ended, by a death or an outage.
 
-        Where all of its steps had ended there is nothing to retry.
+        Where all of its steps had ended there is nothing to retry. A run that is no first one can be retried only after
+        it has begun.
         """
+        run = self._instance.get_run_by_id(run_id)
+        assert run
         steps = self._instance.get_run_step_stats(run_id)
-        has_begun = any(one.start_time for one in steps) or (run_id in self._died and self._has_begun(run_id))
-        if has_begun and not self._is_done(run_id):
+        has_begun = any(one.start_time for one in steps) or is_in_one_process(self._instance, run_id)
+        if (has_begun or RETRIED_ONCE.items() <= run.tags.items()) and not self._is_done(run_id):
             self._ended_by_what_passes.add(run_id)
-
-    def _has_begun(self, run_id: str) -> bool:
-        """Whether its process has said that it executes the steps; before, it might as well wait for others."""
-        return is_in_one_process(self._instance, run_id)
 
     def _is_done(self, run_id: str) -> bool:
         run = self._instance.get_run_by_id(run_id)
@@ -279,7 +279,7 @@ class Invariants:
                 continue
             if run.status == dg.DagsterRunStatus.FAILURE and self._is_done(run.run_id):
                 raise Violated(f"run {run.run_id} died when it had done everything, and counts as failed")
-            self._looks_at_dead[run.run_id] += not run.is_finished and self._has_begun(run.run_id)
+            self._looks_at_dead[run.run_id] += not run.is_finished
             if self._looks_at_dead[run.run_id] > LOOKS_UNTIL_DEAD:
                 raise Violated(f"run {run.run_id} died at {self._died[run.run_id]:%m-%d %H:%M}, and has not ended")
 
