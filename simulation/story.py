@@ -206,7 +206,9 @@ class Story:
         happened = "; ".join([*system.api.happened, *system.store.happened, *at_event])
         self._say(f"{words}: {'died' if has_died else status.value} {happened}")
         if must_succeed and not has_died and status != dg.DagsterRunStatus.SUCCESS:
-            raise Violated(f"{words} had to survive {happened or 'nothing'} and is {status.value}")
+            raise Violated(
+                f"{words} had to survive {happened or 'nothing'} and is {status.value}: {system.why(run.run_id)}"
+            )
         if chosen.is_survived and run.remote_job_origin and status != dg.DagsterRunStatus.SUCCESS:
             system.invariants.ended_by_what_passes(run.run_id)
         if has_died:

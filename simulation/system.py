@@ -111,6 +111,13 @@ class System:
             self.invariants.expect(self._known[run.tags[SCHEDULE_TAG]], root_id(run))
         return runs
 
+    def why(self, run_id: str) -> str:
+        """The failures that the run's log tells of."""
+        events = (entry.dagster_event for entry in self.instance.all_logs(run_id))
+        return "; ".join(
+            str(event.event_specific_data or event.message) for event in events if event and event.is_failure
+        )
+
     def move_to(self, moment: datetime) -> None:
         self.clock.move_to(max(moment, self.now + timedelta(seconds=SECONDS_BETWEEN_STEPS)))
 
