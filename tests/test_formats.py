@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import polars as pl
@@ -107,6 +108,15 @@ def test_parts_give_the_same_bytes_as_the_whole(format: Format, tmp_path: Path) 
     ]
     assert len({(tmp_path / name).read_bytes() for name in names}) == 1
     assert format.write([], METER, tmp_path / "none") == format.count(tmp_path / "none") == 0
+
+
+@every_format
+def test_bytes_do_not_depend_on_where_many_rows_are_parted(format: Format, tmp_path: Path) -> None:
+    """Enough for several pages of a column in Parquet."""
+    rows = meters([f"{number:0300}" for number in range(12_000)]).lazy()
+    format.write([rows], METER, tmp_path / "whole")
+    format.write([rows.head(1_777), rows.slice(1_777)], METER, tmp_path / "parts")
+    assert (tmp_path / "whole").read_bytes() == (tmp_path / "parts").read_bytes()
 
 
 @every_format
@@ -254,6 +264,20 @@ def test_memory_does_not_grow_with_the_parts(format: Format, tmp_path: Path) -> 
         assert written == rows * times
         peaks.append(peak)
     assert peaks[1] < peaks[0] + 60, peaks
+
+
+def test_of_a_parquet_file_one_row_group_at_a_time_is_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("m3ter_dagster.frames.parquet.GROUP_ROWS", 1000)
+    random = Random(1)
+    frame = complete(pl.DataFrame({"id": [random.randbytes(300).hex() for _ in range(20_000)]}), METER)
+    path = tmp_path / "meters.parquet"
+    Parquet().write([frame.lazy()], METER, path)
+    assert pq.read_metadata(path).num_row_groups == 20
+    before = pa.total_allocated_bytes()
+    held = [pa.total_allocated_bytes() - before for _ in Parquet().texts(path, {"id": "string"})]
+    assert max(held) < path.stat().st_size / 2, held
 
 
 @every_format

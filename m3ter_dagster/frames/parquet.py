@@ -23,15 +23,16 @@ from m3ter_dagster.model.entity import DATE, DATE_TIME, Table
 GROUP_ROWS, GROUP_BYTES = 20_000, 32 << 20
 """A row group ends with the row that reaches one of these; the bytes are those of its texts."""
 _BATCH_ROWS = 10_000
+# Texts are views, as polars has them: anything else is a copy of every text.
 _TYPES: Mapping[str, pa.DataType] = {
-    "array": pa.json_(pa.large_string()),
+    "array": pa.json_(pa.string_view()),
     "boolean": pa.bool_(),
     DATE: pa.date32(),
     DATE_TIME: pa.timestamp("us", tz="UTC"),
     "integer": pa.int64(),
     "number": pa.float64(),
-    "object": pa.json_(pa.large_string()),
-    "string": pa.large_string(),
+    "object": pa.json_(pa.string_view()),
+    "string": pa.string_view(),
 }
 _TEXTS = ("array", "object", "string")
 _FIRST_AND_LAST: Mapping[str, tuple[date, date]] = {
@@ -67,8 +68,9 @@ class Parquet:
             path, schema, compression="zstd", write_page_checksum=True, store_schema=False
         ) as writer:
             for group in _groups(parts, schema.names):
-                rows = times.typed(group)
-                writer.write_table(rows.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(schema))
+                rows = times.typed(group).to_arrow(compat_level=pl.CompatLevel.newest())
+                writer.write_table(rows.cast(schema))
+                del group, rows  # else they stay in memory while the next group is read
             writer.add_key_value_metadata(times.metadata)
         expected = sum(part.select(pl.len()).collect().item() for part in parts)
         return counted(self, path, table, expected=expected)
@@ -182,7 +184,9 @@ def _opened(path: Path) -> Generator[parquet.ParquetFile]:
 
 
 def _batches(file: parquet.ParquetFile, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    return file.iter_batches(_BATCH_ROWS, columns=names, use_threads=False)
+    """Row group by row group: pyarrow keeps all that it was asked for at once until the last batch."""
+    for group in range(file.num_row_groups):
+        yield from file.iter_batches(_BATCH_ROWS, row_groups=[group], columns=names, use_threads=False)
 
 
 def _groups(parts: Iterable[pl.LazyFrame], names: Sequence[str]) -> Iterator[pl.DataFrame]:
@@ -192,10 +196,10 @@ def _groups(parts: Iterable[pl.LazyFrame], names: Sequence[str]) -> Iterator[pl.
         for some in part.select(names).collect_batches(chunk_size=_BATCH_ROWS):
             waiting = pl.concat([waiting, some]) if len(waiting) else some
             while rows := _rows_of_a_group(waiting):
-                yield waiting.head(rows)
+                yield waiting.head(rows).rechunk()  # pyarrow ends pages where chunks end
                 waiting = waiting.tail(-rows)
     if len(waiting):
-        yield waiting
+        yield waiting.rechunk()
 
 
 def _rows_of_a_group(rows: pl.DataFrame) -> int:

@@ -31,6 +31,9 @@ from m3ter_dagster.reading.reading import Reading
 KEPT_BREACHES = 100
 """The breaches kept of each column, so that one column cannot hide another."""
 
+_ROW_GROUP = 4_000
+"""Rows that are in memory at once when they are read again."""
+
 
 @dataclass(frozen=True)
 class Batches:
@@ -136,7 +139,8 @@ class Spool:
         self._batches_written += 1
         # Parquet keeps a text that many rows have once: a third of the bytes and of the time of Arrow's own format.
         part = self._folder / f"{self._batches_written:06}.parquet"
-        batch.with_columns(hashes(self.entity)).write_parquet(part, compression="lz4", statistics=False)
+        hashed = batch.with_columns(hashes(self.entity))
+        hashed.write_parquet(part, compression="lz4", statistics=False, row_group_size=_ROW_GROUP)
 
     def _breach(self, breaches: list[Breach]) -> None:
         for breach in breaches:
