@@ -62,7 +62,8 @@ def test_only_its_extras_need_what_is_for_the_sandbox_databases_and_development(
     assert {"dagster", "dagster-webserver", "polars"} < always
     assert not {*OF_THE_SANDBOX, "dagster-postgres", "dagster-k8s", "pytest", "ruff"} & always
     assert {one.name for one in needed if one.marker and one.marker.evaluate({"extra": "sandbox"})} == OF_THE_SANDBOX
-    assert set(about.get_all("Provides-Extra", [])) == {"dev", "gcs", "kubernetes", "postgres", "sandbox", "signing"}
+    extras = {"dev", "gcs", "kubernetes", "postgres", "sandbox", "signing", "telemetry"}
+    assert set(about.get_all("Provides-Extra", [])) == extras
 
 
 def test_it_says_for_which_versions_of_python_it_is(about: Message) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
+from m3ter_dagster import telemetry
 from m3ter_dagster.config import Destination, GcsDestination, LocalDestination, S3Destination
 from m3ter_dagster.delivery import signatures
 from m3ter_dagster.delivery.fingerprints import fingerprint
@@ -151,7 +152,8 @@ class Destinations:
         for destination in destinations:
             key = _key(destination, export, type, kind, name)
             try:
-                stored = self._store(destination.code).put(file, key, sent=sent, content_type=kind.content_type)
+                with telemetry.span("m3ter.delivery", entity=type, destination=destination.code, bytes=sent.bytes):
+                    stored = self._store(destination.code).put(file, key, sent=sent, content_type=kind.content_type)
             except NotStored as error:
                 failures.append(error.refusal)
                 self._failing.add(destination.code)

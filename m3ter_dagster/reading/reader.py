@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from m3ter_dagster import telemetry
 from m3ter_dagster.m3ter.client import M3terClient, Page
 from m3ter_dagster.m3ter.errors import CursorExpired, M3terError
 from m3ter_dagster.model.entities import entities
@@ -57,6 +58,7 @@ class OrganizationReader:
         self._completings: dict[str, Completing] = {}
         self._past: Past | None = None
         self._numbers = itertools.count(1)
+        self._trace = telemetry.here()
 
     def start(
         self,
@@ -171,20 +173,25 @@ class OrganizationReader:
     ) -> None:
         """Read a list, and settle everything that is wanted from it."""
         long = LongList(listing, self._pages, lambda: self._ids_for(listing)) if listing.per_parent else None
-        try:
-            if long and reusing:
-                reusing.prepare(long)
-            spools, collectors, completing = self._read_to_the_end(listing, wanted, ids, long, reusing)
-        except Exception as error:
-            for entity, reading in wanted.readings.items():
-                reading.set_exception(_unreadable(entity.name, error))
-            for collected in wanted.collected.values():
-                collected.set_exception(error)
-            return
-        for kind, collected in wanted.collected.items():
-            collectors[kind].settle(collected)
-        for spool in spools:
-            self._settle(wanted.readings[spool.entity], spool, long, reusing, completing)
+        names = [entity.name for entity in wanted.readings]
+        with telemetry.span("m3ter.list", self._trace, path=listing.path, entity=names) as span:
+            try:
+                if long and reusing:
+                    reusing.prepare(long)
+                spools, collectors, completing = self._read_to_the_end(listing, wanted, ids, long, reusing)
+            except Exception as error:
+                span.failed(error)
+                for entity, reading in wanted.readings.items():
+                    reading.set_exception(_unreadable(entity.name, error))
+                for collected in wanted.collected.values():
+                    collected.set_exception(error)
+                return
+            for kind, collected in wanted.collected.items():
+                collectors[kind].settle(collected)
+            for spool in spools:
+                self._settle(wanted.readings[spool.entity], spool, long, reusing, completing)
+            # Only now: the last pages are decoded when an entity is settled.
+            span.set(rows=sum(one.rows for one in spools), requests=max((one.requests for one in spools), default=0))
 
     def _read_to_the_end(
         self,

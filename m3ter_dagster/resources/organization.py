@@ -1,12 +1,14 @@
 """The Dagster resource that reads the m3ter Organization: entities and measurements, by one client."""
 
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence, Set
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import dagster as dg
 from pydantic import PrivateAttr
 
+from m3ter_dagster import telemetry
 from m3ter_dagster.config import Settings, UsageSelection
 from m3ter_dagster.config.usage import USAGE_ASSETS
 from m3ter_dagster.frames.ledgers import Summary
@@ -119,6 +121,16 @@ class Organization(dg.ConfigurableResource):
         The first call finds the exports before this one, for the entities of the same run.
         """
         return self._open(steps, find_past).usage.read(asset, selection, window, tell=tell)
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Generator["Organization"]:
+        """Around all steps of a process, which run in the thread of this resource: they are within its span."""
+        run = context.run.run_id if context.run else None
+        with telemetry.span("m3ter.export", organization=self.settings.org_id, run=run) as span:
+            with super().yield_for_execution(context) as resource:
+                yield resource
+            asked = self.traffic()
+            span.set(requests=asked.requests, retries=asked.tried_again, bytes=asked.bytes)
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         if self._session:
