@@ -24,6 +24,7 @@ from m3ter_dagster.config import (
 )
 from m3ter_dagster.dagster_internals import AssetJob
 from m3ter_dagster.due_exports import due_exports
+from m3ter_dagster.executors import executor_named
 from m3ter_dagster.history.log import EXPORT_JOB, MANIFEST, REFERENCES_JOB
 from m3ter_dagster.missing_manifests import missing_manifests
 from m3ter_dagster.model.entities import entities, operational_entities
@@ -46,8 +47,8 @@ def definitions() -> dg.Definitions:
 @lru_cache(maxsize=1)
 def _built(exports: Exports, settings: Settings, unloadable: Unloadable | None) -> dg.Definitions:
     """Dagster loads the definitions four times for one run."""
-    executor = dg.in_process_executor if settings.executor == "in_process" else dg.multiprocess_executor
-    return dg.Definitions.merge(build_definitions(exports, settings, unloadable), dg.Definitions(executor=executor))
+    executor = dg.Definitions(executor=executor_named(settings.executor))
+    return dg.Definitions.merge(build_definitions(exports, settings, unloadable), executor)
 
 
 def build_definitions(
