@@ -13,7 +13,7 @@ PIN := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header -
 	--no-emit-find-links
 AUDIT := $(BIN)/pip-audit --strict --disable-pip --no-deps --progress-spinner off --requirement
 
-.PHONY: help demo example test test-fast mutants simulate bench profile check fix ui lock docs pictures sbom audit browser clean
+.PHONY: help demo example test test-fast mutants simulate bench profile check fix ui lock docs pictures sbom audit browser broker clean
 
 help: ## This list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -27,7 +27,7 @@ example: $(EXAMPLE)/installed ## dbt models behind the exports of the sample org
 # Else each of many processes would compile the project and the tests again.
 test test-fast mutants: export PYTHONDONTWRITEBYTECODE =
 
-test: $(INSTALLED) ## All tests (those in a browser need `make browser` once)
+test: $(INSTALLED) ## All tests (those in a browser need `make browser` once, those with Celery `make broker`)
 	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 test-fast: $(INSTALLED) ## The tests that start no server, no browser and no other program
@@ -91,6 +91,9 @@ audit: $(INSTALLED) ## Known vulnerabilities of what requirements-dev.lock pins 
 
 browser: ## Debian's chromium, only for the tests in a browser (needs root)
 	command -v chromium >/dev/null || { apt-get update && apt-get install --yes --no-install-recommends chromium; }
+
+broker: ## Debian's redis-server, only for the tests with Celery's workers (needs root)
+	command -v redis-server >/dev/null || { apt-get update && apt-get install --yes --no-install-recommends redis-server; }
 
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) $(BENCH) $(EXAMPLE) demo-output site sbom.json bench-result.md bench-growth.md mutants .pytest_cache .ruff_cache .hypothesis

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import dagster as dg
@@ -13,7 +14,17 @@ _FORKED = {"forkserver": {"preload_modules": ["m3ter_dagster.definitions"]}}
 
 
 def executor_named(name: Executor) -> dg.ExecutorDefinition:
-    """The executor, which the config of a run may configure."""
+    """The executor, which the config of a run may configure; those of extras are imported only when they are chosen."""
+    if name == "celery":
+        from dagster_celery import celery_executor
+
+        # Dagster registers its task anew for each step.
+        warnings.filterwarnings("ignore", "Task name 'execute_plan' is already registered")
+        return celery_executor
+    if name == "k8s":
+        from dagster_k8s import k8s_job_executor
+
+        return k8s_job_executor
     return dg.in_process_executor if name == "in_process" else multiprocess
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import re
+import sys
 import tempfile
 from collections.abc import Collection
 from datetime import UTC, date, datetime, timedelta, timezone
@@ -1213,8 +1214,20 @@ def test_the_environment_of_the_process_is_not_asked_behind_the_back(monkeypatch
 def test_the_executor() -> None:
     assert executor({}) == "in_process"
     assert executor({"M3TER_EXECUTOR": "multiprocess"}) == "multiprocess"
-    with pytest.raises(ConfigError, match="M3TER_EXECUTOR 'threads'; write in_process or multiprocess"):
+    with pytest.raises(ConfigError, match="M3TER_EXECUTOR 'threads'; write in_process, multiprocess, celery or k8s"):
         executor({"M3TER_EXECUTOR": "threads"})
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "extra"), [("celery", "dagster_celery", "celery"), ("k8s", "dagster_k8s", "kubernetes")]
+)
+def test_an_executor_of_an_extra_says_which(
+    monkeypatch: pytest.MonkeyPatch, name: str, module: str, extra: str
+) -> None:
+    assert executor({"M3TER_EXECUTOR": name}) == name
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ConfigError, match=f"'{name}', which needs the package {module}.*m3ter-dagster.{extra}.'"):
+        executor({"M3TER_EXECUTOR": name})
 
 
 def test_settings_made_in_code() -> None:

@@ -29,6 +29,7 @@ PAGES = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "README
 RUN = {
     "m3ter-dagster": "below",
     "openssl": "test_signatures.py",
+    "celery": "test_executors.py",
     "frictionless validate": "test_export.py",
     "systemd-analyze verify": "below",
 }
@@ -40,6 +41,7 @@ NOT_RUN = {
     "install -d": "needs root",
     "cp": "copies what `init` writes",
     "cd": "moves",
+    "export": "sets variables",
     "systemctl": "needs systemd",
     "gcloud": "needs an account at Google",
     "curl": "was run by hand on the day that the page says",

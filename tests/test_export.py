@@ -545,7 +545,7 @@ WRONG_USE = [
     ((), {"M3TER_API_SECRET": None}, "M3TER_API_SECRET is not set; it is the API secret"),
     ((), {"M3TER_ORG_ID": " "}, "M3TER_ORG_ID is not set; it is the id of your m3ter Organization"),
     (("--entities", "bils"), {}, "--entities: there is no entity 'bils'; known are ACCOUNTS, ACCOUNT_PLANS,"),
-    ((), {"M3TER_EXECUTOR": "celery"}, "the environment has the M3TER_EXECUTOR 'celery'; write in_process or multi"),
+    ((), {"M3TER_EXECUTOR": "dask"}, "the environment has the M3TER_EXECUTOR 'dask'; write in_process, multiprocess,"),
     (("--entities", ","), {}, "--entities names nothing; give at least one."),
     (("--destinations", "warehous"), {}, "there is no destination 'warehous'; known are archive, warehouse."),
     (("--abandoned",), {}, "--abandoned says that the run of --resume has died; give --resume RUN_ID with it."),

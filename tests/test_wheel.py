@@ -28,6 +28,7 @@ sys.argv[0] = "m3ter-dagster"
 program.load()()
 """
 OF_THE_SANDBOX = {"flask", "moto"}
+EXTRAS = {"celery", "dev", "gcs", "kubernetes", "postgres", "sandbox", "signing", "telemetry"}
 
 
 @pytest.fixture(scope="module")
@@ -60,10 +61,9 @@ def test_only_its_extras_need_what_is_for_the_sandbox_databases_and_development(
     needed = [Requirement(one) for one in about.get_all("Requires-Dist", [])]
     always = {one.name for one in needed if one.marker is None}
     assert {"dagster", "dagster-webserver", "polars"} < always
-    assert not {*OF_THE_SANDBOX, "dagster-postgres", "dagster-k8s", "pytest", "ruff"} & always
+    assert not {*OF_THE_SANDBOX, "dagster-postgres", "dagster-k8s", "dagster-celery", "pytest", "ruff"} & always
     assert {one.name for one in needed if one.marker and one.marker.evaluate({"extra": "sandbox"})} == OF_THE_SANDBOX
-    extras = {"dev", "gcs", "kubernetes", "postgres", "sandbox", "signing", "telemetry"}
-    assert set(about.get_all("Provides-Extra", [])) == extras
+    assert set(about.get_all("Provides-Extra", [])) == EXTRAS
 
 
 def test_it_says_for_which_versions_of_python_it_is(about: Message) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, MutableMapping
+from importlib.util import find_spec
 from pathlib import Path
 
 from pydantic import SecretStr, ValidationError
@@ -19,6 +20,8 @@ from m3ter_dagster.config.wording import refusals, sentence
 from m3ter_dagster.config.yaml_lines import variables_in
 
 SIGNING_KEY = "M3TER_SIGNING_KEY"
+_OF_EXTRAS = {"celery": ("dagster_celery", "celery"), "k8s": ("dagster_k8s", "kubernetes")}
+"""The executors that Dagster has in packages of their own, and the extras that bring those."""
 
 _WHERE = "all three are shown in the m3ter Console under Settings > Access > Service Users, Generate Access Key"
 
@@ -75,10 +78,17 @@ def _mistakes(error: ValidationError) -> Iterator[str]:
 
 
 def executor(environ: Mapping[str, str] = os.environ) -> Executor:
-    """Whether the steps of a run share one process, which reads ahead, or have one each."""
+    """Whether the steps of a run share one process, which reads ahead, or have one each, here or elsewhere."""
     name = _value(environ, "M3TER_EXECUTOR") or EXECUTORS[0]
     if name not in EXECUTORS:
-        raise ConfigError(f"the environment has the M3TER_EXECUTOR {name!r}; write {' or '.join(EXECUTORS)}.")
+        known = f"{', '.join(EXECUTORS[:-1])} or {EXECUTORS[-1]}"
+        raise ConfigError(f"the environment has the M3TER_EXECUTOR {name!r}; write {known}.")
+    module, extra = _OF_EXTRAS.get(name, ("dagster", ""))
+    if not find_spec(module):
+        raise ConfigError(
+            f"the environment has the M3TER_EXECUTOR {name!r}, which needs the package {module}; install the extra "
+            f"with: pip install 'm3ter-dagster[{extra}]'"
+        )
     return name
 
 

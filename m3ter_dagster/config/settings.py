@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from m3ter_dagster.config.exports_file import ConfigError
 from m3ter_dagster.config.fields import Url, is_this_machine, rule
 
-Executor = Literal["in_process", "multiprocess"]
+Executor = Literal["in_process", "multiprocess", "celery", "k8s"]
 EXECUTORS: tuple[Executor, ...] = get_args(Executor)
 FASTEST = 50.0
 """m3ter answers at most this many requests a second per Organization."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import dagster as dg
 
 from m3ter_dagster.dagster_internals import Failure, events_of_run, failure_of
@@ -17,7 +19,9 @@ def failure_text(event: dg.DagsterEvent) -> str:
     failure = failure_of(event)
     if _is_interruption(failure):
         return "it was interrupted."
-    return failure.description or failure.message.strip().split(": ", 1)[-1] or event.message or ""
+    # Of errors in workers, Dagster makes one whose text has their stack traces.
+    message = re.sub(r"(?s)\s+Stack Trace:.*?(?=\n\[|\Z)", "", failure.message)
+    return failure.description or message.strip().split(": ", 1)[-1] or event.message or ""
 
 
 def notification_text(event: dg.DagsterEvent) -> str:

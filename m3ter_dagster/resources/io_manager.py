@@ -115,6 +115,10 @@ class ExportIOManager(dg.ConfigurableIOManager):
         self._folder.close()
 
     def handle_output(self, context: dg.OutputContext, obj: Read | Manifest) -> None:
+        run = self._instance.get_run_by_id(self._run.run_id)
+        if run and run.is_finished:
+            # A broker gives what a dead worker had reserved to another one after an hour, when all may be completed.
+            raise dg.Failure(f"Run {run.run_id} has ended: nothing is delivered for it.", allow_retries=False)
         try:
             if isinstance(obj, Manifest):
                 whole = self._deliver_manifest(obj, self.names.asset(context.asset_key))
