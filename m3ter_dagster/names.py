@@ -42,6 +42,11 @@ class Names:
         """A job, schedule, sensor, resource, group or op; that of an asset is also its step."""
         return "__".join((*self.prefix, name))
 
+    @property
+    def pool(self) -> str:
+        """What all steps that ask m3ter share; limited only where the host's instance limits it."""
+        return self.own(SOURCES)
+
     def asset(self, key: dg.AssetKey) -> str:
         """The name of the asset with this key; empty if it does not have the prefix, and with a / if it has more."""
         count = len(self.prefix)

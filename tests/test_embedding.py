@@ -187,6 +187,8 @@ def test_the_exports_merge_with_a_project_that_has_everything_by_our_names(
     ours = build_definitions(exports_to(folder, **EVERYTHING), settings_of(api), names=BILLING)
     merged = dg.Definitions.merge(host, ours)
     dg.Definitions.validate_loadable(merged)
+    pools = {one.op.name: one.op.pool for one in ours.assets or () if isinstance(one, dg.AssetsDefinition)}
+    assert (pools["billing__account"], pools["billing__usage_raw"]) == ("billing__m3ter", "billing__m3ter")
     assert merged.executor is dg.multiprocess_executor
 
     theirs = merged.resolve_job_def("export").execute_in_process(instance=instance)

@@ -67,6 +67,7 @@ def operational_asset(
         io_manager_key=names.own(IO_MANAGER),
         required_resource_keys={names.own(ORGANIZATION)},
         freshness_policy=freshness,
+        pool=names.pool,
         # Before the manifest, which may not depend on it: where a process runs one step at a time, priority is enough.
         op_tags={"dagster/priority": "1"} if entity.is_reference else None,
     )

@@ -90,6 +90,7 @@ def _about(name: str, owners: Sequence[str], description: str, names: Names) -> 
         "check_specs": usage_check_specs(names.key(name)),
         "io_manager_key": names.own(IO_MANAGER),
         "required_resource_keys": {names.own(ORGANIZATION)},
+        "pool": names.pool,
     }
 
 
