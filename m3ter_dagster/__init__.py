@@ -1,1 +1,25 @@
 """m3ter's Operational Data Export as a Dagster project."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from m3ter_dagster.component import M3terExportComponent
+    from m3ter_dagster.translation import DagsterM3terTranslator, M3terAsset
+
+__all__ = ["DagsterM3terTranslator", "M3terAsset", "M3terExportComponent"]
+
+
+def __getattr__(name: str) -> Any:
+    """Imported when it is asked for: commands that need no Dagster start without it."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from m3ter_dagster import component
+
+    return getattr(component, name)
+
+
+def __dir__() -> list[str]:
+    """`dg` looks for components here."""
+    return [*globals(), *__all__]

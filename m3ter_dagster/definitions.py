@@ -33,6 +33,7 @@ from m3ter_dagster.prune_history import prune_history
 from m3ter_dagster.resources import export_resources
 from m3ter_dagster.schedules import export_jobs, export_schedules
 from m3ter_dagster.stuck_exports import stuck_exports
+from m3ter_dagster.translation import DagsterM3terTranslator, translated
 
 
 @dg.definitions
@@ -52,15 +53,24 @@ def _built(exports: Exports, settings: Settings, unloadable: Unloadable | None) 
 
 
 def build_definitions(
-    exports: Exports, settings: Settings, unloadable: Unloadable | None = None, *, names: Names = DEFAULT
+    exports: Exports,
+    settings: Settings,
+    unloadable: Unloadable | None = None,
+    *,
+    names: Names = DEFAULT,
+    translator: DagsterM3terTranslator | None = None,
 ) -> dg.Definitions:
     """Assets, checks, jobs, schedules, sensors and resources of these exports, for this project or another's.
 
     They merge with those of a host, under its executor, and with those of other Organizations, if `names` have a prefix
     that nothing else has. Settings without credentials are enough to load them; what reads m3ter then says which
     variables are missing. Where exports.yaml is `unloadable` and these exports are those of before, jobs, schedules,
-    manifests and an alarm say so.
+    manifests and an alarm say so. What the assets are in Dagster, a `translator` may change.
     """
+    if translator:
+        return translated(
+            lambda hosted: build_definitions(exports, settings, unloadable, names=hosted), names, translator
+        )
     freshness, keep = freshness_policies(exports), exports.keep_history
     banner = f"{unloadable}\n\n" if unloadable else ""
     jobs = export_jobs(exports.schedules, banner=banner, names=names)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 
 import dagster as dg
 
@@ -17,6 +17,14 @@ class UnusablePrefix(ValueError):
         super().__init__(f"a prefix of names in Dagster has the part {part!r}; use letters, digits and underscores.")
 
 
+class KeyTaken(ValueError):
+    def __init__(self, asset: str, key: dg.AssetKey, owner: str) -> None:
+        super().__init__(
+            f"the translation gives the asset {asset!r} the key {key.to_user_string()!r}, which {owner} has; give each "
+            "one of its own, such as one with {{ asset.name }} in it."
+        )
+
+
 @dataclass(frozen=True)
 class Names:
     """The names of one `build_definitions`. With ("billing",), `account` is billing/account, its step billing__account.
@@ -25,21 +33,34 @@ class Names:
     """
 
     prefix: tuple[str, ...] = ()
+    keys: Mapping[str, dg.AssetKey] = field(default_factory=dict, hash=False)
+    """The keys, by asset, that a translator has chosen instead of prefix and name. Steps are called after them."""
 
     def __post_init__(self) -> None:
         for part in self.prefix:
             if not re.fullmatch("[A-Za-z0-9_]+", part):
                 raise UnusablePrefix(part)
+        taken: dict[dg.AssetKey, str] = {}
+        for asset, key in self.keys.items():
+            if key.path[:-1] == [*self.prefix, SOURCES]:
+                raise KeyTaken(asset, key, "m3ter's own entity in the lineage")
+            if key in taken:
+                raise KeyTaken(asset, key, repr(taken[key]))
+            taken[key] = asset
 
     def key(self, asset: str) -> dg.AssetKey:
-        return dg.AssetKey([*self.prefix, asset])
+        return self.keys.get(asset) or dg.AssetKey([*self.prefix, asset])
+
+    def step(self, asset: str) -> str:
+        """The step of an asset, as Dagster calls it after the asset's key."""
+        return self.key(asset).to_python_identifier()
 
     def source(self, entity: str) -> dg.AssetKey:
         """The entity in m3ter, which is read and never written."""
         return dg.AssetKey([*self.prefix, SOURCES, entity])
 
     def own(self, name: str) -> str:
-        """A job, schedule, sensor, resource, group or op; that of an asset is also its step."""
+        """A job, schedule, sensor, resource or group, or an op that is no asset's."""
         return "__".join((*self.prefix, name))
 
     @property
@@ -49,13 +70,17 @@ class Names:
 
     def asset(self, key: dg.AssetKey) -> str:
         """The name of the asset with this key; empty if it does not have the prefix, and with a / if it has more."""
+        chosen = next((asset for asset, one in self.keys.items() if one == key), "")
         count = len(self.prefix)
-        return "/".join(key.path[count:]) if tuple(key.path[:count]) == self.prefix else ""
+        name = "/".join(key.path[count:]) if tuple(key.path[:count]) == self.prefix else ""
+        return chosen or ("" if name in self.keys else name)
 
     def of_steps(self, steps: Collection[str]) -> set[str]:
         """The assets of these steps, without the prefix; steps that do not have it are another's."""
+        chosen = {self.step(asset): asset for asset in self.keys}
         prefix = self.own("")
-        return {step.removeprefix(prefix) for step in steps if step.startswith(prefix)}
+        others = {step.removeprefix(prefix) for step in steps if step not in chosen and step.startswith(prefix)}
+        return {chosen[step] for step in steps if step in chosen} | (others - self.keys.keys())
 
     def schedule(self, code: str) -> str:
         """The schedule with this code, as runs are tagged."""

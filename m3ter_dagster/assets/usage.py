@@ -87,7 +87,7 @@ def _about(name: str, owners: Sequence[str], description: str, names: Names) -> 
         "kinds": {"polars"},
         "owners": owners,
         "description": f"{description} One file; its columns follow from the meters and are shown with each export.",
-        "check_specs": usage_check_specs(names.key(name)),
+        "check_specs": usage_check_specs(names.key(name), name),
         "io_manager_key": names.own(IO_MANAGER),
         "required_resource_keys": {names.own(ORGANIZATION)},
         "pool": names.pool,
@@ -115,7 +115,7 @@ def _export(context: Context, name: str, selection: UsageSelection, window: Wind
             find_past=io_manager.past,
         )
     except SchemaBreached as breached:
-        yield from failed_usage_checks(context.asset_key, breached)
+        yield from failed_usage_checks(name, breached)
         raise dg.Failure(str(breached), metadata=breach_metadata(breached), allow_retries=False) from None
     except (ConfigError, M3terError) as error:
         passes = isinstance(error, M3terError) and error.passes

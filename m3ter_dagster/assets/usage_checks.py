@@ -34,23 +34,23 @@ _SHOWN = 20
 _TOLERANCE = 1e-9
 
 
-def usage_check_specs(asset: dg.AssetKey) -> list[dg.AssetCheckSpec]:
+def usage_check_specs(asset: dg.AssetKey, name: str) -> list[dg.AssetCheckSpec]:
     return [
-        *(dg.AssetCheckSpec(name, asset=asset, description=text, blocking=True) for name, text in _stopping(asset)),
-        *(dg.AssetCheckSpec(name, asset=asset, description=text) for name, text in _WARNING.items()),
+        *(dg.AssetCheckSpec(one, asset=asset, description=text, blocking=True) for one, text in _stopping(name)),
+        *(dg.AssetCheckSpec(one, asset=asset, description=text) for one, text in _WARNING.items()),
     ]
 
 
 def usage_checks(asset: dg.AssetKey, reading: UsageReading) -> Iterator[Result]:
     rows = {"rows": reading.usage.rows}
-    for name, _ in _stopping(asset):
+    for name, _ in _stopping(reading.table.name):
         yield dg.AssetCheckResult(passed=True, check_name=name, metadata=rows)
     yield _known(asset, METERS, reading.unknown_meters)
     yield _known(asset, ACCOUNTS, reading.unknown_accounts)
     yield _known(asset, COLUMNS, reading.usage.unknown_columns)
 
 
-def failed_usage_checks(asset: dg.AssetKey, breached: SchemaBreached) -> Iterator[dg.AssetCheckResult]:
+def failed_usage_checks(asset: str, breached: SchemaBreached) -> Iterator[dg.AssetCheckResult]:
     """The results for measurements that break their schema: a breach belongs to its column's check, or to `schema`."""
     names = [name for name, _ in _stopping(asset)]
     owners = {column: name for name, column in ((UNIQUE, UID), (WINDOW, TIME)) if name in names}
@@ -94,9 +94,9 @@ def _sums_result(instance: dg.DagsterInstance, names: Names) -> dg.AssetCheckRes
     )
 
 
-def _stopping(asset: dg.AssetKey) -> Sequence[tuple[str, str]]:
+def _stopping(asset: str) -> Sequence[tuple[str, str]]:
     """The blocking checks of an asset: without that of the uid for aggregated measurements, which have none."""
-    return [(name, text) for name, text in _BLOCKING.items() if name != UNIQUE or asset.path[-1] != AGGREGATED]
+    return [(name, text) for name, text in _BLOCKING.items() if name != UNIQUE or asset != AGGREGATED]
 
 
 def _known(asset: dg.AssetKey, check: str, unknown: Sequence[str] | None) -> Result:

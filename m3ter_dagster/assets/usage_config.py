@@ -52,7 +52,7 @@ def usage_ops(
     chosen = schedule.selection
     if schedule.is_raw:
         del chosen["aggregationFrequency"]
-    return {names.own(asset): {"config": {**chosen, **window}}}
+    return {names.step(asset): {"config": {**chosen, **window}}}
 
 
 def selection_of(config: MeasurementsConfig) -> UsageSelection:

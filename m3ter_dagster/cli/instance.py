@@ -11,18 +11,12 @@ from typing import TYPE_CHECKING
 import click
 
 from m3ter_dagster.cli.terminal import Unusable, configured
-from m3ter_dagster.config import dagster_home
+from m3ter_dagster.config import dagster_home, shipped
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
 
 SETTINGS = "dagster.yaml"
-
-
-def shipped(name: str) -> Path:
-    """A file that comes with this project: inside the installed package, or beside it in a checkout."""
-    package = Path(__file__).parents[1]
-    return next((folder / name for folder in (package, package.parent) if (folder / name).exists()), package / name)
 
 
 def prepared_home(*, looks_back: bool = False) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import sys
@@ -10,12 +9,11 @@ from pathlib import Path
 
 import click
 
-from m3ter_dagster.cli.instance import SETTINGS, prepared_home, shipped
+from m3ter_dagster.cli.instance import SETTINGS, prepared_home
 from m3ter_dagster.cli.terminal import Unusable, configured
-from m3ter_dagster.config import absolute_paths, exports_json_schema, load_exports_or_last_good
+from m3ter_dagster.config import absolute_paths, load_exports_or_last_good, new_exports_yaml, shipped, write_new
 
 HOST, PORT = "127.0.0.1", 3000
-SCHEMA = "exports.schema.json"
 NEXT_STEPS = """\
 Next:
   1. Copy .env.example to .env and fill it in: the access key, the Organization, the bucket. (Keep .env out of git.)
@@ -36,12 +34,8 @@ def init(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in _files().items():
-            try:
-                with (folder / name).open("x", encoding="utf-8") as file:
-                    file.write(text)
-                click.echo(f"written:              {folder / name}")
-            except FileExistsError:
-                click.echo(f"there already, kept:  {folder / name}")
+            what = "written:            " if write_new(folder / name, text) else "there already, kept:"
+            click.echo(f"{what}  {folder / name}")
     except OSError as error:
         raise Unusable(f"{folder}: {error.strerror or error}; name a folder that you may write to.") from None
     if folder.resolve() != Path.cwd():
@@ -78,7 +72,5 @@ def ui(port: int) -> None:
 
 def _files() -> dict[str, str]:
     """The text of each file of a new folder, by name."""
-    names = ("exports.yaml", SETTINGS, "workspace.yaml", ".env.example")
-    files = {name: shipped(name).read_text(encoding="utf-8") for name in names}
-    files["exports.yaml"] = files["exports.yaml"].replace(f"docs/{SCHEMA}", SCHEMA)
-    return {**files, SCHEMA: json.dumps(exports_json_schema(), indent=2) + "\n"}
+    others = (SETTINGS, "workspace.yaml", ".env.example")
+    return {**new_exports_yaml(), **{name: shipped(name).read_text(encoding="utf-8") for name in others}}

@@ -33,6 +33,7 @@ from m3ter_dagster.config.models import (
 from m3ter_dagster.config.notifications import Notifications, grace
 from m3ter_dagster.config.schedules import ExportSchedule, FileFormat
 from m3ter_dagster.config.settings import M3terSettings, Settings
+from m3ter_dagster.config.shipped import new_exports_yaml, shipped, write_new
 from m3ter_dagster.config.usage import UsageRawByDay, UsageSchedule, UsageSelection
 
 __all__ = [
@@ -68,8 +69,11 @@ __all__ = [
     "load_exports_or_last_good",
     "load_m3ter_settings",
     "load_settings",
+    "new_exports_yaml",
     "organization_id",
     "pace_folder",
     "parse_exports",
     "read_env_file",
+    "shipped",
+    "write_new",
 ]
