@@ -36,6 +36,7 @@ CALLS: dict[str, tuple[Call, type[StoreFailed]]] = {
     "read": (lambda store, _: store.read(KEY, at_most=1000), ObjectUnreadable),
     "stat": (lambda store, _: store.stat(KEY), ObjectUnreadable),
     "uris": (lambda store, _: store.uris(KEY), ObjectUnreadable),
+    "folders": (lambda store, _: store.folders(KEY), ObjectUnreadable),
     "remove": (lambda store, _: store.remove(KEY), NotRemoved),
 }
 every_call = pytest.mark.parametrize(("call", "failure"), CALLS.values(), ids=CALLS)

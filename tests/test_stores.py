@@ -77,7 +77,7 @@ def new_place(
         return Place(
             store_of(local_destination(folder), max_attempts=1),
             root=folder.as_uri(),
-            put=lambda key: ((folder / key).parent.mkdir(exist_ok=True), (folder / key).touch()),
+            put=lambda key: ((folder / key).parent.mkdir(parents=True, exist_ok=True), (folder / key).touch()),
             unfinished=lambda: list(folder.rglob("*.part")),
             listed_at_once=1,
         )
@@ -147,6 +147,7 @@ CALLS: dict[str, tuple[Call, type[StoreFailed]]] = {
     "read": (lambda store, _: store.read(KEY, at_most=1000), ObjectUnreadable),
     "stat": (lambda store, _: store.stat(KEY), ObjectUnreadable),
     "uris": (lambda store, _: store.uris(KEY), ObjectUnreadable),
+    "folders": (lambda store, _: store.folders(KEY), ObjectUnreadable),
     "remove": (lambda store, _: store.remove(KEY), NotRemoved),
 }
 every_call = pytest.mark.parametrize(("call", "failure"), CALLS.values(), ids=CALLS)
@@ -255,12 +256,22 @@ def test_what_begins_like_an_address_is_listed(store: Store, bill_file: Path) ->
     assert store.uris(uris[2]) == uris[2:]
 
 
+def test_the_folders_that_begin_like_an_address_are_listed(place: Place, bill_file: Path) -> None:
+    for name in ("m3ter/type=a/day=1/x.csv", "m3ter/type=a/day=2/x.csv", "m3ter/type=b/x.csv", "m3ter/type.csv"):
+        put(place.store, bill_file, name)
+    for where in ("m3ter/type", place.uri("m3ter/type")):
+        assert sorted(place.store.folders(where)) == [place.uri("m3ter/type=a/"), place.uri("m3ter/type=b/")]
+    assert place.store.folders("m3ter/type=a/") == [place.uri("m3ter/type=a/day=1/"), place.uri("m3ter/type=a/day=2/")]
+    assert place.store.folders("m3ter/type=b/") == place.store.folders("other/") == []
+
+
 @pytest.mark.slow
 def test_more_are_listed_than_a_store_gives_at_once(place: Place) -> None:
-    keys = [f"m3ter/{number:04}" for number in range(place.listed_at_once + 1)]
-    for key in keys:
-        place.put(key)
-    assert sorted(place.store.uris("m3ter/")) == [place.uri(key) for key in keys]
+    folders = [f"m3ter/{number:04}/" for number in range(place.listed_at_once + 1)]
+    for folder in folders:
+        place.put(f"{folder}x")
+    assert sorted(place.store.uris("m3ter/")) == [place.uri(f"{folder}x") for folder in folders]
+    assert sorted(place.store.folders("m3ter/")) == [place.uri(folder) for folder in folders]
 
 
 @reading_calls

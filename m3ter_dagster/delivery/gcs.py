@@ -132,6 +132,12 @@ class GcsStore:
             listed = self._open().list_blobs(bucket, prefix=key, fields="items(name),nextPageToken", **self._options)
             return [f"{SCHEME}{bucket}/{one.name}" for one in listed]
 
+    def folders(self, prefix: str) -> list[str]:
+        bucket, key = parts_of(self._uri(prefix))
+        with self._failing(ObjectUnreadable, prefix):
+            pages = self._open().list_blobs(bucket, prefix=key, delimiter="/", **self._options).pages
+            return [f"{SCHEME}{bucket}/{one}" for page in pages for one in page.prefixes]
+
     def remove(self, where: str) -> None:
         with self._failing(NotRemoved, where):
             blob = self._blob(where)

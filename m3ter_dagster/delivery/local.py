@@ -122,6 +122,16 @@ class LocalStore:
                 self._folder.stat()
             return sorted(address_of(path) for path in _files(start))
 
+    def folders(self, prefix: str) -> list[str]:
+        """Those as well that have no object."""
+        top, name = os.path.split(self._path_text(prefix))
+        with self._failing(ObjectUnreadable, prefix):
+            if not prefix.startswith(FILE):
+                self._folder.stat()
+            with suppress(FileNotFoundError), os.scandir(top) as found:
+                return sorted(f"{address_of(one.path)}/" for one in found if one.name.startswith(name) and one.is_dir())
+            return []
+
     def remove(self, where: str) -> None:
         """Folders stay, even empty ones: another export may be about to write there."""
         with self._failing(NotRemoved, where):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -96,12 +97,13 @@ class S3Store:
         return Stat(head["ContentLength"], head.get("ETag", "").strip('" '))
 
     def uris(self, prefix: str) -> list[str]:
-        bucket, key = self._parts(prefix)
-        try:
-            pages = self._open().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key)
-            return [f"s3://{bucket}/{one['Key']}" for page in pages for one in page.get("Contents", [])]
-        except REFUSED as error:
-            raise self._unreadable(error, prefix) from error
+        bucket, _ = self._parts(prefix)
+        return [f"s3://{bucket}/{one['Key']}" for page in self._pages(prefix) for one in page.get("Contents", [])]
+
+    def folders(self, prefix: str) -> list[str]:
+        bucket, _ = self._parts(prefix)
+        pages = self._pages(prefix, Delimiter="/")
+        return [f"s3://{bucket}/{one['Prefix']}" for page in pages for one in page.get("CommonPrefixes", [])]
 
     def remove(self, where: str) -> None:
         bucket, key = self._parts(where)
@@ -134,6 +136,13 @@ class S3Store:
             if self._client is None:
                 self._client = s3_client(self._destination, max_attempts=self._max_attempts)
             return self._client
+
+    def _pages(self, prefix: str, **how: str) -> Iterator[Any]:
+        bucket, key = self._parts(prefix)
+        try:
+            yield from self._open().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key, **how)
+        except REFUSED as error:
+            raise self._unreadable(error, prefix) from error
 
     def _parts(self, where: str) -> tuple[str, str]:
         return parts_of(self._uri(where))

@@ -2,7 +2,7 @@
 
 StoreFailed             an object was not stored, returned or removed; `refusal` says why and what to do
 ├── NotStored           put, probe: there is no whole object under its key
-├── ObjectUnreadable    fetch, read, stat, uris
+├── ObjectUnreadable    fetch, read, stat, uris, folders
 │   ├── ObjectMissing   there is no such object
 │   └── ObjectTooLarge  read: it has more bytes than were asked for
 └── NotRemoved          remove: the object may still be there
@@ -124,6 +124,10 @@ class Store(Protocol):
 
     def uris(self, prefix: str) -> list[str]:
         """The objects whose addresses start with this: a uri or a key whose end is left out."""
+        ...
+
+    def folders(self, prefix: str) -> list[str]:
+        """The folders with objects whose addresses start with this, up to the next slash, each once."""
         ...
 
     def remove(self, where: str) -> None:

@@ -50,8 +50,10 @@ def unnamed_objects(package: DataPackage, manifest: str, store: Store) -> Iterat
     try:
         # Each kind of data has its own manifest.
         types = [type for name in entities() for type in (name, changes_type(name))] if has_entities else [MEASUREMENTS]
-        for type in types:
-            for uri in store.uris(manifest.removesuffix(name).replace(folder, f"/type={type}/")):
+        before, _, start = manifest.removesuffix(name).rpartition(folder)
+        there = {one.rstrip("/").rpartition("/type=")[2] for one in store.folders(f"{before}/type=")}
+        for type in filter(there.__contains__, types):
+            for uri in store.uris(f"{before}/type={type}/{start}"):
                 if parts_of(uri)[1] not in named:
                     yield Finding(type, "object", f"the manifest does not name {uri}, which bears the export's id")
     except ObjectUnreadable as error:
