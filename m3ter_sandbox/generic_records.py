@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import cache
 from typing import Any
 
 from m3ter_dagster.model.entity import Column, Entity
@@ -149,7 +150,9 @@ def _draft(seed: Seed, shape: Shape, *numbers: int) -> Record:
     created = moment(random, month(0), 150)
     record: Record = {}
     for name in shape.types:
-        value = _value(seed, shape, name, *numbers)
+        required, non_empty = name in shape.required, name in shape.non_empty
+        values = _values(seed, f"{shape.name}.{name}", shape.types[name], required=required, non_empty=non_empty)
+        value = values[sum(numbers) % len(values)]
         if isinstance(value, str) and (name.startswith("dt") or "Date" in name):
             value = date_time(moment(random, created, 400))
         elif isinstance(value, str) and name == "code":
@@ -164,14 +167,13 @@ def _draft(seed: Seed, shape: Shape, *numbers: int) -> Record:
     return {name: value for name, value in record.items() if value is not MISSING}
 
 
-def _value(seed: Seed, shape: Shape, name: str, *numbers: int) -> Any:
-    """From row to row round the values that the field may have, beginning with one that the seed chooses."""
-    refused = [None, MISSING] if name in shape.required else []
-    if name in shape.non_empty:
-        refused.append("")
-    allowed = [value for value in VALUES[shape.types[name]] if value not in refused]
-    first = int(seed.random(f"{shape.name}.{name}").random() * len(allowed))
-    return allowed[(first + sum(numbers)) % len(allowed)]
+@cache
+def _values(seed: Seed, field: str, type: str, *, required: bool, non_empty: bool) -> list[Any]:
+    """What the field may have, row after row and again from the first, which the seed chooses."""
+    refused = [*([None, MISSING] if required else []), *([""] if non_empty else [])]
+    allowed = [value for value in VALUES[type] if value not in refused]
+    first = int(seed.random(field).random() * len(allowed))
+    return [*allowed[first:], *allowed[:first]]
 
 
 def _can_refer(shape: Shape, ids: Mapping[str, Sequence[str]]) -> bool:
