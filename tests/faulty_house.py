@@ -9,6 +9,7 @@ import re
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
@@ -151,12 +152,14 @@ def type_of(key: str) -> str:
     return found[1] if found else ""
 
 
+@cache
 def small_organization() -> Records:
     """Of the sample the chosen entities, and meters for three pages."""
     sample = [(name, record) for name, record in SampleOrganization(6).records() if name in NAMES]
     return [*sample, *(("meter", {"id": f"meter-{number}", "name": "x" * 50}) for number in range(250))]
 
 
+@cache
 def large_meters() -> Records:
     """20 MB, so that their CSV travels in two parts."""
     letters = random.Random(7)

@@ -69,6 +69,13 @@ def move_in(moto_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         yield move_in
 
 
+@pytest.fixture
+def memory() -> Iterator[dg.DagsterInstance]:
+    """For an export that nothing looks back at: a run costs a third."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield instance
+
+
 @pytest.fixture(scope="module")
 def truth(moto_store: Store, new_instance: NewInstance, tmp_path_factory: pytest.TempPathFactory) -> Truth:
     with new_instance(folder := tmp_path_factory.mktemp("small")) as instance:
@@ -151,12 +158,12 @@ API_FAULTS: dict[str, tuple[str, list[Fault]]] = {
 
 @pytest.mark.parametrize("fault", API_FAULTS)
 def test_a_fault_of_the_api_leaves_no_trace(
-    move_in: MoveIn, instance: dg.DagsterInstance, truth: Truth, fault: str
+    move_in: MoveIn, memory: dg.DagsterInstance, truth: Truth, fault: str
 ) -> None:
     house = move_in(small_organization(), codes=["warehouse"])
     where, faults = API_FAULTS[fault]
     house.api.plan(where, *faults)
-    result = run(house, instance, SOME)
+    result = run(house, memory, SOME)
     assert house.api.left == []
     assert result.is_complete, result
     assert_whole(house, only(truth, SOME), result.run_id)
@@ -173,12 +180,12 @@ def revoke(house: House) -> None:
 @pytest.mark.parametrize("loss", [expire, revoke])
 @pytest.mark.parametrize("where", [SECOND_PAGE, OF_ONE_ACCOUNT])
 def test_a_token_that_is_lost_in_mid_export_leaves_no_trace(
-    move_in: MoveIn, instance: dg.DagsterInstance, truth: Truth, loss: Callable[[House], None], where: str
+    move_in: MoveIn, memory: dg.DagsterInstance, truth: Truth, loss: Callable[[House], None], where: str
 ) -> None:
     """Once: two within the time of one request are a new token that is refused, which is believed."""
     house = move_in(small_organization(), codes=["warehouse"])
     house.api.plan(where, after(lambda: loss(house)))
-    result = run(house, instance, SOME)
+    result = run(house, memory, SOME)
     assert house.api.left == []
     assert result.is_complete, result
     assert_whole(house, only(truth, SOME), result.run_id)
@@ -200,12 +207,12 @@ S3_FAULTS: dict[str, tuple[str, list[Fault]]] = {
 
 @pytest.mark.parametrize("fault", S3_FAULTS)
 def test_a_fault_of_the_store_leaves_no_trace(
-    move_in: MoveIn, instance: dg.DagsterInstance, truth: Truth, fault: str
+    move_in: MoveIn, memory: dg.DagsterInstance, truth: Truth, fault: str
 ) -> None:
     house = move_in(small_organization(), codes=["warehouse"])
     where, faults = S3_FAULTS[fault]
     house.s3.plan(where, *faults)
-    result = run(house, instance, SOME)
+    result = run(house, memory, SOME)
     assert house.s3.left == []
     assert result.is_complete, result
     assert_whole(house, only(truth, SOME), result.run_id)
@@ -226,12 +233,12 @@ MULTIPART_FAULTS: dict[str, tuple[str, list[Fault]]] = {
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", MULTIPART_FAULTS)
 def test_a_fault_of_an_upload_in_parts_leaves_no_trace(
-    move_in: MoveIn, instance: dg.DagsterInstance, large_truth: Truth, fault: str
+    move_in: MoveIn, memory: dg.DagsterInstance, large_truth: Truth, fault: str
 ) -> None:
     house = move_in(large_meters(), codes=["warehouse"])
     where, faults = MULTIPART_FAULTS[fault]
     house.s3.plan(where, *faults)
-    result = run(house, instance, ["meter"])
+    result = run(house, memory, ["meter"])
     assert house.s3.left == []
     assert result.is_complete, result
     assert_whole(house, large_truth, result.run_id)
@@ -240,7 +247,7 @@ def test_a_fault_of_an_upload_in_parts_leaves_no_trace(
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_ten_faults_in_one_export_leave_no_trace(
-    move_in: MoveIn, instance: dg.DagsterInstance, truth: Truth, seed: int
+    move_in: MoveIn, memory: dg.DagsterInstance, truth: Truth, seed: int
 ) -> None:
     house = move_in(small_organization())
     choice = random.Random(seed)
@@ -249,7 +256,7 @@ def test_ten_faults_in_one_export_leave_no_trace(
     for where, faults in choice.sample(list(S3_FAULTS.values()), 4):
         house.s3.plan(where, faults[0])
     house.api.plan(OF_ONE_ACCOUNT, after(house.server.revoke_tokens))
-    result = run(house, instance)
+    result = run(house, memory)
     assert (house.api.left, house.s3.left) == ([], [])
     assert result.is_complete, result
     assert_whole(house, truth, result.run_id)
