@@ -24,11 +24,12 @@ from m3ter_dagster.config import load_exports, load_settings
 from m3ter_dagster.delivery.destinations import EveryDestinationRefuses
 from m3ter_dagster.delivery.signatures import Signer
 from m3ter_dagster.history.log import deliveries_of
-from m3ter_dagster.model.entities import entities
 from m3ter_dagster.resources import IO_MANAGER, export_resources
 from m3ter_sandbox import SampleOrganization, SandboxApi
 
 PRODUCT = {"id": "product-1", "version": 1, "name": "Product", "dtCreated": "2026-01-01T00:00:00.000Z"}
+SOME = ("account", "meter", "product")
+"""Their references lead to one another."""
 NIGHTLY = {"scheduleType": "DAY", "period": 1, "dtCreated": "2024-06-01T10:00:00Z", "changes": True}
 
 
@@ -76,13 +77,13 @@ def test_one_export_to_three_stores_is_verified_and_what_is_tampered_with_is_nam
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     with SandboxApi(SampleOrganization(1).records(), requests_per_second=None) as api:
         exports_file(api, s3, {"code": "folder", "destinationType": "LOCAL", "path": str(folder)})
-        id = export(instance, *entities())
+        id = export(instance, *SOME)
 
     stored = deliveries_of(instance, id)["account"].objects
     assert [one.destination for one in stored] == ["lake", "warehouse", "folder"]
     assert len({one.sha256 for one in stored}) == 1
     blobs = [blob.name for blob in bucket.list_blobs()]
-    assert sum("_keys" not in name for name in blobs) == 2 * len(entities()) + 1  # each file, its changes, the manifest
+    assert sum("_keys" not in name for name in blobs) == 2 * len(SOME) + 1  # each file, its changes, the manifest
     contents: dict[str, Callable[[str, bytes], Any]] = {
         "gs://": lambda key, content: bucket.blob(key).upload_from_string(content),
         "s3://": lambda key, content: moto_store.client().put_object(Bucket=moto_bucket, Key=key, Body=content),
