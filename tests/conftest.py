@@ -37,6 +37,17 @@ MEMORY = Path("/dev/shm")
 ENOUGH_MEMORY = 4_000_000_000
 LONGEST = ("test_schedules_daemon.py", "test_ui.py", "test_faults.py", "test_kills.py")
 """Files that wait for a clock, a browser, a fault or a process; the others use the time."""
+HEAVIEST = (
+    "test_reuse.py",
+    "test_changes_files.py",
+    "test_verification.py",
+    "test_formats.py",
+    "test_export.py",
+    "test_usage_export.py",
+    "test_deleted_rows.py",
+    "test_checks.py",
+)
+"""Files of more than 15 seconds of CPU time each."""
 FIRST_WORKER = "gw0"
 """It has the first of them, which lasts as long as all others: whoever works for it is never kept waiting by them."""
 
@@ -59,7 +70,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if starts_a_server(item):
             item.add_marker("servers")
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    order = {name: place for place, name in enumerate(LONGEST)}
+    order = {name: place for place, name in enumerate((*LONGEST, *HEAVIEST))}
     items.sort(key=lambda item: (order.get(item.path.name, len(order)), item.path not in slow))
 
 
