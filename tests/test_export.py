@@ -105,9 +105,9 @@ def set_environment(monkeypatch: pytest.MonkeyPatch, values: dict[str, str]) -> 
 
 
 @pytest.fixture(scope="module")
-def instance(new_instance: NewInstance, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dg.DagsterInstance]:
-    """An instance on disk, which a re-execution can find the first run in."""
-    with new_instance(tmp_path_factory.mktemp("home")) as instance:
+def instance() -> Iterator[dg.DagsterInstance]:
+    """In memory, where a run costs a third."""
+    with dg.DagsterInstance.ephemeral() as instance:
         yield instance
 
 

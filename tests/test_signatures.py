@@ -63,6 +63,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         yield folder
 
 
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    """In memory, where a run costs a third."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield instance
+
+
 def export(instance: dg.DagsterInstance) -> None:
     keys = [dg.AssetKey("product"), dg.AssetKey(MANIFEST)]
     job = build_definitions(load_exports(), load_settings()).resolve_job_def(EXPORT_JOB)
