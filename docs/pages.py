@@ -17,6 +17,7 @@ MODELS = {
     "S3Destination": "destinations",
     "GcsDestination": "destinations at Google Cloud Storage",
     "LocalDestination": "destinations in a folder",
+    "M3terOrganization": "organizations",
     "ExportSchedule": "schedules",
     "UsageSchedule": "schedules of measurements",
     "Notifications": "notifications",

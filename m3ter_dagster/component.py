@@ -78,7 +78,13 @@ class M3terExportComponent(dg.Component, dg.Model, dg.Resolvable):
         environ = self.settings.over({**os.environ, "M3TER_EXPORTS": str(context.path / self.exports)})
         exports, unloadable = load_exports_or_last_good(environ)
         names = Names(tuple(self.prefix.split("/")) if self.prefix else ())
-        return build_definitions(exports, load_settings(environ), unloadable, names=names, translator=_Translator(self))
+        return build_definitions(
+            exports,
+            load_settings(environ, exports.organizations),
+            unloadable,
+            names=names,
+            translator=_Translator(self),
+        )
 
 
 @dataclass(frozen=True)

@@ -144,7 +144,7 @@ def reason_of(error: RecordsFailed) -> str:
 
 
 def reconstructable_job(
-    module: str, function: str, name: str, *, otherwise: Collection[str] = ()
+    module: str, function: str, name: str, *, otherwise: Collection[dg.AssetKey] = ()
 ) -> ReconstructableJob:
     """A job of the definitions that `function` of `module` gives, for `dg.execute_job`.
 
@@ -154,8 +154,8 @@ def reconstructable_job(
     repository = ReconstructableRepository.for_module(module, function)
     if not otherwise or repository.get_definition().has_job(name):
         return repository.get_reconstructable_job(name)
-    assets = frozenset(map(dg.AssetKey, otherwise))
-    return repository.get_reconstructable_job(IMPLICIT_ASSET_JOB_NAME).get_subset(asset_selection=assets)
+    implicit = repository.get_reconstructable_job(IMPLICIT_ASSET_JOB_NAME)
+    return implicit.get_subset(asset_selection=frozenset(otherwise))
 
 
 def switched_off_schedules(instance: dg.DagsterInstance) -> set[str]:

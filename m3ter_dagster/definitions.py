@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import dagster as dg
 
-from m3ter_dagster.alarms import alarm_sensors, freshness_policies
+from m3ter_dagster.alarms import alarm_sensors, configuration_alarm, freshness_policies
 from m3ter_dagster.assets.cross_entity_checks import cross_entity_checks
 from m3ter_dagster.assets.lineage import source_assets
 from m3ter_dagster.assets.manifest import export_manifest, usage_manifest
@@ -42,7 +42,7 @@ def definitions() -> dg.Definitions:
     exports, unloadable = load_exports_or_last_good()
     if unloadable:
         logging.getLogger(__name__).warning("%s", unloadable)
-    return _built(exports, load_settings(), unloadable)
+    return _built(exports, load_settings(organizations=exports.organizations), unloadable)
 
 
 @lru_cache(maxsize=1)
@@ -62,15 +62,30 @@ def build_definitions(
 ) -> dg.Definitions:
     """Assets, checks, jobs, schedules, sensors and resources of these exports, for this project or another's.
 
+    Where exports.yaml has `organizations`, each has all of them, with its code as a prefix.
+
     They merge with those of a host, under its executor, and with those of other Organizations, if `names` have a prefix
     that nothing else has. Settings without credentials are enough to load them; what reads m3ter then says which
     variables are missing. Where exports.yaml is `unloadable` and these exports are those of before, jobs, schedules,
     manifests and an alarm say so. What the assets are in Dagster, a `translator` may change.
     """
-    if translator:
-        return translated(
-            lambda hosted: build_definitions(exports, settings, unloadable, names=hosted), names, translator
-        )
+
+    def of_one(exports: Exports, settings: Settings, names: Names) -> dg.Definitions:
+        if translator is None:
+            return _definitions_of(exports, settings, unloadable, names)
+        return translated(lambda hosted: _definitions_of(exports, settings, unloadable, hosted), names, translator)
+
+    of_each = [of_one(exports.of(one), settings.of(one.code), names.within(one.code)) for one in exports.organizations]
+    return dg.Definitions.merge(
+        *(of_each or [of_one(exports, settings, names)]),
+        dg.Definitions(sensors=configuration_alarm(exports, unloadable, names=names)),
+    )
+
+
+def _definitions_of(
+    exports: Exports, settings: Settings, unloadable: Unloadable | None, names: Names
+) -> dg.Definitions:
+    """Those of one Organization."""
     freshness, keep = freshness_policies(exports), exports.keep_history
     banner = f"{unloadable}\n\n" if unloadable else ""
     jobs = export_jobs(exports.schedules, banner=banner, names=names)
@@ -102,7 +117,7 @@ def build_definitions(
             *([due_exports(exports.schedules, jobs, names=names)] if exports.schedules else []),
             stuck_exports(exports.schedules, steps, names=names),
             missing_manifests([one.code for one in exports.destinations], settings.org_id, names),
-            *alarm_sensors(exports, settings.org_id, unloadable, steps=steps, names=names),
+            *alarm_sensors(exports, settings.org_id, steps=steps, names=names),
         ],
         resources=export_resources(exports, settings, names=names),
     )

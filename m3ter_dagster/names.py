@@ -48,6 +48,10 @@ class Names:
                 raise KeyTaken(asset, key, repr(taken[key]))
             taken[key] = asset
 
+    def within(self, part: str) -> Names:
+        """Those of one of several `build_definitions` that stand side by side under this prefix."""
+        return Names((*self.prefix, part))
+
     def key(self, asset: str) -> dg.AssetKey:
         return self.keys.get(asset) or dg.AssetKey([*self.prefix, asset])
 

@@ -30,6 +30,7 @@ from m3ter_dagster.history.log import (
     deliveries_of,
     exported,
     is_of,
+    planned_assets,
     root_id,
     run_named,
     runs_of,
@@ -37,6 +38,7 @@ from m3ter_dagster.history.log import (
 from m3ter_dagster.history.progress import Changed, EntityResult, RunResult, follow
 from m3ter_dagster.history.retries import never_retry
 from m3ter_dagster.model.entities import operational_entities
+from m3ter_dagster.names import DEFAULT, Names
 from m3ter_dagster.resources import IO_MANAGER
 
 _REQUEST_TAG = "m3ter/request"
@@ -64,16 +66,18 @@ def export_now(
     changed: Changed,
     tags: Mapping[str, str] | None = None,
     usage: UsageRun | None = None,
+    names: Names = DEFAULT,
 ) -> RunResult:
     """Run the export job for these entities, or the job of a usage schedule, until it ends."""
     result = RunResult({name: EntityResult(name) for name in entities})
-    with _followed(instance, result, changed) as request:
+    config = _run_config(destinations, verbose=verbose, names=names)
+    with _followed(instance, result, changed, names) as request:
         dg.execute_job(
-            job_named(usage.job if usage else _job_of(entities)),
+            job_named(usage.job if usage else names.own(_job_of(entities))),
             instance,
-            run_config={**_run_config(destinations, verbose=verbose), **({"ops": usage.ops} if usage else {})},
+            run_config={**config, **({"ops": usage.ops} if usage else {})},
             tags={**(tags or {}), **request, DESTINATIONS_TAG: ",".join(destinations)},
-            asset_selection=[dg.AssetKey(name) for name in (*entities, USAGE_MANIFEST if usage else MANIFEST)],
+            asset_selection=[*map(names.key, (*entities, USAGE_MANIFEST if usage else MANIFEST))],
         )
     return result
 
@@ -83,30 +87,36 @@ def _job_of(entities: Collection[str]) -> str:
     return EXPORT_JOB if operational_entities().keys() >= set(entities) else REFERENCES_JOB
 
 
-def usage_run(schedule: UsageSchedule, window: Mapping[str, str]) -> UsageRun:
+def usage_run(schedule: UsageSchedule, window: Mapping[str, str], names: Names = DEFAULT) -> UsageRun:
     """The run of a usage schedule; startDate and endDate in `window` replace those of its time period."""
-    return UsageRun(schedule.job_name, usage_ops(schedule, window))
+    return UsageRun(names.own(schedule.job_name), usage_ops(schedule, window, names))
 
 
 def resume(
-    instance: dg.DagsterInstance, run_id: str, *, org_id: str | None = None, abandoned: bool, changed: Changed
+    instance: dg.DagsterInstance,
+    run_id: str,
+    *,
+    org_id: str | None = None,
+    abandoned: bool,
+    changed: Changed,
+    names: Names = DEFAULT,
 ) -> RunResult:
     """Run what is missing from the export that `run_id` belongs to, as Dagster's "re-execute from failure" does.
 
     The export must be one of the Organization (None: of any). `abandoned` says that the process of a run has died
     although Dagster believes it to be running.
     """
-    last = _last_run(instance, run_id, org_id, abandoned=abandoned)
+    last = _last_run(instance, run_id, org_id, names, abandoned=abandoned)
     root = runs_of(instance, root_id(last))[0].dagster_run
-    missing = set(chosen_entities(instance, root)) - set(deliveries_of(instance, root.run_id))
+    missing = set(chosen_entities(instance, root, names)) - set(deliveries_of(instance, root.run_id, names=names))
     # Dagster passes tags on only to re-executions that are started from the UI.
     inherited = {name: value for name, value in last.tags.items() if name.startswith(_OWN_TAGS)}
     result = RunResult({name: EntityResult(name) for name in sorted(missing)})
     try:
-        with _followed(instance, result, changed) as request:
+        with _followed(instance, result, changed, names) as request:
             dg.execute_job(
                 # The job of a schedule is gone when that was renamed or removed.
-                job_named(last.job_name, otherwise=_assets(instance, root)),
+                job_named(last.job_name, otherwise=_assets(instance, root, names)),
                 instance,
                 run_config={**last.run_config, "loggers": _loggers(verbose=False)},
                 tags={**inherited, ROOT_TAG: root_id(last), "dagster/parent_run_id": last.run_id, **request},
@@ -125,7 +135,9 @@ def resume(
     return result
 
 
-def _last_run(instance: dg.DagsterInstance, run_id: str, org_id: str | None, *, abandoned: bool) -> dg.DagsterRun:
+def _last_run(
+    instance: dg.DagsterInstance, run_id: str, org_id: str | None, names: Names, *, abandoned: bool
+) -> dg.DagsterRun:
     """The last run of the export, which must have failed."""
     try:
         run = run_named(instance, run_id)
@@ -134,7 +146,13 @@ def _last_run(instance: dg.DagsterInstance, run_id: str, org_id: str | None, *, 
     last = runs_of(instance, root_id(run))[-1].dagster_run
     if not is_of(last, org_id):
         raise NothingToResume(
-            f"run {last.run_id} exports the Organization {last.tags[ORGANIZATION_TAG]}, and M3TER_ORG_ID is {org_id}."
+            f"run {last.run_id} exports the Organization {last.tags[ORGANIZATION_TAG]}, and not {org_id}: name the "
+            "right one by --organization or M3TER_ORG_ID."
+        )
+    if planned_steps(instance, last) and not _assets(instance, last, names):
+        raise NothingToResume(
+            f"run {last.run_id} exports nothing that exports.yaml has: organizations were written into it, or taken "
+            "out, since then. Export again."
         )
     if last.status == dg.DagsterRunStatus.SUCCESS:
         raise NothingToResume(f"run {last.run_id} succeeded, so nothing is missing from this export.")
@@ -152,12 +170,14 @@ def _last_run(instance: dg.DagsterInstance, run_id: str, org_id: str | None, *, 
 
 
 @contextmanager
-def _followed(instance: dg.DagsterInstance, result: RunResult, changed: Changed) -> Generator[dict[str, str]]:
+def _followed(
+    instance: dg.DagsterInstance, result: RunResult, changed: Changed, names: Names
+) -> Generator[dict[str, str]]:
     """A tag for the run that is executed inside the `with`; by it the run is found and followed to its end."""
     request = {_REQUEST_TAG: str(uuid.uuid4())}
     ended = threading.Event()
     with ThreadPoolExecutor(1, thread_name_prefix="follow") as threads:
-        following = threads.submit(follow, instance, request, result, changed, ended)
+        following = threads.submit(follow, instance, request, result, changed, ended, names)
         try:
             yield request
         finally:
@@ -165,7 +185,7 @@ def _followed(instance: dg.DagsterInstance, result: RunResult, changed: Changed)
     following.result()  # raises what ended it; whatever ended the run itself comes first
 
 
-def job_named(name: str, *, otherwise: Collection[str] = ()) -> ReconstructableJob:
+def job_named(name: str, *, otherwise: Collection[dg.AssetKey] = ()) -> ReconstructableJob:
     """A job of this project, or Dagster's own job behind the Materialize button, for a process that executes it.
 
     `otherwise` are the assets of one that this project may no longer have.
@@ -173,13 +193,13 @@ def job_named(name: str, *, otherwise: Collection[str] = ()) -> ReconstructableJ
     return reconstructable_job("m3ter_dagster.definitions", "definitions", name, otherwise=otherwise)
 
 
-def _assets(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Collection[str]:
-    return planned_steps(instance, run) & {*exported(), MANIFEST, USAGE_MANIFEST}
+def _assets(instance: dg.DagsterInstance, run: dg.DagsterRun, names: Names) -> Collection[dg.AssetKey]:
+    return [*map(names.key, planned_assets(instance, run, names) & {*exported(), MANIFEST, USAGE_MANIFEST})]
 
 
-def _run_config(destinations: Sequence[str], *, verbose: bool) -> Mapping[str, Any]:
+def _run_config(destinations: Sequence[str], *, verbose: bool, names: Names) -> Mapping[str, Any]:
     return {
-        "resources": {IO_MANAGER: {"config": {"destinations": list(destinations)}}},
+        "resources": {names.own(IO_MANAGER): {"config": {"destinations": list(destinations)}}},
         "loggers": _loggers(verbose=verbose),
     }
 

@@ -122,16 +122,12 @@ def evaluate(sensor: dg.SensorDefinition, instance: dg.DagsterInstance, cursor: 
 
 def test_nothing_is_defined_without_notifications(receiver: Receiver) -> None:
     assert alarm_sensors(Exports(destinations=(S3Destination(code="warehouse", bucket_name="acme"),))) == []
-    assert list(sensors_of(exports_of(receiver), receiver)) == [
-        "failed_exports",
-        "broken_configuration",
-        "late_exports",
-    ]
+    assert list(sensors_of(exports_of(receiver), receiver)) == ["failed_exports", "late_exports"]
 
 
 def test_all_sensors_are_on_from_the_start(receiver: Receiver) -> None:
     sensors = sensors_of(exports_of(receiver, on_success=True), receiver)
-    assert list(sensors) == ["failed_exports", "broken_configuration", "delivered_exports", "late_exports"]
+    assert list(sensors) == ["failed_exports", "delivered_exports", "late_exports"]
     assert {sensor.default_status for sensor in sensors.values()} == {dg.DefaultSensorStatus.RUNNING}
 
 

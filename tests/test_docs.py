@@ -249,7 +249,11 @@ def test_each_entity_has_a_page_of_its_columns(site: Path, entity: Entity) -> No
 def test_the_page_of_the_exports_file_has_each_field(site: Path) -> None:
     page = (site / "exports-yaml.html").read_text(encoding="utf-8")
     schema = exports_json_schema()
-    names = ("S3Destination", "GcsDestination", "LocalDestination", "ExportSchedule", "UsageSchedule", "Notifications")
+    destinations, schedules = (
+        ("S3Destination", "GcsDestination", "LocalDestination"),
+        ("ExportSchedule", "UsageSchedule"),
+    )
+    names = (*destinations, "M3terOrganization", *schedules, "Notifications")
     models = [schema, *(schema["$defs"][name] for name in names)]
     assert page.count("<table>") == len(models)
     assert re.findall(r"<td><code>(\w+)</code></td>", page) == [name for one in models for name in one["properties"]]

@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 from receiver import Answer, Receiver
 
-from m3ter_dagster.alarms import alarm_sensors
+from m3ter_dagster.alarms import configuration_alarm
 from m3ter_dagster.cli import main
 from m3ter_dagster.config import ConfigError, Exports, Unloadable, load_exports_or_last_good, load_settings
 from m3ter_dagster.config.last_good import FOLDER
@@ -195,11 +195,7 @@ def test_the_webhook_is_notified_once_per_mistake_and_once_that_it_is_gone(
     worse = Unloadable(("worse.",), since=JULY, last_good=JUNE)
     cursor: str | None = None
     for unloadable in (None, UNLOADABLE, UNLOADABLE, UNLOADABLE, worse, None, None):
-        (sensor,) = [
-            one
-            for one in alarm_sensors(exports, unloadable=unloadable, webhook=receiver.webhook())
-            if one.name == "broken_configuration"
-        ]
+        (sensor,) = configuration_alarm(exports, unloadable, webhook=receiver.webhook())
         with dg.build_sensor_context(instance, cursor) as context:
             cursor = sensor.evaluate_tick(context).cursor
     broken = f"m3ter {WORDS}\n{MISTAKE}\nanother."

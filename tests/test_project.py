@@ -75,7 +75,9 @@ def test_every_example_in_exports_yaml_is_right(folder: Path) -> None:
     run("init")
     text = (folder / "exports.yaml").read_text()
     (folder / "exports.yaml").write_text(re.sub(r"^( *)# (?=[a-zA-Z]+:( |$)| )", r"\1", text, flags=re.MULTILINE))
-    (folder / ".env").write_text(f"{ENV_FILE}M3TER_EXTERNAL_ID=external\nM3TER_WEBHOOK_URL=https://hooks.example.com/1")
+    more = {"EXTERNAL_ID": "external", "WEBHOOK_URL": "https://hooks.example.com/1"}
+    more |= {f"PRODUCTION_{name}": "of-production" for name in ("ORG_ID", "API_KEY", "API_SECRET")}
+    (folder / ".env").write_text(ENV_FILE + "".join(f"M3TER_{name}={value}\n" for name, value in more.items()))
     checked = run("check")
     assert checked.exit_code == 0, checked.output
     assert "3 destinations, 2 schedules" in checked.stdout

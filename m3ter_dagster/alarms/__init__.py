@@ -16,20 +16,19 @@ from m3ter_dagster.alarms.webhook import Webhook, notify
 from m3ter_dagster.config import Exports, ExportSchedule, Unloadable
 from m3ter_dagster.names import DEFAULT, Names
 
-__all__ = ["alarm_sensors", "freshness_policies"]
+__all__ = ["alarm_sensors", "configuration_alarm", "freshness_policies"]
 
 
 def alarm_sensors(
     exports: Exports,
     org_id: str | None = None,
-    unloadable: Unloadable | None = None,
     *,
     clock: Callable[[], datetime] | None = None,
     webhook: Webhook | None = None,
     steps: Collection[str] | None = None,
     names: Names = DEFAULT,
 ) -> list[dg.SensorDefinition]:
-    """The sensors that `notifications` in exports.yaml asks for; none without it.
+    """The sensors on one Organization's exports that `notifications` in exports.yaml asks for; none without it.
 
     `steps` are those whose failures are ours (None: those of every run of the code location).
     """
@@ -37,10 +36,7 @@ def alarm_sensors(
     if wanted is None:
         return []
     notify_webhook = partial(notify, webhook or Webhook(wanted.webhook_url))
-    sensors = [
-        failed_exports(notify_webhook, wanted.dagster_url, steps, names),
-        broken_configuration(unloadable, notify_webhook, names),
-    ]
+    sensors = [failed_exports(notify_webhook, wanted.dagster_url, steps, names)]
     if wanted.on_success:
         sensors.append(delivered_exports(notify_webhook, wanted.dagster_url, names))
     if any(isinstance(one, ExportSchedule) and one.reused for one in exports.schedules):
@@ -49,3 +45,17 @@ def alarm_sensors(
         read_clock = clock or partial(datetime.now, UTC)
         sensors.append(late_exports(exports.schedules, wanted, notify_webhook, org_id, clock=read_clock, names=names))
     return sensors
+
+
+def configuration_alarm(
+    exports: Exports,
+    unloadable: Unloadable | None,
+    *,
+    webhook: Webhook | None = None,
+    names: Names = DEFAULT,
+) -> list[dg.SensorDefinition]:
+    """The sensor on exports.yaml itself, one for all Organizations in it; none without `notifications`."""
+    wanted = exports.notifications
+    if wanted is None:
+        return []
+    return [broken_configuration(unloadable, partial(notify, webhook or Webhook(wanted.webhook_url)), names)]

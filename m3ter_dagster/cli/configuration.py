@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from m3ter_dagster.cli.terminal import as_json, configured, connection, print_json
+from m3ter_dagster.cli.organization import chosen, chosen_to_look, organization_option
+from m3ter_dagster.cli.terminal import as_json, configured, print_json
 from m3ter_dagster.config import (
-    Exports,
     exports_json_schema,
     exports_path,
     home_warning,
     load_exports,
-    load_m3ter_settings,
-    load_settings,
     pace_folder,
 )
 from m3ter_dagster.delivery.signatures import signer_of
@@ -51,8 +49,9 @@ class Checked(msgspec.Struct, frozen=True, rename="camel"):
 @click.option("--without-environment", is_flag=True, help="Leave out the M3TER_* variables.")
 @click.option("--connect", is_flag=True, help="Also try m3ter's lists and every destination.")
 @click.option("--notify", is_flag=True, help="With --connect: also send the webhook a message.")
+@organization_option
 @as_json
-def check(without_environment: bool, connect: bool, notify: bool, as_json: bool) -> None:
+def check(without_environment: bool, connect: bool, notify: bool, organization: str | None, as_json: bool) -> None:
     """Validate exports.yaml, the environment and the descriptors in schemas/.
 
     With --connect, m3ter is asked for a token and a row of each list that the schedules read (without schedules: of
@@ -71,16 +70,17 @@ def check(without_environment: bool, connect: bool, notify: bool, as_json: bool)
     click.echo(f"{exports_path()}: {counts}", err=as_json)
     found = Checked(str(exports_path()), len(exports.destinations), len(exports.schedules), len(known), columns)
     if not without_environment:
-        found = _with_environment(found, exports, warning, connect=connect, notify=notify, as_json=as_json)
+        found = _with_environment(found, organization, warning, connect=connect, notify=notify, as_json=as_json)
     if as_json:
         print_json(found)
     raise SystemExit(1 if any(one.fails for one in found.connections or ()) else 0)
 
 
 def _with_environment(
-    found: Checked, exports: Exports, warning: str | None, *, connect: bool, notify: bool, as_json: bool
+    found: Checked, organization: str | None, warning: str | None, *, connect: bool, notify: bool, as_json: bool
 ) -> Checked:
-    settings, signer = configured(connection), configured(lambda: signer_of(load_settings()))
+    exports, of = chosen(organization)
+    settings, signer = of.connection(), configured(lambda: signer_of(of.settings()))
     click.echo(f"environment: Organization {settings.org_id} at {settings.base_url}", err=as_json)
     if signer:
         click.echo(f"manifests are signed with the key {signer.fingerprint}", err=as_json)
@@ -110,7 +110,8 @@ def schema() -> None:
 
 
 @click.command()
-def pull() -> None:
+@organization_option
+def pull(organization: str | None) -> None:
     """Print the Organization's existing destinations and schedules in m3ter as an exports.yaml."""
     from m3ter_dagster.cli.exports_yaml import exports_yaml
     from m3ter_dagster.cli.hosted_exports import destination_items, schedule_items
@@ -118,7 +119,7 @@ def pull() -> None:
     from m3ter_dagster.m3ter.data_exports import read_data_exports
     from m3ter_dagster.m3ter.errors import M3terError
 
-    settings = configured(load_m3ter_settings)
+    settings = configured(chosen_to_look(organization).settings().connection)
     try:
         found = read_data_exports(open_client(settings, stop=threading.Event(), pace_folder=pace_folder()))
     except M3terError as error:

@@ -117,8 +117,8 @@ def add_schedule(code: str, yes: bool, **given: str | None) -> None:
         kind = replace(questions(UsageSchedule)["sourceType"], choices=(OPERATIONAL, USAGE))
         fields["sourceType"] = ask(kind, OPERATIONAL)
     model = UsageSchedule if fields.get("sourceType") == USAGE else ExportSchedule
-    often = BY_CRON if "cronExpression" in fields else BY_PERIOD
-    fields = {"code": code, **fields, **_asked(model, exports, defaults, but=("code", *fields), needed=often)}
+    needed = _needed(exports, fields)
+    fields = {"code": code, **fields, **_asked(model, exports, defaults, but=("code", *fields), needed=needed)}
     _save(text, with_item, "schedules", in_order(fields), yes=yes)
 
 
@@ -134,8 +134,8 @@ def edit_schedule(code: str, yes: bool, **given: str | None) -> None:
     before = plain(text)["schedules"][index]
     fields = _fields(given, ExportSchedule, UsageSchedule)
     if not fields:
-        often = BY_CRON if "cronExpression" in before else BY_PERIOD
-        fields = _asked(type(exports.schedules[index]), exports, before, but=("code", "sourceType"), needed=often)
+        needed = _needed(exports, before)
+        fields = _asked(type(exports.schedules[index]), exports, before, but=("code", "sourceType"), needed=needed)
     _save(text, with_fields, "schedules", index, _changed(fields, before), yes=yes)
 
 
@@ -266,6 +266,7 @@ def _asked(
     choices = {
         "operationalDataTypes": (*data_types(), ALL_AND_REFERENCES),
         "destinations": tuple(one.code for one in exports.destinations),
+        "organizations": tuple(one.code for one in exports.organizations),
     }
     found = {}
     for name, question in in_order(questions(model)).items():
@@ -274,6 +275,12 @@ def _asked(
             question = replace(question, choices=choices.get(name, question.choices))
             found[name] = ask(question, defaults.get(name, None if must else ""))
     return found
+
+
+def _needed(exports: Exports, fields: Mapping[str, Any]) -> tuple[str, ...]:
+    """What else a schedule with these fields must say."""
+    often = BY_CRON if "cronExpression" in fields else BY_PERIOD
+    return (*(["organizations"] if exports.organizations[1:] else []), *often)
 
 
 def _refuse_known(noun: str, code: str, items: Sequence[AnySchedule | Destination]) -> None:

@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING
 import click
 
 from m3ter_dagster.cli.instance import open_instance
+from m3ter_dagster.cli.organization import Chosen, chosen, organization_option
 from m3ter_dagster.cli.terminal import (
     as_json,
-    configured,
-    connection,
     listed,
     open_console,
     print_json,
     with_objects,
 )
-from m3ter_dagster.config import AnySchedule, Exports, UsageSchedule, load_exports
+from m3ter_dagster.config import AnySchedule, Exports, UsageSchedule
 from m3ter_dagster.config.data_types import SETS
 from m3ter_dagster.config.names import ALL
 from m3ter_dagster.model.entities import UnknownEntity, find_entity
@@ -43,6 +42,7 @@ if TYPE_CHECKING:
 @click.option("--to", "end", metavar="TIME", help="With --schedule of usage: the end. Times without a zone are UTC.")
 @click.option("--resume", "run_id", metavar="RUN_ID", help="Complete the failed export of this run.")
 @click.option("--abandoned", is_flag=True, help="With --resume: the run's process has died.")
+@organization_option
 @with_objects
 @as_json
 @click.option("--verbose", is_flag=True, help="Show Dagster's own log.")
@@ -54,28 +54,29 @@ def export(
     end: str | None,
     run_id: str | None,
     abandoned: bool,
+    organization: str | None,
     with_objects: bool,
     as_json: bool,
     verbose: bool,
 ) -> None:
     """Export entities to destinations now; exit code 0 only if all was delivered."""
-    exports = configured(load_exports)
+    exports, of = chosen(organization)
     _refuse_together(names, codes, code, start, end, run_id, abandoned)
     console = open_console(stderr=as_json)
     if run_id is not None:
-        settings = configured(connection)
-        result = resume_export(console, run_id, settings.org_id, abandoned=abandoned)
+        of.connection()
+        result = resume_export(console, of, run_id, abandoned=abandoned)
     elif code is not None:
         schedule = find_schedule(exports, code)
         window = _window(schedule, start, end)
-        configured(connection)
-        result = run_schedule(console, schedule, verbose=verbose, window=window)
+        of.connection()
+        result = run_schedule(console, of, schedule, verbose=verbose, window=window)
     else:
         known = [one.code for one in exports.destinations]
         destinations = _destinations(codes, known) if codes is not None else list(exports.default_destinations)
-        chosen = chosen_entities(names)
-        configured(connection)
-        result = run_export(console, chosen, destinations, verbose=verbose)
+        entities = chosen_entities(names)
+        of.connection()
+        result = run_export(console, of, entities, destinations, verbose=verbose)
     show_result(console, result, with_objects=with_objects, as_json=as_json)
     raise SystemExit(0 if result.is_complete else 1)
 
@@ -106,6 +107,7 @@ def _refuse_together(
 
 def run_schedule(
     console: Console,
+    of: Chosen,
     schedule: AnySchedule,
     *,
     verbose: bool = False,
@@ -117,14 +119,16 @@ def run_schedule(
     from m3ter_dagster.schedules import tags_of
 
     now = datetime.now(UTC).replace(microsecond=0)
-    tags = {**tags_of(schedule), DUE_TAG: now.isoformat()}
-    usage = usage_run(schedule, window) if isinstance(schedule, UsageSchedule) else None
-    return run_export(console, schedule.asset_names, schedule.destinations, verbose=verbose, tags=tags, usage=usage)
+    tags = {**tags_of(schedule, of.names), DUE_TAG: now.isoformat()}
+    usage = usage_run(schedule, window, of.names) if isinstance(schedule, UsageSchedule) else None
+    names, to = schedule.asset_names, schedule.destinations
+    return run_export(console, of, names, to, verbose=verbose, tags=tags, usage=usage)
 
 
 def run_export(
     console: Console,
-    names: Sequence[str],
+    of: Chosen,
+    entities: Sequence[str],
     destinations: Sequence[str],
     *,
     verbose: bool = False,
@@ -136,17 +140,24 @@ def run_export(
     from m3ter_dagster.runs import export_now
 
     with open_instance() as instance, progress(console) as changed:
-        return export_now(instance, names, destinations, verbose=verbose, changed=changed, tags=tags, usage=usage)
+        return export_now(
+            *(instance, entities, destinations),
+            verbose=verbose,
+            changed=changed,
+            tags=tags,
+            usage=usage,
+            names=of.names,
+        )
 
 
-def resume_export(console: Console, run_id: str, org_id: str, *, abandoned: bool) -> RunResult:
+def resume_export(console: Console, of: Chosen, run_id: str, *, abandoned: bool) -> RunResult:
     """Run what is missing from an export and show its progress."""
     from m3ter_dagster.cli.progress import progress
     from m3ter_dagster.runs import NothingToResume, resume
 
     try:
         with open_instance() as instance, progress(console) as changed:
-            return resume(instance, run_id, org_id=org_id, abandoned=abandoned, changed=changed)
+            return resume(instance, run_id, org_id=of.org_id, abandoned=abandoned, changed=changed, names=of.names)
     except NothingToResume as nothing:
         raise click.UsageError(f"--resume: {nothing}") from None
 

@@ -10,8 +10,8 @@ import click
 
 from m3ter_dagster.cli.export import find_schedule
 from m3ter_dagster.cli.instance import open_instance
-from m3ter_dagster.cli.terminal import as_json, configured, moment_text, print_json, print_table, printable, short
-from m3ter_dagster.config import load_exports, organization_id
+from m3ter_dagster.cli.organization import Chosen, chosen, chosen_to_look, organization_option
+from m3ter_dagster.cli.terminal import as_json, moment_text, print_json, print_table, printable, short
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
@@ -28,8 +28,16 @@ STATUSES = ("PENDING", "RUNNING", "SUCCEEDED", "FAILED")
 @click.option("--schedule", "code", metavar="CODE", help="Only exports of this Export Schedule.")
 @click.option("--status", type=click.Choice(STATUSES, case_sensitive=False), help="Only exports in this state.")
 @click.option("--limit", type=click.IntRange(1, MOST), default=20, show_default=True, help="The most exports to list.")
+@organization_option
 @as_json
-def jobs(export_id: str | None, code: str | None, status: Status | None, limit: int, as_json: bool) -> None:
+def jobs(
+    export_id: str | None,
+    code: str | None,
+    status: Status | None,
+    limit: int,
+    organization: str | None,
+    as_json: bool,
+) -> None:
     """List the last exports of the Organization, or EXPORT alone: when they ran, how they went, and why they failed.
 
     EXPORT is the id of one of its runs, or how that starts.
@@ -38,19 +46,20 @@ def jobs(export_id: str | None, code: str | None, status: Status | None, limit: 
 
     if export_id is not None and (code is not None or status is not None):
         raise click.UsageError("one export is named by its id alone; leave out --schedule and --status.")
-    org_id = configured(organization_id)
+    of = chosen_to_look(organization)
+    org_id, names = of.org_id, of.names
     with open_instance(looks_back=True) as instance:
         found = (
-            read_export_jobs(instance, org_id=org_id, schedule=code, status=status, limit=limit)
+            read_export_jobs(instance, org_id=org_id, schedule=code, status=status, limit=limit, names=names)
             if export_id is None
-            else _export_named(instance, export_id)
+            else _export_named(instance, export_id, of)
         )
-        counted = [with_rows(instance, one) for one in found]
+        counted = [with_rows(instance, one, names) for one in found]
         others = runs_of_others(instance, org_id)
     if others and export_id is None:
         click.echo(f"{others} runs of Organizations other than {org_id} are not shown.", err=True)
     if not counted and code is not None:
-        find_schedule(configured(load_exports), code)
+        find_schedule(chosen(organization)[0], code)
     if as_json:
         print_json(counted)
     elif counted:
@@ -59,12 +68,12 @@ def jobs(export_id: str | None, code: str | None, status: Status | None, limit: 
         click.echo("no such export jobs." if code or status or export_id else "no export jobs yet.")
 
 
-def _export_named(instance: DagsterInstance, id: str) -> list[ExportJob]:
+def _export_named(instance: DagsterInstance, id: str, of: Chosen) -> list[ExportJob]:
     from m3ter_dagster.history.jobs import export_job
     from m3ter_dagster.history.log import NoSuchRun, run_named
 
     try:
-        job = export_job(instance, run_named(instance, id))
+        job = export_job(instance, run_named(instance, id), of.names)
     except NoSuchRun as error:
         raise click.UsageError(str(error)) from None
     return [job] if job else []

@@ -12,17 +12,16 @@ from rich.filesize import decimal
 
 from m3ter_dagster.cli.export import chosen_entities, find_schedule
 from m3ter_dagster.cli.instance import open_instance
-from m3ter_dagster.cli.terminal import as_json, configured, moment_text, print_json, print_table, with_objects
+from m3ter_dagster.cli.organization import Chosen, chosen, organization_option
+from m3ter_dagster.cli.terminal import as_json, moment_text, print_json, print_table, with_objects
 from m3ter_dagster.config import (
     AnySchedule,
     Exports,
     ExportSchedule,
     LocalDestination,
     M3terSettings,
+    Settings,
     UsageSchedule,
-    load_exports,
-    load_settings,
-    organization_id,
 )
 from m3ter_dagster.delivery.local import address_of
 from m3ter_dagster.model import manifest
@@ -66,35 +65,36 @@ class Plan(msgspec.Struct, frozen=True, rename="camel"):
     "--entities", "names", metavar="NAMES", help="Comma-separated: account,BILLS,...; ALL_AND_REFERENCES. Default: ALL."
 )
 @click.option("--schedule", "code", metavar="CODE", help="The Export Schedule whose next export it is about.")
+@organization_option
 @with_objects
 @as_json
-def plan(names: str | None, code: str | None, with_objects: bool, as_json: bool) -> None:
+def plan(names: str | None, code: str | None, organization: str | None, with_objects: bool, as_json: bool) -> None:
     """Say what an export would take, by what the last one of each entity took.
 
     m3ter is not asked, and nothing is written.
     """
     if names is not None and code is not None:
         raise click.UsageError("--schedule brings its own entities; leave out --entities.")
-    exports = configured(load_exports)
+    exports, of = chosen(organization)
     schedule = find_schedule(exports, code) if code is not None else None
-    chosen = schedule.asset_names if schedule else chosen_entities(names)
-    found = _plan(exports, schedule, chosen)
+    found = _plan(exports, of, schedule, schedule.asset_names if schedule else chosen_entities(names))
     if as_json:
         print_json(found)
     else:
         _print(found, with_objects=with_objects)
 
 
-def _plan(exports: Exports, schedule: AnySchedule | None, names: Sequence[str]) -> Plan:
+def _plan(exports: Exports, of: Chosen, schedule: AnySchedule | None, assets: Sequence[str]) -> Plan:
     from m3ter_dagster.history.plans import planned_entities, read_besides, requests_of
 
-    org_id, now = configured(organization_id), datetime.now(UTC).replace(microsecond=0)
+    org_id, settings, now = of.org_id, of.settings(), datetime.now(UTC).replace(microsecond=0)
     with open_instance(looks_back=True) as instance:
-        planned = planned_entities(instance, names, org_id, schedule)
-        besides = planned_entities(instance, read_besides(names), org_id)
+        planned = planned_entities(instance, assets, org_id, schedule, of.names)
+        besides = planned_entities(instance, read_besides(assets), org_id, names=of.names)
     due = next(iter(schedule.cadence.due_times(now, 1))) if schedule else now
     to = schedule.destinations if schedule else exports.default_destinations
-    requests, pace = requests_of([*planned, *besides]), _pace()
+    requests, pace = requests_of([*planned, *besides]), _pace(settings)
+    export, is_signed = Export(EXPORT_ID, org_id or ORG_ID, due), bool(settings.signing_key)
     return Plan(
         schedule=schedule.code if schedule else None,
         due=due,
@@ -106,20 +106,25 @@ def _plan(exports: Exports, schedule: AnySchedule | None, names: Sequence[str]) 
         seconds_at_the_pace=round(requests / pace, 1),
         bytes=sum(one.bytes or 0 for one in planned) * len(to),
         unknown=[one.entity for one in (*planned, *besides) if one.rows is None],
-        objects=list(_objects(exports, schedule, names, to, Export(EXPORT_ID, org_id or ORG_ID, due))),
+        objects=list(_objects(exports, schedule, assets, to, export, is_signed=is_signed)),
     )
 
 
-def _pace() -> float:
-    """The pace of the environment or, without credentials in it, the usual one."""
-    organization = configured(load_settings).organization
-    if isinstance(organization, M3terSettings):
-        return organization.requests_per_second
+def _pace(settings: Settings) -> float:
+    """The pace of the settings or, without credentials in them, the usual one."""
+    if isinstance(settings.organization, M3terSettings):
+        return settings.organization.requests_per_second
     return M3terSettings.model_fields["requests_per_second"].default
 
 
 def _objects(
-    exports: Exports, schedule: AnySchedule | None, names: Sequence[str], to: Sequence[str], export: Export
+    exports: Exports,
+    schedule: AnySchedule | None,
+    names: Sequence[str],
+    to: Sequence[str],
+    export: Export,
+    *,
+    is_signed: bool,
 ) -> Iterator[str]:
     from m3ter_dagster.delivery.destinations import SIGNATURE
     from m3ter_dagster.frames.formats import format_for
@@ -128,7 +133,7 @@ def _objects(
     types = [(MEASUREMENTS if isinstance(schedule, UsageSchedule) else name, written) for name in names]
     if isinstance(schedule, ExportSchedule) and schedule.changes:
         types += [(changes_type(name), written) for name in names]
-    if configured(load_settings).signing_key:
+    if is_signed:
         types.append((manifest.TYPE, SIGNATURE.suffix))
     for code in to:
         one = exports.destination(code)

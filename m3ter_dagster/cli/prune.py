@@ -11,8 +11,8 @@ import click
 import msgspec
 
 from m3ter_dagster.cli.instance import open_instance
-from m3ter_dagster.cli.terminal import as_json, configured, moment_text, print_json, print_table
-from m3ter_dagster.config import load_exports, organization_id
+from m3ter_dagster.cli.organization import chosen, organization_option
+from m3ter_dagster.cli.terminal import as_json, moment_text, print_json, print_table
 from m3ter_dagster.config.fields import AGES, age
 
 if TYPE_CHECKING:
@@ -39,8 +39,9 @@ class Age(click.ParamType):
 @click.option("--keep", type=Age(), default="90d", show_default=True, help="Keep younger exports: 90d, 12w.")
 @click.option("--yes", is_flag=True, help="Remove what is otherwise only listed.")
 @click.option("--leave-files", is_flag=True, help="Leave the keys files in the destinations.")
+@organization_option
 @as_json
-def prune(keep: timedelta, yes: bool, leave_files: bool, as_json: bool) -> None:
+def prune(keep: timedelta, yes: bool, leave_files: bool, organization: str | None, as_json: bool) -> None:
     """Remove old exports from Dagster's records, and their keys files; never data nor manifests.
 
     The last whole export of each schedule stays, however old. What is removed can be neither listed nor resumed.
@@ -48,9 +49,11 @@ def prune(keep: timedelta, yes: bool, leave_files: bool, as_json: bool) -> None:
     from m3ter_dagster.delivery.destinations import Destinations
     from m3ter_dagster.history.pruning import old_exports, remove
 
-    exports, org_id = configured(load_exports), configured(organization_id)
+    exports, of = chosen(organization)
+    org_id = of.org_id
     with open_instance(looks_back=True, compute_logs=True) as instance:
-        old = old_exports(instance, datetime.now(UTC) - keep, org_id=org_id, with_keys=not leave_files)
+        before = datetime.now(UTC) - keep
+        old = old_exports(instance, before, org_id=org_id, with_keys=not leave_files, names=of.names)
         if not as_json:
             _print_old(old)
         destinations = Destinations({one.code: one for one in exports.destinations})

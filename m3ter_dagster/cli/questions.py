@@ -15,7 +15,7 @@ from m3ter_dagster.model.suggestions import known_names
 T = TypeVar("T")
 
 ORDER = (
-    *("code", "name", "sourceType", "operationalDataTypes", "timePeriod", "destinations"),
+    *("code", "name", "sourceType", "operationalDataTypes", "timePeriod", "organizations", "destinations"),
     *("scheduleType", "period", "offset", "cronExpression", "dtCreated"),
     *("destinationType", "path", "bucketName", "prefix", "partitionOrder"),
     *("iamRoleArn", "region", "serviceAccountEmail"),

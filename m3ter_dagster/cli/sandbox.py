@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from m3ter_dagster.cli.export import run_export, show_result
+from m3ter_dagster.cli.organization import Chosen
 from m3ter_dagster.cli.terminal import Unusable, as_json, configured, open_console, with_objects
 from m3ter_dagster.config import S3Destination, load_exports
 from m3ter_dagster.model.entities import entities, operational_entities
@@ -58,7 +59,7 @@ def demo(accounts: int, output: str, with_objects: bool, as_json: bool) -> None:
         about = f"Sample organization of {accounts} accounts at {sample.api.base_url}, S3 at {sample.s3.endpoint_url}"
         click.echo(about, err=as_json)
         console = open_console(stderr=as_json)
-        result = run_export(console, names, exports.default_destinations)
+        result = run_export(console, Chosen(), names, exports.default_destinations)
         show_result(console, result, with_objects=with_objects, as_json=as_json)
         if result.is_complete:
             destinations = [exports.destination(one) for one in exports.default_destinations]

@@ -9,8 +9,9 @@ import click
 import msgspec
 
 from m3ter_dagster.cli.instance import open_instance
-from m3ter_dagster.cli.terminal import as_json, configured, moment_text, print_json, print_table
-from m3ter_dagster.config import AnySchedule, load_exports, organization_id
+from m3ter_dagster.cli.organization import chosen, organization_option
+from m3ter_dagster.cli.terminal import as_json, moment_text, print_json, print_table
+from m3ter_dagster.config import AnySchedule
 from m3ter_dagster.config.data_types import set_named
 
 if TYPE_CHECKING:
@@ -35,11 +36,12 @@ class Scheduled(msgspec.Struct, frozen=True, rename="camel"):
 
 
 @click.command()
+@organization_option
 @as_json
-def schedules(as_json: bool) -> None:
+def schedules(organization: str | None, as_json: bool) -> None:
     """List the Export Schedules of exports.yaml, with the last export and the next due times of each."""
-    configured_schedules = configured(load_exports).schedules
-    if not configured_schedules and not as_json:
+    exports, of = chosen(organization)
+    if not exports.schedules and not as_json:
         click.echo("exports.yaml has no schedules.")
         return
     from m3ter_dagster.dagster_internals import switched_off_schedules
@@ -48,10 +50,15 @@ def schedules(as_json: bool) -> None:
     now = datetime.now(UTC)
     with open_instance(looks_back=True) as instance:
         off = switched_off_schedules(instance)
-        org_id = configured(organization_id)
+        org_id, names = of.org_id, of.names
         found = [
-            _scheduled(one, last_export(instance, one.code, org_id), is_on=one.dagster_name not in off, now=now)
-            for one in configured_schedules
+            _scheduled(
+                one,
+                last_export(instance, one.code, org_id, names),
+                is_on=names.own(one.dagster_name) not in off,
+                now=now,
+            )
+            for one in exports.schedules
         ]
     if as_json:
         print_json(found)

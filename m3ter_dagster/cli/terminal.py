@@ -12,8 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from m3ter_dagster.config import ConfigError, M3terSettings, load_settings
-from m3ter_dagster.delivery.signatures import signer_of
+from m3ter_dagster.config import ConfigError
 from m3ter_dagster.model.descriptors import DescriptorError
 
 WIDE = 400
@@ -46,13 +45,6 @@ def listed(option: str, text: str) -> list[str]:
     if not names:
         raise click.UsageError(f"{option} names nothing; give at least one.")
     return list(dict.fromkeys(names))
-
-
-def connection() -> M3terSettings:
-    """How to reach m3ter; what else a run reads from the environment is looked at, too."""
-    settings = load_settings()
-    signer_of(settings)
-    return settings.connection()
 
 
 def open_console(*, stderr: bool = False) -> Console:

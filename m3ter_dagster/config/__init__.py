@@ -31,6 +31,7 @@ from m3ter_dagster.config.models import (
     S3Destination,
 )
 from m3ter_dagster.config.notifications import Notifications, grace
+from m3ter_dagster.config.organizations import M3terOrganization
 from m3ter_dagster.config.schedules import ExportSchedule, FileFormat
 from m3ter_dagster.config.settings import M3terSettings, Settings
 from m3ter_dagster.config.shipped import new_exports_yaml, shipped, write_new
@@ -48,6 +49,7 @@ __all__ = [
     "FileFormat",
     "GcsDestination",
     "LocalDestination",
+    "M3terOrganization",
     "M3terSettings",
     "Notifications",
     "S3Destination",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from pydantic_settings import EnvSettingsSource
 from m3ter_dagster.config.exports_file import ConfigError, parse_exports
 from m3ter_dagster.config.last_good import Kept, Unloadable
 from m3ter_dagster.config.models import Exports
-from m3ter_dagster.config.secrets import with_secrets
+from m3ter_dagster.config.organizations import M3terOrganization
+from m3ter_dagster.config.secrets import SecretUnreadable, secret_in_file, with_secrets
 from m3ter_dagster.config.settings import EXECUTORS, LEAST_FREE_MB, Executor, M3terSettings, Settings
 from m3ter_dagster.config.wording import refusals, sentence
 from m3ter_dagster.config.yaml_lines import variables_in
@@ -39,12 +41,23 @@ schedules:
 """
 
 
-def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
+def load_settings(environ: Mapping[str, str] = os.environ, organizations: Sequence[M3terOrganization] = ()) -> Settings:
+    """The settings of the environment. `organizations` are those of exports.yaml, if it has any."""
+    return Settings(
+        _or_mistakes(lambda: load_m3ter_settings(environ)),
+        executor(environ),
+        least_free(environ),
+        pace_folder(environ),
+        _signing_key(environ),
+        tuple((one.code, _or_mistakes(lambda one=one: _settings_of(one, environ))) for one in organizations),
+    )
+
+
+def _or_mistakes(load: Callable[[], M3terSettings]) -> M3terSettings | ConfigError:
     try:
-        organization: M3terSettings | ConfigError = load_m3ter_settings(environ)
+        return load()
     except ConfigError as error:
-        organization = error
-    return Settings(organization, executor(environ), least_free(environ), pace_folder(environ), _signing_key(environ))
+        return error
 
 
 def _signing_key(environ: Mapping[str, str]) -> SecretStr | ConfigError | None:
@@ -65,6 +78,33 @@ def load_m3ter_settings(environ: Mapping[str, str] = os.environ) -> M3terSetting
         return M3terSettings.model_validate(source())
     except ValidationError as error:
         raise ConfigError(*_mistakes(error)) from None
+
+
+def _settings_of(one: M3terOrganization, environ: Mapping[str, str]) -> M3terSettings:
+    """What the Organization says of itself, and for the rest the environment, but for its access key."""
+    of_one = {
+        "M3TER_API_KEY": _secret(one, "apiKey", one.api_key, one.api_key_file, environ),
+        "M3TER_API_SECRET": _secret(one, "apiSecret", one.api_secret, one.api_secret_file, environ),
+        "M3TER_ORG_ID": one.org_id,
+        "M3TER_BASE_URL": one.base_url,
+        "M3TER_REQUESTS_PER_SECOND": one.requests_per_second,
+    }
+    own = {name: str(value) for name, value in of_one.items() if value is not None}
+    others = {name: value for name, value in environ.items() if re.sub("_(FILE|ARN)$", "", name) not in own}
+    return load_m3ter_settings(others | own)
+
+
+def _secret(
+    one: M3terOrganization, field: str, value: SecretStr | None, file: Path | None, environ: Mapping[str, str]
+) -> str:
+    """The value, or what the file holds."""
+    try:
+        return value.get_secret_value() if value else secret_in_file(str(file))
+    except SecretUnreadable as error:
+        where = _shown(exports_path(environ))
+        raise ConfigError(
+            sentence(f"{where}: organization {one.code!r} has the {field}File {str(file)!r}, which {error}")
+        ) from None
 
 
 def _mistakes(error: ValidationError) -> Iterator[str]:

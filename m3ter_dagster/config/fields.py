@@ -22,6 +22,8 @@ from m3ter_dagster.model.cron import Cron
 
 URL = r"^[Hh][Tt][Tt][Pp][Ss]?://[^\s/]+.*$"
 YEARS = range(2000, 2101)
+FASTEST = 50.0
+"""m3ter answers at most this many requests a second per Organization."""
 AGE = r"^([0-9]{1,5})([dw])$"
 DAYS, MOST_DAYS = {"d": 1, "w": 7}, 36_500
 AGES = f"write days or weeks, such as 90d or 12w, up to {MOST_DAYS}d"
@@ -128,6 +130,17 @@ def _url(text: str) -> str:
     if not is_address_of_a_host(text):
         raise PydanticCustomError(*REFUSED)
     return text.rstrip("/")
+
+
+def keeps_the_secret(url: str, name: str) -> str:
+    """Refuses an address of m3ter, the value of `name`, at which others could read the secret."""
+    address = urlsplit(url)
+    if address.scheme == "http" and not is_this_machine(address.hostname or ""):
+        raise ValueError(
+            f"has the {name} {url!r}; write https://, since over http:// anyone on the way could read the secret (it "
+            "is for this machine alone)"
+        )
+    return url
 
 
 def _moment(value: Any) -> datetime:
@@ -265,6 +278,18 @@ Url = Annotated[
     rule("write an address such as https://store.example.com or http://host:9000", pattern=URL),
     BeforeValidator(without_password),
     AfterValidator(_url),
+]
+OrganizationId = Annotated[
+    str, rule("write the id alone, letters, digits, - and _", pattern="^[A-Za-z0-9_-]+$", title="id")
+]
+"""It becomes part of addresses and object keys."""
+RequestsPerSecond = Annotated[
+    float,
+    rule(
+        f"write a number above 0 and at most {FASTEST:g}, which is what m3ter answers per Organization",
+        gt=0,
+        le=FASTEST,
+    ),
 ]
 KmsKeyId = Annotated[str, rule("write a key's id, alias or ARN", pattern=r"^\S+$")]
 Count = Annotated[int, Field(ge=1, le=10_000), written_as("[0-9]{1,9}")]

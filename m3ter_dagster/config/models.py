@@ -31,6 +31,7 @@ from m3ter_dagster.config.fields import (
 )
 from m3ter_dagster.config.names import USAGE, name_mistakes
 from m3ter_dagster.config.notifications import Notifications, Owner
+from m3ter_dagster.config.organizations import M3terOrganization
 from m3ter_dagster.config.schedules import Completeness, ExportSchedule, FileFormat, completeness_field
 from m3ter_dagster.config.usage import UsageRawByDay, UsageSchedule
 
@@ -157,6 +158,21 @@ class Exports(FileFormat):
         description="Where exports go.",
         examples=[[{"code": "warehouse", "bucketName": "acme-m3ter-exports"}]],
     )
+    organizations: tuple[M3terOrganization, ...] = rule(
+        "write a list of organizations",
+        default=(),
+        description="The Organizations that are exported, where they are several; left out: that of the environment.",
+        examples=[
+            [
+                {
+                    "code": "production",
+                    "orgId": "5a7d0c0e-4f0b-4f0e-9d7e-2f1f6f0d3b11",
+                    "apiKey": "${M3TER_PRODUCTION_API_KEY}",
+                    "apiSecret": "${M3TER_PRODUCTION_API_SECRET}",
+                }
+            ]
+        ],
+    )
     schedules: tuple[_Schedule, ...] = rule(
         "write a list of schedules", default=(), description="What is exported, where to, and how often."
     )
@@ -196,6 +212,11 @@ class Exports(FileFormat):
         description="An asset with a file of raw measurements per day, for backfills; left out: there is none.",
     )
     notifications: Notifications | None = Field(default=None, description="Whom to tell about exports.")
+
+    def of(self, organization: M3terOrganization) -> Exports:
+        """The exports of one Organization alone."""
+        schedules = [one for one in self.schedules if organization.code in (one.organizations or [organization.code])]
+        return self.model_copy(update={"organizations": (), "schedules": tuple(schedules)})
 
     def two_passes(self, schedule: ExportSchedule | None) -> bool | None:
         """Whether lists are read twice. None: where there is no previous export; False: not even there."""

@@ -50,17 +50,19 @@ def name_mistakes(value: Any) -> Iterator[NameMistake]:
     """Mistakes in names, which no single value shows. Takes the plain file, whose other parts may be wrong too."""
     if not isinstance(value, Mapping):
         return
-    known = [code for _, code in _codes(value, "destinations")]
+    known = [code for _, code in _texts(value, "destinations", "code")]
     yield from _destination_codes(value)
+    yield from _organizations(value)
     yield from _schedule_codes(value)
     for index, schedule in enumerate(_list(value, "schedules")):
         yield from _uses(schedule, "destinations", known, ("schedules", index))
+        yield from _uses_of_organizations(value, schedule, ("schedules", index))
     yield from _uses(value, "defaultDestinations", known, ())
 
 
 def _destination_codes(value: Mapping[str, Any]) -> Iterator[NameMistake]:
     seen: set[str] = set()
-    for loc, code in _codes(value, "destinations"):
+    for loc, code in _texts(value, "destinations", "code"):
         if code in seen:
             yield loc, "has the code of an earlier destination; write another code"
         if NO_CHOICE.fullmatch(code):
@@ -68,9 +70,28 @@ def _destination_codes(value: Mapping[str, Any]) -> Iterator[NameMistake]:
         seen.add(code)
 
 
+def _organizations(value: Mapping[str, Any]) -> Iterator[NameMistake]:
+    for field in ("code", "orgId"):
+        seen: set[str] = set()
+        for loc, text in _texts(value, "organizations", field):
+            if text in seen:
+                yield loc, f"has the {field} of an earlier organization; write another {field}"
+            seen.add(text)
+
+
+def _uses_of_organizations(value: Mapping[str, Any], schedule: Any, loc: Loc) -> Iterator[NameMistake]:
+    """Where there are several, each schedule names its own: one that is added later gets no exports by itself."""
+    known = [code for _, code in _texts(value, "organizations", "code")]
+    if _list(schedule, "organizations") and not value.get("organizations"):
+        yield (*loc, "organizations"), "names organizations, and the file lists none; list them, or leave it out"
+    elif len(known) > 1 and isinstance(schedule, Mapping) and not schedule.get("organizations"):
+        yield loc, f"has no 'organizations'; write which it exports, such as organizations: [{', '.join(known)}]"
+    yield from _uses(schedule, "organizations", known, loc, noun="organization")
+
+
 def _schedule_codes(value: Mapping[str, Any]) -> Iterator[NameMistake]:
     seen: dict[str, str] = {}
-    for loc, code in _codes(value, "schedules"):
+    for loc, code in _texts(value, "schedules", "code"):
         name = dagster_name(code)
         if name in RESERVED:
             yield loc, f"has a code that Dagster keeps for itself; write another code, such as '{name}_export'"
@@ -82,22 +103,23 @@ def _schedule_codes(value: Mapping[str, Any]) -> Iterator[NameMistake]:
         seen[code] = name
 
 
-def _uses(owner: Any, field: str, known: list[str], loc: Loc) -> Iterator[NameMistake]:
-    """Mistakes in the uses of destinations: a code that none has, or one used twice."""
+def _uses(owner: Any, field: str, known: list[str], loc: Loc, *, noun: str = "destination") -> Iterator[NameMistake]:
+    """Mistakes in the uses of destinations, or organizations: a code that none has, or one used twice."""
     codes = _list(owner, field)
     for index, code in enumerate(codes):
         if not isinstance(code, str):
             continue
         if known and code not in known:
-            yield (*loc, field, index), f"names the destination {code!r}; {known_names(code, set(known))}"
+            yield (*loc, field, index), f"names the {noun} {code!r}; {known_names(code, set(known))}"
         elif code in codes[:index]:
-            yield (*loc, field, index), f"names the destination {code!r} twice; name it once"
+            yield (*loc, field, index), f"names the {noun} {code!r} twice; name it once"
 
 
-def _codes(value: Mapping[str, Any], field: str) -> list[tuple[Loc, str]]:
-    items = enumerate(_list(value, field))
-    found = ((index, item.get("code")) for index, item in items if isinstance(item, Mapping))
-    return [((field, index, "code"), code) for index, code in found if isinstance(code, str)]
+def _texts(value: Mapping[str, Any], section: str, field: str) -> list[tuple[Loc, str]]:
+    """The field of each item of a section that has it, and where it stands."""
+    items = enumerate(_list(value, section))
+    found = ((index, item.get(field)) for index, item in items if isinstance(item, Mapping))
+    return [((section, index, field), text) for index, text in found if isinstance(text, str)]
 
 
 def _list(value: Any, field: str) -> list[Any]:

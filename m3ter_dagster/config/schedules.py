@@ -28,6 +28,7 @@ from m3ter_dagster.config.fields import (
     rule,
 )
 from m3ter_dagster.config.names import ALL, OPERATIONAL, USAGE, dagster_name, job_name
+from m3ter_dagster.config.organizations import OrganizationCodes
 from m3ter_dagster.model.cadence import Cadence, Period
 from m3ter_dagster.model.cron import Cron
 from m3ter_dagster.model.entities import entities, find_entity
@@ -103,6 +104,11 @@ class ScheduleFields(FileFormat):
     name: Name = Field(default_factory=lambda data: data.get("code", ""), description="A name for people.")
     destinations: Codes = Field(
         description="The codes of the destinations that get each export.", examples=[["warehouse"]]
+    )
+    organizations: OrganizationCodes = Field(
+        default=(),
+        description="The codes of the organizations that it exports, each by itself; needed where there are several.",
+        examples=[["production"]],
     )
     cron_expression: CronExpression | None = Field(
         default=None,

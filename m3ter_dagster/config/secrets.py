@@ -46,7 +46,7 @@ def with_secrets(environ: Mapping[str, str], wanted: Collection[str]) -> dict[st
     found, mistakes = dict(environ), list[str]()
     for name, where in environ.items():
         plain, _, kind = name.rpartition("_")
-        read = {"FILE": _in_file, "ARN": _in_secrets_manager}.get(kind)
+        read = {"FILE": secret_in_file, "ARN": _in_secrets_manager}.get(kind)
         if not read or not plain.startswith("M3TER_") or plain not in wanted or not where.strip():
             continue
         if found.get(plain, "").strip():
@@ -63,7 +63,8 @@ def with_secrets(environ: Mapping[str, str], wanted: Collection[str]) -> dict[st
     return found
 
 
-def _in_file(path: str) -> str:
+def secret_in_file(path: str) -> str:
+    """What the file holds; SecretUnreadable."""
     try:
         value = Path(path).read_text(encoding="utf-8").strip()
     except OSError as error:

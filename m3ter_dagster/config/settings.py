@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal, get_args
-from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from m3ter_dagster.config.exports_file import ConfigError
-from m3ter_dagster.config.fields import Url, is_this_machine, rule
+from m3ter_dagster.config.fields import OrganizationId, RequestsPerSecond, Url, keeps_the_secret, rule
 
 Executor = Literal["in_process", "multiprocess", "celery", "k8s"]
 EXECUTORS: tuple[Executor, ...] = get_args(Executor)
-FASTEST = 50.0
-"""m3ter answers at most this many requests a second per Organization."""
 LEAST_FREE_MB = "200"
 
 Patience = Annotated[float, rule("write a number of seconds, 0 or more", ge=0, allow_inf_nan=False)]
@@ -38,19 +35,9 @@ class M3terSettings(BaseSettings):
 
     api_key: SecretStr = Field(description="the access key id of a m3ter service user")
     api_secret: SecretStr = Field(description="the API secret that belongs to the access key id")
-    # It becomes part of addresses and object keys.
-    org_id: str = rule(
-        "write the id alone, letters, digits, - and _",
-        pattern="^[A-Za-z0-9_-]+$",
-        description="the id of your m3ter Organization",
-    )
+    org_id: OrganizationId = Field(description="the id of your m3ter Organization")
     base_url: Url = "https://api.m3ter.com"
-    requests_per_second: float = rule(
-        f"write a number above 0 and at most {FASTEST:g}, which is what m3ter answers per Organization",
-        default=40.0,
-        gt=0,
-        le=FASTEST,
-    )
+    requests_per_second: RequestsPerSecond = 40.0
     patience_seconds: Patience = Field(default=900.0, description="how long m3ter may be down")
     rate_limit_patience_seconds: Patience = Field(
         default=360.0, description="how long a request is repeated that m3ter refuses because there were too many"
@@ -64,13 +51,7 @@ class M3terSettings(BaseSettings):
     @field_validator("base_url")
     @classmethod
     def _keeps_the_secret(cls, url: str) -> str:
-        address = urlsplit(url)
-        if address.scheme == "http" and not is_this_machine(address.hostname or ""):
-            raise ValueError(
-                f"has the M3TER_BASE_URL {url!r}; write https://, since over http:// anyone on the way could read the "
-                "secret (it is for this machine alone)"
-            )
-        return url
+        return keeps_the_secret(url, "M3TER_BASE_URL")
 
     @classmethod
     def settings_customise_sources(
@@ -97,6 +78,13 @@ class Settings:
     """Where the processes of this machine keep the pace that they share; None: each has its own."""
     signing_key: SecretStr | ConfigError | None = None
     """The private key, in PEM, with which manifests are signed; None: they are not."""
+    organizations: tuple[tuple[str, M3terSettings | ConfigError], ...] = ()
+    """The same as `organization` for each of exports.yaml, by its code."""
+
+    def of(self, code: str) -> Settings:
+        """Those of one Organization of exports.yaml."""
+        unread = ConfigError(f"the settings were read without the organization {code!r}: give load_settings all.")
+        return replace(self, organization=dict(self.organizations).get(code, unread), organizations=())
 
     @property
     def org_id(self) -> str | None:

@@ -106,8 +106,10 @@ def with_rows(instance: dg.DagsterInstance, job: ExportJob, names: Names = DEFAU
     return msgspec.structs.replace(job, rows=rows, destinations=job.destinations or where)
 
 
-def last_export(instance: dg.DagsterInstance, schedule: str, org_id: str | None = None) -> ExportJob | None:
-    return next(iter(read_export_jobs(instance, org_id=org_id, schedule=schedule, limit=1)), None)
+def last_export(
+    instance: dg.DagsterInstance, schedule: str, org_id: str | None = None, names: Names = DEFAULT
+) -> ExportJob | None:
+    return next(iter(read_export_jobs(instance, org_id=org_id, schedule=schedule, limit=1, names=names)), None)
 
 
 def runs_of_others(instance: dg.DagsterInstance, org_id: str | None) -> int:

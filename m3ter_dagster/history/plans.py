@@ -15,6 +15,7 @@ from m3ter_dagster.history.log import last_deliveries
 from m3ter_dagster.history.record import Delivery
 from m3ter_dagster.model.entities import entities
 from m3ter_dagster.model.entity import Listing
+from m3ter_dagster.names import DEFAULT, Names
 
 _LOOKED_BACK = 30
 """Deliveries among which one is looked for that took rows from the export before, or took none."""
@@ -39,10 +40,14 @@ class PlannedEntity(msgspec.Struct, frozen=True, rename="camel"):
 
 
 def planned_entities(
-    instance: dg.DagsterInstance, names: Sequence[str], org_id: str | None, schedule: AnySchedule | None = None
+    instance: dg.DagsterInstance,
+    assets: Sequence[str],
+    org_id: str | None,
+    schedule: AnySchedule | None = None,
+    names: Names = DEFAULT,
 ) -> list[PlannedEntity]:
     """What each of the assets took last for the Organization (None: for any)."""
-    return [_planned(instance, name, org_id, schedule) for name in names]
+    return [_planned(instance, one, org_id, schedule, names) for one in assets]
 
 
 def read_besides(names: Sequence[str]) -> list[str]:
@@ -62,9 +67,9 @@ def requests_of(planned: Sequence[PlannedEntity]) -> int:
 
 
 def _planned(
-    instance: dg.DagsterInstance, name: str, org_id: str | None, schedule: AnySchedule | None
+    instance: dg.DagsterInstance, name: str, org_id: str | None, schedule: AnySchedule | None, names: Names
 ) -> PlannedEntity:
-    recent = list(islice(last_deliveries(instance, name, org_id), _LOOKED_BACK))
+    recent = list(islice(last_deliveries(instance, name, org_id, names=names), _LOOKED_BACK))
     if not recent:
         return PlannedEntity(name)
     last = recent[0]

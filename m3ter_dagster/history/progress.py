@@ -14,6 +14,7 @@ from m3ter_dagster.dagster_internals import events_of_run, log_engine_event
 from m3ter_dagster.history.failures import failure_text
 from m3ter_dagster.history.log import MANIFEST, USAGE_MANIFEST
 from m3ter_dagster.history.record import StoredObject, delivery_in, whole_export_in
+from m3ter_dagster.names import DEFAULT, Names
 
 UNDER_WAY = "m3ter/under_way"
 """The name of the metadata value that is an `UnderWay`."""
@@ -122,6 +123,7 @@ def follow(
     result: RunResult,
     changed: Changed,
     ended: threading.Event,
+    names: Names = DEFAULT,
 ) -> None:
     """Keep `result` up to date with the run that has the tags `request`, until `ended` is set and the log is read."""
     cursor: str | None = None
@@ -132,7 +134,7 @@ def follow(
         if result.run_id:
             found = list(events_of_run(instance, result.run_id, _FOLLOWED, cursor))
             cursor = found[-1][1] if found else cursor
-            for name in _apply((event for event, _ in found), result):
+            for name in _apply((event for event, _ in found), result, names):
                 changed(result, name)
         changed(result, None)
 
@@ -142,18 +144,19 @@ def _run_id(instance: dg.DagsterInstance, request: Mapping[str, str]) -> str:
     return runs[0].dagster_run.run_id if runs else ""
 
 
-def _apply(events: Iterable[dg.DagsterEvent], result: RunResult) -> Iterator[str]:
+def _apply(events: Iterable[dg.DagsterEvent], result: RunResult, names: Names) -> Iterator[str]:
     """Update the result with the events; yields the names of the entities that changed."""
     for event in events:
         if event.event_type == Type.ENGINE_EVENT:
             _apply_under_way(event, result)
             continue
-        entity = result.entities.get(_entity_of(event))
+        asset = _asset_of(event, names)
+        entity = result.entities.get(asset)
         if entity is not None:
-            _apply_to_entity(event, entity)
+            _apply_to_entity(event, entity, names)
             yield entity.entity
-        elif event.step_key in (MANIFEST, USAGE_MANIFEST) and event.event_type == Type.ASSET_MATERIALIZATION:
-            whole = whole_export_in(event.step_materialization_data.materialization)
+        elif asset in (MANIFEST, USAGE_MANIFEST) and event.event_type == Type.ASSET_MATERIALIZATION:
+            whole = whole_export_in(event.step_materialization_data.materialization, names)
             result.manifests += whole.objects if whole else ()
         elif event.event_type == Type.RUN_SUCCESS:
             result.has_succeeded = True
@@ -173,14 +176,14 @@ def _apply_under_way(event: dg.DagsterEvent, result: RunResult) -> None:
         entity.rows_before = found.rows_before.get(name, entity.rows_before)
 
 
-def _entity_of(event: dg.DagsterEvent) -> str:
-    """The entity that an event is about: that of its step, or for a check across entities the one it checks."""
+def _asset_of(event: dg.DagsterEvent, names: Names) -> str:
+    """The asset that an event is about: that of its step, or for a check across entities the one it checks."""
     if event.event_type == Type.ASSET_CHECK_EVALUATION:
-        return event.asset_check_evaluation_data.asset_key.to_user_string()
-    return event.step_key or ""
+        return names.asset(event.asset_check_evaluation_data.asset_key)
+    return next(iter(names.of_steps([event.step_key or ""])), "")
 
 
-def _apply_to_entity(event: dg.DagsterEvent, entity: EntityResult) -> None:
+def _apply_to_entity(event: dg.DagsterEvent, entity: EntityResult, names: Names) -> None:
     match event.event_type:
         case Type.STEP_START | Type.STEP_RESTARTED:
             entity.status, entity.checks = "running", {}
@@ -190,7 +193,7 @@ def _apply_to_entity(event: dg.DagsterEvent, entity: EntityResult) -> None:
             check = event.asset_check_evaluation_data
             entity.checks[check.check_name] = CheckResult(check.passed, check.description or "")
         case Type.ASSET_MATERIALIZATION:
-            delivery = delivery_in(event.step_materialization_data.materialization)
+            delivery = delivery_in(event.step_materialization_data.materialization, names)
             if delivery:
                 entity.status, entity.rows, entity.bytes = "delivered", delivery.rows, delivery.objects[0].bytes
                 entity.seconds = delivery.reading.seconds + delivery.seconds_to_deliver
