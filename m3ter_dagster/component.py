@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from typing import Annotated
@@ -11,7 +10,13 @@ import dagster as dg
 from dagster.components.utils.translation import TranslationFn, TranslationFnResolver
 from pydantic import Field
 
-from m3ter_dagster.config import load_exports_or_last_good, load_settings, new_exports_yaml, write_new
+from m3ter_dagster.config import (
+    environment_with,
+    load_exports_or_last_good,
+    load_settings,
+    new_exports_yaml,
+    write_new,
+)
 from m3ter_dagster.definitions import build_definitions
 from m3ter_dagster.names import Names
 from m3ter_dagster.translation import DagsterM3terTranslator, M3terAsset
@@ -42,11 +47,8 @@ class M3terExportSettings(dg.Model, dg.Resolvable):
         None, description="multiprocess where each step of the project's runs has a process of its own."
     )
 
-    def over(self, environ: dict[str, str]) -> dict[str, str]:
-        """The environment with these settings, also instead of files and ARNs that it names for them."""
-        given = {f"M3TER_{name.upper()}": str(value) for name, value in self.model_dump(exclude_none=True).items()}
-        replaced = {f"{name}{kind}" for name in given for kind in ("", "_FILE", "_ARN")}
-        return {**{name: value for name, value in environ.items() if name not in replaced}, **given}
+    def variables(self) -> dict[str, str]:
+        return {f"M3TER_{name.upper()}": str(value) for name, value in self.model_dump(exclude_none=True).items()}
 
 
 @dg.scaffold_with(M3terExportScaffolder)
@@ -75,7 +77,7 @@ class M3terExportComponent(dg.Component, dg.Model, dg.Resolvable):
         return self.translation(spec, asset) if self.translation else spec
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
-        environ = self.settings.over({**os.environ, "M3TER_EXPORTS": str(context.path / self.exports)})
+        environ = environment_with({**self.settings.variables(), "M3TER_EXPORTS": str(context.path / self.exports)})
         exports, unloadable = load_exports_or_last_good(environ)
         names = Names(tuple(self.prefix.split("/")) if self.prefix else ())
         return build_definitions(

@@ -115,7 +115,7 @@ class DueTimes:
     def __init__(self) -> None:
         self.owed: dict[Due, Schedule] = {}
         self.possible: dict[Due, Schedule] = {}
-        """Those that a change of the cadence or a switch makes possible."""
+        """Those that a change of the cadence, a switch or a late first export makes possible."""
         self.firsts: dict[tuple[str, datetime], Schedule] = {}
         """First exports by code and dtCreated."""
         self._seen: Mapping[str, Seen] = {}
@@ -125,13 +125,14 @@ class DueTimes:
         found = {one.code: one for one in schedules if one.code not in off}
         for code, one in found.items():
             before = self._seen.get(code)
-            if (code, one.created) not in self.firsts and one.created <= now:
+            is_first = (code, one.created) not in self.firsts and one.created <= now
+            if is_first:
                 self.firsts[code, one.created] = one
             if before is None:
                 continue
-            due = one.due(before.at, now)
-            self.owed |= {(code, moment): one for moment in due[-1:]}
-            if before.schedule != one:
+            if not is_first:
+                self.owed |= {(code, moment): one for moment in one.due(before.at, now)[-1:]}
+            if before.schedule != one or is_first:
                 self.possible |= {(code, moment): one for moment in one.due(before.at - GRACE, now)}
         for due in [due for due in self.owed if due[0] in off and due[1] > now - GRACE]:
             self.possible[due] = self.owed.pop(due)

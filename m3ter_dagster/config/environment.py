@@ -41,6 +41,12 @@ schedules:
 """
 
 
+def environment_with(given: Mapping[str, str], environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The environment with these variables, also instead of files and ARNs that it names for them."""
+    others = {name: value for name, value in environ.items() if re.sub("_(FILE|ARN)$", "", name) not in given}
+    return {**others, **given}
+
+
 def load_settings(environ: Mapping[str, str] = os.environ, organizations: Sequence[M3terOrganization] = ()) -> Settings:
     """The settings of the environment. `organizations` are those of exports.yaml, if it has any."""
     return Settings(
@@ -90,8 +96,7 @@ def _settings_of(one: M3terOrganization, environ: Mapping[str, str]) -> M3terSet
         "M3TER_REQUESTS_PER_SECOND": one.requests_per_second,
     }
     own = {name: str(value) for name, value in of_one.items() if value is not None}
-    others = {name: value for name, value in environ.items() if re.sub("_(FILE|ARN)$", "", name) not in own}
-    return load_m3ter_settings(others | own)
+    return load_m3ter_settings(environment_with(own, environ))
 
 
 def _secret(
