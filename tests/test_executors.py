@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 from collections import Counter
@@ -218,5 +219,6 @@ def test_a_run_whose_worker_is_killed_is_ended_by_name_and_completed_by_the_othe
         run = project.last_run()
         project.look_for_stuck_exports()
     assert project.last_run().status == dg.DagsterRunStatus.FAILURE
-    assert "meter was under way" in project.failures(run.run_id)
+    # The other steps may have ended or not.
+    assert re.search(r"no event for 15 minutes while [a-z, ]*meter[a-z, ]* was under way", project.failures(run.run_id))
     assert {*project.exported("--resume", run.run_id, executor="celery")} == {*FEW, "manifest"}
