@@ -114,7 +114,7 @@ class Invariants:
         assert run
         steps = self._instance.get_run_step_stats(run_id)
         has_begun = any(one.start_time for one in steps) or is_in_one_process(self._instance, run_id)
-        is_first = RETRIED_ONCE.items() <= run.tags.items() and RETRY_NUMBER_TAG not in run.tags
+        is_first = RETRIED_ONCE.items() <= run.tags.items() and root_id(run) == run_id
         if (has_begun or is_first) and not self._is_done(run_id):
             self._ended_by_what_passes.add(run_id)
 
