@@ -119,7 +119,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     (folder / "home" / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
     with SandboxApi(SampleOrganization(accounts=60).records()) as api:
         settings = {"M3TER_EXPORTS": str(folder / "exports.yaml"), "DAGSTER_HOME": str(folder / "home")}
-        yield Project(api, folder, {**api.environment, "M3TER_REQUESTS_PER_SECOND": "50", **settings})
+        yield Project(api, folder, {**api.environment, "M3TER_REQUESTS_PER_SECOND": "40", **settings})
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +171,7 @@ def test_processes_of_steps_export_what_one_process_does(project: Project) -> No
 @pytest.mark.slow
 @pytest.mark.usefixtures("workers")
 def test_workers_export_what_one_process_does_and_share_a_pace(project: Project) -> None:
-    """The API refuses more than 50 requests in any second."""
+    """The API refuses more than 50 requests in any second; those of a busy machine arrive bunched."""
     requests = project.api.requests
     requests.clear()
     expected = project.exported(executor="in_process")
