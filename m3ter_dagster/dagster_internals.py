@@ -291,14 +291,19 @@ def log_engine_event(
 
 def last_event(instance: dg.DagsterInstance, run_id: str) -> datetime:
     """When the run logged something for the last time. The record of a run tells only of changes of its status."""
-    (newest,) = instance.get_records_for_run(run_id, limit=1, ascending=False).records or (None,)
-    return datetime.fromtimestamp(newest.event_log_entry.timestamp if newest else 0, UTC)
+    newest = _newest_entry(instance, run_id)
+    return datetime.fromtimestamp(newest.timestamp if newest else 0, UTC)
 
 
 def has_just_started(instance: dg.DagsterInstance, run_id: str) -> bool:
     """Whether the run has logged nothing since it started: every executor logs something before the first step."""
-    (newest,) = instance.get_records_for_run(run_id, limit=1, ascending=False).records or (None,)
-    return bool(newest) and newest.event_log_entry.dagster_event_type == dg.DagsterEventType.RUN_START
+    newest = _newest_entry(instance, run_id)
+    return bool(newest) and newest.dagster_event_type == dg.DagsterEventType.RUN_START
+
+
+def _newest_entry(instance: dg.DagsterInstance, run_id: str) -> dg.EventLogEntry | None:
+    found = instance.get_records_for_run(run_id, limit=1, ascending=False).records
+    return found[0].event_log_entry if found else None
 
 
 def steps_under_way(instance: dg.DagsterInstance, run_id: str) -> set[str]:

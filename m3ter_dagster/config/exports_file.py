@@ -72,7 +72,7 @@ def _sentences(found: list[Mistake], document: YamlLines, file: str) -> Iterator
 
 
 def _subject(loc: Loc, value: Any) -> str:
-    """The destination or schedule in words: by its code, or by its number if it has none."""
+    """The destination, organization or schedule in words: by its code, or by its number if it has none."""
     if len(loc) > 1 and loc[0] in ("destinations", "organizations", "schedules") and isinstance(loc[1], int):
         noun = str(loc[0]).removesuffix("s")
         item = value[loc[0]][loc[1]]
