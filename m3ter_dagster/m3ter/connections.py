@@ -16,6 +16,8 @@ from m3ter_dagster.m3ter.pace import Pace
 
 GZIP = zlib.MAX_WBITS | 16
 
+_NONE = urllib3.Retry(False)
+
 
 def open_pool(url: str, *, timeout: urllib3.Timeout, connections: int = 1) -> urllib3.PoolManager:
     """Connections to the host of `url`, through the proxy of the environment, as other HTTP tools make them.
@@ -25,8 +27,8 @@ def open_pool(url: str, *, timeout: urllib3.Timeout, connections: int = 1) -> ur
     address = urlsplit(url)
     proxy = urllib.request.getproxies().get(address.scheme)
     if proxy and not urllib.request.proxy_bypass(address.hostname or ""):
-        return urllib3.ProxyManager(proxy, maxsize=connections, timeout=timeout, retries=False)
-    return urllib3.PoolManager(maxsize=connections, timeout=timeout, retries=False)
+        return urllib3.ProxyManager(proxy, maxsize=connections, timeout=timeout, retries=_NONE)
+    return urllib3.PoolManager(maxsize=connections, timeout=timeout, retries=_NONE)
 
 
 def paced(kind: Any, pace: Pace, wait: Callable[[float], None], *, sending: Callable[[Any], None] | None = None) -> Any:
@@ -61,7 +63,10 @@ def unpacked(content: bytes, *, at_most: int) -> bytes:
 
 def retry_after(answer: urllib3.BaseHTTPResponse) -> float | None:
     """How many seconds to wait, six hours at most; what is neither whole seconds nor a date is ignored (RFC 9110)."""
+    after = answer.headers.get("retry-after")
+    if after is None:
+        return None
     try:
-        return urllib3.Retry().parse_retry_after(answer.headers.get("retry-after", ""))
+        return urllib3.Retry().parse_retry_after(after)
     except (InvalidHeader, ValueError, OverflowError):  # the last two are for numbers and years of thousands of digits
         return None

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import http.client
+import itertools
+import random
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
-import tenacity
 import urllib3
 
 from m3ter_dagster.m3ter.connections import open_pool, paced, retry_after, unpacked
@@ -50,9 +52,13 @@ class Http:
     ) -> None:
         self._base_url = base_url.rstrip("/")
         self._limits = limits
-        self._pool = open_pool(self._base_url, timeout=limits.timeout, connections=limits.connections)
+        pool = open_pool(self._base_url, timeout=limits.timeout, connections=limits.connections)
+        host = pool.connection_from_url(self._base_url)
+        # A pool of many hosts looks for its host anew with each request, and only a proxy needs that: which may want to
+        # be told the whole address.
+        self._urlopen: Callable[..., urllib3.BaseHTTPResponse] = (pool if pool.proxy else host).urlopen
+        self._before_path = self._base_url if pool.proxy else urlsplit(self._base_url).path
         self._pace = Pace(limits.requests_per_second, times=times)
-        host = self._pool.connection_from_url(self._base_url)
         self._watch = Watch(stop, seconds=limits.request_seconds, stop_seconds=limits.stop_seconds)
         host.ConnectionCls = paced(host.ConnectionCls, self._pace, self.wait, sending=self._watch.sending)
         self._stop = stop
@@ -137,26 +143,30 @@ class Http:
         headers = {"accept": "application/json", "accept-encoding": "gzip", **headers}
         if body is not None:
             headers["content-type"] = "application/json"
-        with self.traffic.timed("seconds_for_turns"):
-            self._pace.take_turn(self.wait, gives_way=gives_way)
-        started, url = time.monotonic(), self._base_url + path
+        seconds_for_turns = self._pace.take_turn(self.wait, gives_way=gives_way)
+        started, status, content = time.monotonic(), 0, b""
         with self._watch.over() as watched:
             try:
-                answer = self._pool.request(
-                    method, url, headers=headers, body=body, redirect=False, preload_content=False
+                answer = self._urlopen(
+                    method, self._before_path + path, body=body, headers=headers, redirect=False, preload_content=False
                 )
-                content = answer.read(decode_content=False)
+                status, content = answer.status, answer.read(decode_content=False)
             except urllib3.exceptions.HTTPError as error:
                 if not watched.is_over:
                     raise Later(_reason(error)) from None
             finally:
                 self._last.seconds = time.monotonic() - started
                 self._last.spent = self._spent + self._last.seconds
-                self.traffic.add(requests=1, seconds_for_answers=self._last.seconds)
+                self.traffic.add(
+                    requests=1,
+                    too_many=status == 429,
+                    bytes=len(content),
+                    seconds_for_answers=self._last.seconds,
+                    seconds_for_turns=seconds_for_turns,
+                )
         if watched.is_over:
             self.wait(0)
             raise Later(f"it took more than {self._limits.request_seconds:g} seconds")
-        self.traffic.add(bytes=len(content), too_many=answer.status == 429)
         if answer.headers.get("content-encoding", "").lower() == "gzip":
             content = unpacked(content, at_most=self._limits.most_unpacked(len(content)))
         return Answer(answer.status, content, retry_after(answer))
@@ -180,47 +190,45 @@ class Http:
                 self._outage.answered()
             return answer
 
-        latest = self._spent + self._limits.page_seconds
-        tries = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(Later),
-            wait=self._pause,
-            stop=lambda state: self._spent >= latest or self._is_out_of_patience(state),
-            sleep=self.wait,
-            before_sleep=self._before_another_try,
-        )
-        try:
-            return tries(entered)
-        except tenacity.RetryError as error:
-            last = error.last_attempt
-            raise Unavailable(request, tries=last.attempt_number, reason=str(last.exception())) from None
-        except RecursionError:
-            says = "was answered with JSON that is nested too deeply to be read"
-            raise M3terError(f"{request} {says}; report it to m3ter's support with this message.") from None
+        latest, waited = self._spent + self._limits.page_seconds, 0.0
+        for number in itertools.count(1):
+            try:
+                return entered()
+            except Later as later:
+                pause = self._pause(later, number)
+                if self._spent >= latest or self._is_out_of_patience(later, waited + pause, pause):
+                    raise Unavailable(request, tries=number, reason=str(later)) from None
+                self._before_another_try(later)
+                self.wait(pause)
+                waited += pause
+            except RecursionError:
+                says = "was answered with JSON that is nested too deeply to be read"
+                raise M3terError(f"{request} {says}; report it to m3ter's support with this message.") from None
+        raise AssertionError
 
-    def _pause(self, state: tenacity.RetryCallState) -> float:
+    def _pause(self, later: Later, number: int) -> float:
         """The pause before the next try: at least what m3ter asks for, and longer each time, since it may ask for 0."""
-        longest = self._limits.longest_pause_seconds
-        backoff = tenacity.wait_exponential(multiplier=0.5, max=longest) + tenacity.wait_random(0, 0.25)
-        return max(_later(state).retry_after or 0.0, backoff(state))
+        backoff = min(0.5 * 2.0 ** min(number - 1, 30), self._limits.longest_pause_seconds)
+        return max(later.retry_after or 0.0, backoff + random.uniform(0, 0.25))  # noqa: S311
 
-    def _is_out_of_patience(self, state: tenacity.RetryCallState) -> bool:
-        if _later(state).status == 429:
-            return state.idle_for + state.upcoming_sleep > self._limits.rate_limit_patience_seconds
+    def _is_out_of_patience(self, later: Later, waits: float, pause: float) -> bool:
+        """`waits` are all of this request, the next one, which is `pause`, included."""
+        if later.status == 429:
+            return waits > self._limits.rate_limit_patience_seconds
         down = self._outage.seconds
         if down is not None:
-            return down + state.upcoming_sleep > self._limits.outage_patience_seconds
-        return state.idle_for + state.upcoming_sleep > self._limits.patience_seconds
+            return down + pause > self._limits.outage_patience_seconds
+        return waits > self._limits.patience_seconds
 
-    def _before_another_try(self, state: tenacity.RetryCallState) -> None:
+    def _before_another_try(self, later: Later) -> None:
         """Count it. After a 429 all threads pause: it is about the whole Organization."""
         self.traffic.add(tried_again=1)
-        later = _later(state)
         if later.status == 429 and later.retry_after is not None:
             self._pace.hold(later.retry_after)
 
     def wait(self, seconds: float) -> None:
         """Wait; raises Interrupted once `stop` is set."""
-        if self._stop.wait(max(seconds, 0)):
+        if self._stop.wait(seconds) if seconds > 0 else self._stop.is_set():
             raise Interrupted
 
 
@@ -253,10 +261,3 @@ def _reason(error: urllib3.exceptions.HTTPError) -> str:
         return f"of {type(error).__name__}: {type(quoting[0]).__name__}"
     text = str(error).split("object at 0x")[-1].split("): ", 1)[-1]
     return f"of {type(error).__name__}: {text}"
-
-
-def _later(state: tenacity.RetryCallState) -> Later:
-    assert state.outcome is not None
-    error = state.outcome.exception()
-    assert isinstance(error, Later)
-    return error

@@ -154,8 +154,8 @@ class Pace:
         self._turn: float | None = None
         self._lock = threading.Lock()
 
-    def take_turn(self, wait: Wait, *, gives_way: bool = False) -> None:
-        """Returns when the caller may send."""
+    def take_turn(self, wait: Wait, *, gives_way: bool = False) -> float:
+        """Returns when the caller may send, and how many seconds it has waited."""
         wait(0)
         place = _Place(gives_way, next(self._numbers), self._clock())
         with self._lock:
@@ -168,6 +168,7 @@ class Pace:
                 self._row.remove(place)
                 self._turn = self._turn if self._row else None
             raise
+        return self._clock() - place.since
 
     @contextmanager
     def sending(self, wait: Wait) -> Generator[None]:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 
@@ -30,14 +27,6 @@ class Traffic:
         with self._lock:
             for name, count in counts.items():
                 setattr(self, name, getattr(self, name) + count)
-
-    @contextmanager
-    def timed(self, name: str) -> Generator[None]:
-        started = time.monotonic()
-        try:
-            yield
-        finally:
-            self.add(**{name: time.monotonic() - started})
 
     def counts(self) -> dict[str, int | float]:
         with self._lock:
