@@ -46,12 +46,14 @@ def compact_json(type_: str, raws: Sequence[bytes | msgspec.Raw]) -> list[str | 
         texts = map(bytes, raws)
         lines = b"\n".join(msgspec.json.format(one, indent=-1) if _holds_white_space(one) else one for one in texts)
     cells = lines.decode().split("\n")
-    nulls, opening = cells.count("null"), b"{" if type_ == "object" else b"["
-    if lines.startswith(opening) + lines.count(b"\n" + opening) + nulls != len(cells):
-        raise Unfit(f"must be a JSON {type_}")
-    if not _are_plainly_sound(type_, lines):
-        for text in lines.split(b"\n"):
-            _check_soundness(text)
+    nulls = cells.count("null")
+    if not _are_soundly_flat(type_, lines):
+        opening = "{" if type_ == "object" else "["
+        if sum(cell.startswith(opening) for cell in cells) + nulls != len(cells):
+            raise Unfit(f"must be a JSON {type_}")
+        if not _are_soundly_nested(lines):
+            for text in lines.split(b"\n"):
+                _check_soundness(text)
     return [None if cell == "null" else cell for cell in cells] if nulls else [*cells]
 
 
@@ -60,21 +62,22 @@ def _holds_white_space(text: bytes, *, breaks: int = 0) -> bool:
     return b" " in text or b"\t" in text or b"\r" in text or text.count(b"\n") > breaks
 
 
-def _are_plainly_sound(type_: str, lines: bytes) -> bool:
-    """A cheap check that can only be wrong in one direction: what it doubts is looked at closely.
+def _are_soundly_flat(type_: str, lines: bytes) -> bool:
+    """Whether all are null, or of `type_` with objects of which none repeats a key. Only a yes is certain.
 
-    Behind each key stands `":`, so texts that hold no more of these than keys were read repeat none. Where objects are
-    nested the keys are counted as they are written again, unless an escaped quote before a colon makes up for one.
+    Behind each key stands `":`, so texts that hold no more of these than keys were read repeat none.
     """
     try:
         values = _FLAT[type_].decode_lines(lines)
-        objects = filter(None, values) if type_ == "object" else chain.from_iterable(filter(None, values))
-        if sum(map(len, objects)) in (lines.count(b":"), lines.count(b'":')):
-            return True
-    except msgspec.ValidationError:
-        pass  # an array of something else
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return False
+    objects = filter(None, values) if type_ == "object" else chain.from_iterable(filter(None, values))
+    keys = sum(map(len, objects))
+    return lines.count(b":") == keys or lines.count(b'":') == keys
+
+
+def _are_soundly_nested(lines: bytes) -> bool:
+    """The same for any JSON: its keys are counted as it is written again, if no escaped quote can make up for one."""
     try:
         again = msgspec.json.encode(_ANY.decode_lines(lines))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
