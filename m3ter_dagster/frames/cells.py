@@ -47,7 +47,7 @@ def compact_json(type_: str, raws: Sequence[bytes | msgspec.Raw]) -> list[str | 
         lines = b"\n".join(msgspec.json.format(one, indent=-1) if _holds_white_space(one) else one for one in texts)
     cells = lines.decode().split("\n")
     nulls = cells.count("null")
-    if not _are_soundly_flat(type_, lines):
+    if not _are_soundly_flat(type_, lines, len(cells)):
         opening = "{" if type_ == "object" else "["
         if sum(cell.startswith(opening) for cell in cells) + nulls != len(cells):
             raise Unfit(f"must be a JSON {type_}")
@@ -62,10 +62,11 @@ def _holds_white_space(text: bytes, *, breaks: int = 0) -> bool:
     return b" " in text or b"\t" in text or b"\r" in text or text.count(b"\n") > breaks
 
 
-def _are_soundly_flat(type_: str, lines: bytes) -> bool:
+def _are_soundly_flat(type_: str, lines: bytes, number: int) -> bool:
     """Whether all are null, or of `type_` with objects of which none repeats a key. Only a yes is certain.
 
-    Behind each key stands `":`, so texts that hold no more of these than keys were read repeat none.
+    Behind each key stands `":`, so texts that hold no more of these than keys were read repeat none. Of the `number` of
+    lines those that are empty are not read at all.
     """
     try:
         values = _FLAT[type_].decode_lines(lines)
@@ -73,7 +74,7 @@ def _are_soundly_flat(type_: str, lines: bytes) -> bool:
         return False
     objects = filter(None, values) if type_ == "object" else chain.from_iterable(filter(None, values))
     keys = sum(map(len, objects))
-    return lines.count(b":") == keys or lines.count(b'":') == keys
+    return len(values) == number and (lines.count(b":") == keys or lines.count(b'":') == keys)
 
 
 def _are_soundly_nested(lines: bytes) -> bool:

@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import msgspec
@@ -121,8 +121,9 @@ class Decoder:
     def _cells_at_once(self, rows: Sequence[msgspec.Struct], pages: Sequence[bytes]) -> _Cells:
         """The `rows` of `pages` as columns. For a value that fits no column it raises one of `_ODD`."""
         by_field = list(zip(*map(msgspec.structs.astuple, rows), strict=True)) or [()] * len(self._fields)
+        sent = _Sent(pages)
         cells = {
-            column.name: _series(column, self._values(column, values, pages))
+            column.name: _series(column, self._values(column, values, sent))
             for column, values in zip(self._columns, by_field, strict=False)
         }
         for name, values in zip(self._fields, by_field, strict=True):
@@ -130,14 +131,17 @@ class Decoder:
                 self.unknown_fields[name] += sum(value is not _NULL for value in values)
         return cells
 
-    def _values(self, column: Column, values: Sequence[Any], pages: Sequence[bytes]) -> Sequence[Value]:
+    def _values(self, column: Column, values: Sequence[Any], sent: _Sent) -> Sequence[Value]:
         if column.is_json:
             return compact_json(column.type, values)
-        if not _may_be_inexact(column, values, pages):
+        if not _may_be_inexact(column, values, sent):
             return values
-        sent = (bytes(one.raw) for page in pages for one in _field_decoder(column.api_field or "").decode(page))
-        pairs = zip(values, sent, strict=True)
-        return [read_cell(column.type, raw) if _is_inexact(column, value) else value for value, raw in pairs]
+        pairs = zip(values, sent.rows, strict=True)
+        field = _field_decoder(column.api_field or "")
+        return [
+            read_cell(column.type, bytes(field.decode(row).raw)) if _is_inexact(column, value) else value
+            for value, row in pairs
+        ]
 
     def _decode_by_cell(self, raws: Sequence[bytes]) -> tuple[_Cells, int, list[Breach]]:
         breaches: list[Breach] = []
@@ -213,10 +217,25 @@ def _is_inexact(column: Column, value: Value) -> bool:
     return type(value) is float if column.type == "integer" else value == 0
 
 
-def _may_be_inexact(column: Column, values: Sequence[Value], pages: Iterable[bytes]) -> bool:
+class _Sent:
+    """What the values of some rows were written as. It is looked at where one of them no longer tells."""
+
+    def __init__(self, pages: Sequence[bytes]) -> None:
+        self._pages = pages
+
+    @cached_property
+    def rows(self) -> Sequence[bytes]:
+        return [row for page in self._pages for row in raw_elements(page)]
+
+    @cached_property
+    def has_negative_zeros(self) -> bool:
+        return any(map(_NEGATIVE_ZERO.search, self._pages))
+
+
+def _may_be_inexact(column: Column, values: Sequence[Value], sent: _Sent) -> bool:
     if column.type == "integer":
         return any(type(value) is float for value in values)
-    return column.type == "number" and 0.0 in values and any(map(_NEGATIVE_ZERO.search, pages))
+    return column.type == "number" and 0.0 in values and sent.has_negative_zeros
 
 
 def _page(raws: Iterable[bytes]) -> bytes:
@@ -224,10 +243,9 @@ def _page(raws: Iterable[bytes]) -> bytes:
 
 
 @cache
-def _field_decoder(field: str) -> msgspec.json.Decoder[list[Any]]:
-    """Of pages: one field of each row, as it was sent."""
-    row = msgspec.defstruct("Row", [("raw", msgspec.Raw, _NULL)], rename={"raw": field}, gc=False)
-    return msgspec.json.Decoder(list.__class_getitem__(row))
+def _field_decoder(field: str) -> msgspec.json.Decoder[Any]:
+    """Of rows: one field, as it was sent."""
+    return msgspec.json.Decoder(msgspec.defstruct("Row", [("raw", msgspec.Raw, _NULL)], rename={"raw": field}))
 
 
 def _series(column: Column, values: Sequence[Value]) -> pl.Series:
