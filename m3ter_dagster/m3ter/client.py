@@ -157,7 +157,8 @@ class _ListAnswer(msgspec.Struct):
 def _list_answer(body: bytes) -> _ListAnswer:
     """Read a page. A body that is cut off, not JSON or without rows comes from a proxy or a crash: Later."""
     try:
-        body.decode("utf-8")
+        if not body.isascii():
+            body.decode("utf-8")
         answer = msgspec.json.decode(body, type=_ListAnswer)
     except UnicodeDecodeError as error:
         raise Later(f"the answer is not UTF-8 at byte {error.start} of {len(body)}") from None
