@@ -10,6 +10,9 @@ from queue import SimpleQueue
 
 from m3ter_dagster.m3ter.client import Page
 
+AT_ONCE = 1 << 20
+"""How many bytes of pages are handed over at once, or a tenth of those before if that is less: no page waits long."""
+
 
 @dataclass
 class Share:
@@ -35,11 +38,13 @@ class Room:
         with self._changed:
             self._changed.wait_for(lambda: self._bytes < self._most or self._is_stopped or is_needed())
 
-    def fill(self, share: Share, size: int) -> None:
+    def fill(self, share: Share, size: int) -> bool:
+        """Returns whether it is full now."""
         with self._changed:
             if not share.is_closed:
                 share.bytes += size
                 self._bytes += size
+            return self._bytes >= self._most
 
     def free(self, share: Share, size: int) -> None:
         self.fill(share, -size)
@@ -66,27 +71,38 @@ class Room:
 
 
 def read_ahead(pages: Iterator[Page], room: Room, threads: Executor) -> Generator[Page]:
-    """The same pages and the same error, read by another thread while the caller is busy with those before."""
-    share, arrived = Share(), SimpleQueue[Page | Exception | None]()
+    """The same pages and the same error, read by another thread while the caller is busy with those before.
+
+    The caller is not woken for each page: of a long list it gets some at once.
+    """
+    share, arrived = Share(), SimpleQueue[list[Page] | Exception | None]()
 
     def read() -> None:
+        some, size, before = list[Page](), 0, 0
         try:
             for page in pages:
-                room.fill(share, len(page.rows))
-                arrived.put(page)
+                some.append(page)
+                size += len(page.rows)
+                is_full = room.fill(share, len(page.rows))
+                if is_full or size >= min(before / 10, AT_ONCE):
+                    arrived.put(some)
+                    some, size, before = [], 0, before + size
                 room.wait(lambda: share.bytes == 0)
                 if share.is_closed:
                     return
+            arrived.put(some)
             arrived.put(None)
         except Exception as error:
+            arrived.put(some)
             arrived.put(error)
 
     threads.submit(read)
     try:
-        while (one := arrived.get()) is not None:
-            if isinstance(one, Exception):
-                raise one
-            room.free(share, len(one.rows))
-            yield one
+        while (some := arrived.get()) is not None:
+            if isinstance(some, Exception):
+                raise some
+            for page in some:
+                room.free(share, len(page.rows))
+                yield page
     finally:
         room.close(share)
