@@ -41,10 +41,25 @@ from m3ter_dagster.cli import main
 main()
 """
 """The command line, which says whenever exports.yaml is opened, by whom, and whenever m3ter is asked."""
+POLARS = """
+import sys
+import dagster._cli  # what a code server, a run and a step begin with
+assert "polars" not in sys.modules
+import m3ter_dagster, polars
+"""
 
 
-def test_environment_variables_are_read_in_one_module_and_set_by_the_demo() -> None:
-    assert files_with(VARIABLES) == {"config/environment.py", "cli/sandbox.py"}
+def test_environment_variables_are_read_in_one_module_and_set_by_the_demo_and_for_polars() -> None:
+    assert files_with(VARIABLES) == {"config/environment.py", "cli/sandbox.py", "__init__.py"}
+
+
+@pytest.mark.parametrize(("set_by_a_person", "pools"), [("", 1), ("dirty_decay_ms:500,narenas:3,", 3)])
+def test_polars_has_one_pool_of_memory_unless_a_person_says_otherwise(set_by_a_person: str, pools: int) -> None:
+    """Its jemalloc says itself, when the process ends, what it has made of its variable."""
+    environment = {**plain_environment(), "_RJEM_MALLOC_CONF": f"{set_by_a_person}stats_print:true"}
+    command = [sys.executable, "-c", POLARS]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=90)
+    assert f"  opt.narenas: {pools}\n" in done.stderr
 
 
 def test_only_commands_and_the_definitions_load_the_configuration() -> None:
