@@ -20,7 +20,7 @@ from m3ter_dagster.frames.schema import Breach, SchemaBreached, frame_schema, sh
 from m3ter_dagster.frames.times import EXAMPLES, digits_of_fractions, time_in, time_text
 from m3ter_dagster.model.entity import DATE, DATE_TIME, Table
 
-GROUP_ROWS, GROUP_BYTES = 20_000, 32 << 20
+GROUP_ROWS, GROUP_BYTES = 10_000, 16 << 20
 """A row group ends with the row that reaches one of these; the bytes are those of its texts."""
 _BATCH_ROWS = 10_000
 # Texts are views, as polars has them: anything else is a copy of every text.
