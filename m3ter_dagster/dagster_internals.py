@@ -358,6 +358,14 @@ def delete_run(instance: dg.DagsterInstance, run_id: str) -> None:
         file.unlink(missing_ok=True)
 
 
+def has_job(context: dg.RunFailureSensorContext, name: str) -> bool:
+    """Whether this code location has the job, without which Dagster retries no run of it, and only logs that.
+
+    A sensor's context publicly says nothing of its repository, and one that was built for a call may have none.
+    """
+    return context.repository_def is None or context.repository_def.has_job(name)
+
+
 def failed_tick(run: dg.DagsterRun, reason: str) -> Reaction:
     """A reaction that fails the sensor's tick with these words and does not ask for the run again."""
     return DagsterRunReaction(run, SerializableErrorInfo(reason, stack=[], cls_name=None), run.status)

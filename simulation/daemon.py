@@ -74,6 +74,10 @@ class Daemon:
         """What Dagster's UI says of each schedule."""
         return {one.name: one.description or "" for one in self._repository.get_schedules()}
 
+    def jobs(self) -> set[str]:
+        """The names of the jobs that there are now."""
+        return {one.name for one in self._repository.get_all_jobs()}
+
     @property
     def _repository(self) -> RemoteRepository:
         location = self._workspace.create_request_context().get_code_location(LOCATION)

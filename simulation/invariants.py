@@ -217,8 +217,8 @@ class Invariants:
 
     # After each step
 
-    def step_ended(self, told: Sequence[str], now: datetime) -> None:
-        """`told` are the messages that the webhook got."""
+    def step_ended(self, told: Sequence[str], jobs: Collection[str], now: datetime) -> None:
+        """`told` are the messages that the webhook got, `jobs` the names of those that there are."""
         runs = [record.dagster_run for record in self._instance.get_run_records()]
         self._due_times_are_accounted_for(runs, now)
         self._dead_runs_have_ended(runs, now)
@@ -226,7 +226,7 @@ class Invariants:
             raise Violated(f"no message tells of the failure of {untold}")
         if wrong := [text for text in told if UNSAFE in text]:
             raise Violated(f"rows were reused that m3ter has no more: {wrong}")
-        if lost := self._not_retried(runs):
+        if lost := self._not_retried(runs, jobs):
             raise Violated(f"what ended runs {lost} passes, and they were not retried")
         uploads = store.open_uploads(self._buckets.values())
         for export in {root_id(run) for run in runs if run.status == dg.DagsterRunStatus.SUCCESS}:
@@ -294,14 +294,18 @@ class Invariants:
         counts = Counter(root_id(run) for run in failed if run.run_id not in retried)
         return [one for one, count in counts.items() if sum("failed" in text and one in text for text in told) < count]
 
-    def _not_retried(self, runs: Sequence[dg.DagsterRun]) -> list[str]:
-        """The runs that Dagster had to retry and did not: of each export the first three that have failed."""
+    def _not_retried(self, runs: Sequence[dg.DagsterRun], jobs: Collection[str]) -> list[str]:
+        """The runs that Dagster had to retry and did not: of each export the first three that have failed.
+
+        Without its job, which goes with the schedule, a run is told of instead.
+        """
         retried, counts = {run.parent_run_id for run in runs if RETRY_NUMBER_TAG in run.tags}, Counter[str]()
         lost = []
         for run in reversed(runs):
             counts[root_id(run)] += 1
             is_owed = run.run_id in self._ended_by_what_passes and counts[root_id(run)] <= MOST_RETRIES
-            if is_owed and run.status == dg.DagsterRunStatus.FAILURE and run.run_id not in retried:
+            has_failed = run.status == dg.DagsterRunStatus.FAILURE and run.job_name in jobs
+            if is_owed and has_failed and run.run_id not in retried:
                 lost.append(run.run_id)
         return lost
 

@@ -191,7 +191,7 @@ class System:
 
     def check(self) -> None:
         if self.daemon:
-            self.invariants.step_ended(self.webhook.texts, self.now)
+            self.invariants.step_ended(self.webhook.texts, self.daemon.jobs(), self.now)
             self.invariants.next_due_times_are_right(self.schedules, self.daemon.descriptions())
 
     def _temporary_folders(self) -> list[str]:

@@ -198,6 +198,28 @@ def test_a_failed_run_that_is_retried_is_told_after_the_last_retry(
     assert [text.startswith(title or "") for text in receiver.texts] == ([True] if title else [])
 
 
+def test_a_failure_that_cannot_be_retried_is_told_at_once(instance: dg.DagsterInstance, receiver: Receiver) -> None:
+    """A retry was decided, but the job of the run's schedule is gone: Dagster only logs that, and nobody else tells."""
+    job = dg.job(name="export_finance")(lambda: None)
+    sensor = sensors_of(exports_of(receiver), receiver)["failed_exports"]
+    cursor = None
+    for jobs in ([job], []):
+        repository = dg.Definitions(jobs=jobs, sensors=[sensor]).get_repository_def()
+        with dg.build_sensor_context(instance, cursor, repository_def=repository) as context:
+            cursor = cursor or sensor.evaluate_tick(context).cursor
+            failed = instance.create_run_for_job(job, tags=TAGS | {"dagster/will_retry": "true"})
+            instance.report_run_failed(failed, "the run's process has died")
+        with dg.build_sensor_context(instance, cursor, repository_def=repository) as context:
+            cursor = sensor.evaluate_tick(context).cursor
+    assert receiver.texts == [
+        "m3ter export failed: schedule 'finance', due 2024-06-06 10:00 UTC\n"
+        f"export id {failed.run_id}\n"
+        "the run's process has died\n"
+        "Dagster cannot retry it, since its schedule was renamed or removed; "
+        f"m3ter-dagster export --resume {failed.run_id} completes the export."
+    ]
+
+
 def test_failures_that_are_told_and_that_are_retried_share_a_tick(
     instance: dg.DagsterInstance, receiver: Receiver
 ) -> None:

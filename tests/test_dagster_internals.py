@@ -312,6 +312,27 @@ def test_a_run_says_by_tags_whether_it_is_retried(tmp_path: Path, tags: dict[str
     assert found.tags.items() >= tags.items()
 
 
+@dagster_still("tells a sensor on runs its repository, whose jobs are those that it can retry")
+def test_a_sensor_on_failures_knows_which_jobs_there_are(instance: dg.DagsterInstance) -> None:
+    @dg.asset
+    def failing() -> None:
+        raise ValueError
+
+    found: dict[str, bool] = {}
+
+    @dg.run_failure_sensor(name="failed")
+    def sensor(context: dg.RunFailureSensorContext) -> None:
+        found.update({name: internals.has_job(context, name) for name in ("export", "renamed", "__ASSET_JOB")})
+
+    definitions = dg.Definitions(assets=[failing], jobs=[dg.define_asset_job("export")], sensors=[sensor])
+    repository, cursor = definitions.get_repository_def(), None
+    for _ in range(2):
+        with dg.build_sensor_context(instance, cursor, repository_def=repository) as context:
+            cursor = sensor.evaluate_tick(context).cursor
+        dg.materialize([failing], instance=instance, raise_on_error=False)
+    assert found == {"export": True, "renamed": False, "__ASSET_JOB": True}
+
+
 @dagster_still("tells an IO manager how often its step was tried before")
 def test_an_io_manager_knows_how_often_it_was_tried(instance: dg.DagsterInstance) -> None:
     attempts: list[int] = []

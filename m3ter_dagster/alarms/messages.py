@@ -14,18 +14,31 @@ from m3ter_dagster.history.record import Delivery
 from m3ter_dagster.history.retries import RETRY_NUMBER_TAG
 
 LONGEST_REASON = 300
+CANNOT_BE_RETRIED = (
+    "Dagster cannot retry it, since its schedule was renamed or removed; m3ter-dagster export --resume {} completes "
+    "the export."
+)
 LOADABLE_AGAIN = "m3ter exports.yaml can be loaded again, and is used."
 
 
 def failed(
-    run: dg.DagsterRun, events: Sequence[dg.DagsterEvent], dagster_url: str | None, *, prunes: bool = False
+    run: dg.DagsterRun,
+    events: Sequence[dg.DagsterEvent],
+    dagster_url: str | None,
+    *,
+    prunes: bool = False,
+    has_lost_its_job: bool = False,
 ) -> str:
-    """The text about a failed run. `events` are the failures of its steps, or that of the run where no step failed."""
+    """The text about a failed run. `events` are the failures of its steps, or that of the run where no step failed.
+
+    `has_lost_its_job` says that it would have been retried, and that its job is gone.
+    """
     if prunes:
         return "\n".join(["m3ter: old exports were not removed", *_page(run, dagster_url), *map(_reason, events)])
     retries = run.tags.get(RETRY_NUMBER_TAG)
     title = f"m3ter export failed{f' again, retry {retries}' if retries else ''}: {_export(run)}"
-    return "\n".join([title, *_places(run, dagster_url), *map(_reason, events)])
+    resumed = [CANNOT_BE_RETRIED.format(run.run_id)] if has_lost_its_job else []
+    return "\n".join([title, *_places(run, dagster_url), *map(_reason, events), *resumed])
 
 
 def delivered(run: dg.DagsterRun, deliveries: Mapping[str, Delivery], dagster_url: str | None) -> str:

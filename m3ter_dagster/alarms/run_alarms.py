@@ -9,7 +9,7 @@ import dagster as dg
 from m3ter_dagster.alarms import messages
 from m3ter_dagster.alarms.webhook import Notify
 from m3ter_dagster.config.names import DELIVERED_EXPORTS, FAILED_EXPORTS, PRUNE_HISTORY, UNSAFE_REUSE
-from m3ter_dagster.dagster_internals import Reaction, failed_tick, planned_steps
+from m3ter_dagster.dagster_internals import Reaction, failed_tick, has_job, planned_steps
 from m3ter_dagster.history.failures import failed_check
 from m3ter_dagster.history.log import deliveries_of, root_id, unlisted
 from m3ter_dagster.history.progress import REUSE
@@ -28,14 +28,16 @@ def failed_exports(
         description="Notifies the webhook of each run that failed and is not retried: which entities, and why.",
     )
     def sensor(context: dg.RunFailureSensorContext) -> Reaction | None:
-        if will_be_retried(context.dagster_run):
+        run = context.dagster_run
+        is_to_be_retried = will_be_retried(run)
+        if is_to_be_retried and has_job(context, run.job_name):
             return None  # and no reason to skip it, which Dagster takes only from a tick that is about nothing else
-        prunes = context.dagster_run.job_name == names.own(PRUNE_HISTORY)
+        prunes = run.job_name == names.own(PRUNE_HISTORY)
         events = _failures(context, None if prunes else steps)
         if not events:
             return None
-        text = messages.failed(context.dagster_run, events, dagster_url, prunes=prunes)
-        return _reaction(context.dagster_run, notify(context.log, text))
+        text = messages.failed(run, events, dagster_url, prunes=prunes, has_lost_its_job=is_to_be_retried)
+        return _reaction(run, notify(context.log, text))
 
     return sensor
 
