@@ -12,9 +12,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import yaml
 from click.testing import CliRunner
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Page, expect
 from processes import poll
-from ui_page import CHROMIUM, LONGEST_RUN, UI, chromium, ui_page
+from ui_page import CHROMIUM, LONGEST_RUN, UI, VIEWPORT, chromium_page
 from ui_server import dagster_ui
 
 from m3ter_dagster.cli import main
@@ -68,15 +68,15 @@ def address(start: Callable[[], str]) -> str:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
+def page() -> Iterator[Page]:
+    with chromium_page() as page:
+        yield page
 
 
 @pytest.fixture
-def ui(browser: Browser, address: str) -> Iterator[UI]:
-    with ui_page(browser, address) as ui:
-        yield ui
+def ui(page: Page, address: str) -> UI:
+    page.set_viewport_size(VIEWPORT)
+    return UI(page, address)
 
 
 def files(sandbox: Sandbox, export_id: str) -> set[tuple[str, str]]:
@@ -253,13 +253,12 @@ def test_the_page_of_the_webhook_shows_what_was_delivered_and_what_failed(ui: UI
 
 
 def test_a_second_start_finds_what_the_first_has_exported_and_exports_nothing_twice(
-    browser: Browser, address: str, start: Callable[[], str]
+    ui: UI, start: Callable[[], str]
 ) -> None:
-    with ui_page(browser, address) as ui:
-        runs = ui.runs()
+    runs = ui.runs()
     moment = datetime.now(UTC)
-    with ui_page(browser, start()) as ui:
-        ui.sensor_has_looked("due_exports", moment)
-        assert ui.runs() == runs
-        ui.open("/assets/export_manifest?view=overview")
-        expect(ui.page.locator("table table").filter(has_text="complete").first).to_be_visible()
+    again = UI(ui.page, start())
+    again.sensor_has_looked("due_exports", moment)
+    assert again.runs() == runs
+    again.open("/assets/export_manifest?view=overview")
+    expect(again.page.locator("table table").filter(has_text="complete").first).to_be_visible()

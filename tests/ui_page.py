@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, FloatRect, Locator, Page, expect, sync_playwright
+from playwright.sync_api import FloatRect, Locator, Page, ViewportSize, expect, sync_playwright
 from processes import poll
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -28,10 +28,13 @@ LONGEST_WAIT = 90_000
 """Milliseconds, for a machine that does much else."""
 LONGEST_RUN = 270
 """Seconds; a run is a new process that imports everything."""
+VIEWPORT: ViewportSize = {"width": 1500, "height": 2000}
+"""High enough for all entities: Dagster renders only the rows in sight."""
 PICTURE: FloatRect = {"x": 240, "y": 0, "width": 1260, "height": 900}
 """What is shown to the right of Dagster's navigation."""
 ENDED = {"SUCCESS": "Success", "FAILURE": "Failure", "CANCELED": "Canceled"}
 """What a page says of a run in this status."""
+STATUS = "query Status($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
 RUN = """
 query Run($id: ID!) {
   runOrError(runId: $id) { ... on Run { status assetMaterializations { assetKey { path } } } }
@@ -109,9 +112,12 @@ class UI:
         """The id of the run whose page opens, once it ended this way, and the assets that it materialized."""
         self.page.wait_for_url("**/runs/*")
         run_id = self.page.url.rsplit("/", 1)[1]
-        self._wait(lambda: self._run(run_id)["status"] in ENDED, f"the end of run {run_id}")
+        self._wait(
+            lambda: self._query(STATUS, id=run_id)["runOrError"]["status"] in ENDED,
+            f"the end of run {run_id}",
+        )
         self.open(f"/runs/{run_id}")
-        run = self._run(run_id)
+        run = self._query(RUN, id=run_id)["runOrError"]
         assert run["status"] == status
         expect(self.page.get_by_text(ENDED[status], exact=True).first).to_be_visible()
         return run_id, sorted("/".join(one["assetKey"]["path"]) for one in run["assetMaterializations"])
@@ -164,9 +170,6 @@ class UI:
         expect(reload).to_be_disabled()
         expect(reload).to_be_enabled()
 
-    def _run(self, run_id: str) -> dict[str, Any]:
-        return self._query(RUN, id=run_id)["runOrError"]
-
     def _query(self, query: str, **variables: Any) -> dict[str, Any]:
         asked = {"query": query, "variables": variables}
         return self.page.request.post(f"{self.address}/graphql", data=asked).json()["data"]
@@ -178,15 +181,13 @@ class UI:
 
 
 @contextmanager
-def chromium() -> Iterator[Browser]:
+def chromium_page() -> Iterator[Page]:
+    """One for all tests, or the browser would fetch and compile Dagster's megabytes of scripts for each anew."""
     expect.set_options(timeout=LONGEST_WAIT)
-    with sync_playwright() as playwright, playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS) as browser:
-        yield browser
-
-
-@contextmanager
-def ui_page(browser: Browser, address: str) -> Iterator[UI]:
-    # High enough for all entities: Dagster renders only the rows in sight.
-    with browser.new_page(viewport={"width": 1500, "height": 2000}) as page:
+    with (
+        sync_playwright() as playwright,
+        playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS) as browser,
+        browser.new_page() as page,
+    ):
         page.set_default_timeout(LONGEST_WAIT)
-        yield UI(page, address)
+        yield page
