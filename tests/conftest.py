@@ -24,6 +24,7 @@ from hypothesis import settings
 from postgres import postgres_server
 from starts import starts_a_server
 from stores import Key, Store
+from werkzeug.routing import Rule
 
 from m3ter_dagster.dagster_internals import open_instance_for_a_terminal
 from m3ter_sandbox import SandboxS3
@@ -91,12 +92,18 @@ def read_once() -> Iterator[None]:
     """What libraries would read again for each of the many clients and databases of a session, and never changes.
 
     Each session of botocore parses the megabyte of JSON that describes AWS, unless it is given a loader. Dagster has a
-    database for each run and loads its 90 migrations for each, a tenth of the CPU time of a small export.
+    database for each run and loads its 90 migrations for each, a tenth of the CPU time of a small export. Werkzeug
+    compiles for each route of a sandbox how its address would be written, four fifths of its start; nobody asks that.
     """
     with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(Rule, "_compile_builder", lambda *_: _addresses_are_not_written)
         monkeypatch.setattr(botocore.session, "create_loader", cache(create_loader))
         monkeypatch.setattr(ScriptDirectory, "from_config", cache(ScriptDirectory.from_config))
         yield
+
+
+def _addresses_are_not_written(*_: object, **_values: object) -> tuple[str, str]:
+    raise NotImplementedError
 
 
 @pytest.fixture(scope="session")
