@@ -6,12 +6,14 @@ import gc
 import os
 import random
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, cast
 
 import botocore.session
 import dagster as dg
@@ -51,6 +53,10 @@ HEAVIEST = (
 """Files of more than 15 seconds of CPU time each."""
 FIRST_WORKER = "gw0"
 """It has the first of them, which lasts as long as all others: whoever works for it is never kept waiting by them."""
+
+
+# Where it is installed, jsonschema makes 39 grammars of IRIs at its import, a second of CPU time; nobody checks an IRI.
+sys.modules.setdefault("rfc3987_syntax", cast(ModuleType, None))
 
 
 def pytest_configure() -> None:
