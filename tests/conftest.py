@@ -18,9 +18,13 @@ from typing import Any, cast
 import botocore.session
 import dagster as dg
 import pytest
+import sqlalchemy
 import stores
 from alembic.script import ScriptDirectory
 from botocore.loaders import create_loader
+from dagster._core.storage.event_log.sqlite import sqlite_event_log
+from dagster._core.storage.runs.sqlite import sqlite_run_storage
+from dagster._core.storage.schedules.sqlite import sqlite_schedule_storage
 from deliveries import MARK, ROWS
 from hypothesis import settings
 from postgres import postgres_server
@@ -105,7 +109,35 @@ def read_once() -> Iterator[None]:
         monkeypatch.setattr(Rule, "_compile_builder", lambda *_: _addresses_are_not_written)
         monkeypatch.setattr(botocore.session, "create_loader", cache(create_loader))
         monkeypatch.setattr(ScriptDirectory, "from_config", cache(ScriptDirectory.from_config))
+        share_engines(monkeypatch)
         yield
+
+
+def share_engines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dagster makes an engine for each look into a file of SQLite, and each would compile every statement anew.
+
+    That is a third of the CPU time of a small run. They keep no connection, so one of a file may be used again, and
+    those of all files have the statements of the first.
+    """
+    first = sqlalchemy.create_engine("sqlite://")
+    first.connect().close()  # then its dialect knows SQLite's version
+    engines: dict[str, sqlalchemy.Engine] = {}
+    init = sqlalchemy.Engine.__init__
+
+    def share(engine: sqlalchemy.Engine, pool: Any, dialect: Any, *arguments: Any, **options: Any) -> None:
+        is_same = type(dialect) is type(first.dialect)
+        init(engine, pool, first.dialect if is_same else dialect, *arguments, **options)
+        if is_same:
+            engine._compiled_cache = first._compiled_cache
+
+    def engine_of(url: str, **options: Any) -> sqlalchemy.Engine:
+        if url not in engines:
+            engines[url] = sqlalchemy.create_engine(url, **options)
+        return engines[url]
+
+    monkeypatch.setattr(sqlalchemy.Engine, "__init__", share)
+    for module in (sqlite_event_log, sqlite_run_storage, sqlite_schedule_storage):
+        monkeypatch.setattr(module, "create_engine", engine_of)
 
 
 def _addresses_are_not_written(*_: object, **_values: object) -> tuple[str, str]:
