@@ -26,7 +26,6 @@ def limits(draw: st.DrawFn) -> Batches:
     """Of each kind the smallest, some that a few pages reach exactly or nearly, and one that is out of reach."""
     return Batches(
         decode_bytes=draw(st.sampled_from([1, MANY]) | st.integers(20, 600)),
-        decoded_in_a_row=draw(st.integers(1, 3)),
         rows=draw(st.just(MANY) | st.integers(1, 8)),
         bytes=draw(st.just(MANY) | st.integers(1, 4000)),
     )

@@ -41,8 +41,6 @@ class Batches:
 
     decode_bytes: int = 1 << 20
     """Pages are decoded together: a page of 100 rows alone costs more in overhead than in rows."""
-    decoded_in_a_row: int = 8
-    """So many of them: while m3ter is waited for, a processor's caches lose all that decoding needs."""
     rows: int = 20_000
     bytes: int = 16 << 20
 
@@ -60,7 +58,6 @@ class Spool:
         self._started = datetime.now(UTC)
         self._decoder = Decoder(entity)
         self._pages: list[bytes] = []
-        self._blocks: list[list[bytes]] = []
         self._batch: list[pl.DataFrame] = []
         self._batches_written = 0
         self._filled: set[str] = set()
@@ -71,9 +68,6 @@ class Spool:
         self.requests += 1
         self._pages.append(page)
         if sum(map(len, self._pages)) >= self._batches.decode_bytes:
-            self._blocks.append(self._pages)
-            self._pages = []
-        if len(self._blocks) >= self._batches.decoded_in_a_row:
             self._decode()
 
     def add_rows(self, rows: pl.DataFrame) -> None:
@@ -122,11 +116,10 @@ class Spool:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _decode(self) -> None:
-        blocks, self._blocks, self._pages = [*self._blocks, self._pages], [], []
-        for pages in blocks:
-            frame, breaches = self._decoder.decode(*pages)
-            self._breach(breaches)
-            self._add(frame)
+        pages, self._pages = self._pages, []
+        frame, breaches = self._decoder.decode(*pages)
+        self._breach(breaches)
+        self._add(frame)
 
     def _add(self, frame: pl.DataFrame) -> None:
         self.rows += len(frame)
