@@ -122,21 +122,24 @@ def test_runs_are_counted_by_a_tag(instance: dg.DagsterInstance) -> None:
     assert internals.runs_by_tag(instance, "taste") == {}
 
 
-@dagster_still("lets its event log in SQLite be opened by a class of ours")
+@dagster_still("lets its records in SQLite be opened by classes of ours")
 def test_what_a_terminal_logs_is_in_dagster_s_own_files_which_it_keeps_open_a_few_at_a_time(tmp_path: Path) -> None:
     with internals.open_instance_for_a_terminal(tmp_path) as instance:
         assert isinstance(instance.event_log_storage, internals.EventLog)
+        assert isinstance(instance.run_storage, internals.Runs)
         runs = [run(instance).run_id for _ in range(5)]
         assert [len(instance.all_logs(one, of_type=dg.DagsterEventType.STEP_SUCCESS)) for one in runs] == [2] * 5
-        assert len(open_logs()) == 4
-    assert open_logs() == []
+        assert len(open_databases()) == 4 + 1
+    assert open_databases() == []
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
         assert not isinstance(instance.event_log_storage, internals.EventLog)
+        assert not isinstance(instance.run_storage, internals.Runs)
+        assert {one.run_id for one in instance.get_runs()} == set(runs)
         assert [len(instance.all_logs(one, of_type=dg.DagsterEventType.STEP_SUCCESS)) for one in runs] == [2] * 5
         assert instance.get_latest_materialization_event(dg.AssetKey("bill"))
 
 
-def open_logs() -> list[str]:
+def open_databases() -> list[str]:
     return [path for one in Path("/proc/self/fd").iterdir() if (path := str(one.resolve())).endswith(".db")]
 
 
