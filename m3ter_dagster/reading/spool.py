@@ -42,7 +42,7 @@ class Batches:
     decode_bytes: int = 1 << 20
     """Pages are decoded together: a page of 100 rows alone costs more in overhead than in rows."""
     rows: int = 20_000
-    bytes: int = 16 << 20
+    bytes: int = 8 << 20
 
 
 class Spool:
