@@ -47,6 +47,20 @@ def test_the_same_pages_come_in_the_same_order(threads: ThreadPoolExecutor) -> N
     assert list(read_ahead(iter(Source(0)), Room(5 * SIZE), threads)) == []
 
 
+def test_the_first_pages_come_one_by_one(threads: ThreadPoolExecutor) -> None:
+    is_taken = threading.Event()
+
+    def two_pages() -> Iterator[Page]:
+        yield Page(b"[1]")
+        assert is_taken.wait(LONG)
+        yield Page(b"[2]")
+
+    pages = read_ahead(two_pages(), Room(1 << 20), threads)
+    assert next(pages) == Page(b"[1]")
+    is_taken.set()
+    assert list(pages) == [Page(b"[2]")]
+
+
 def test_an_error_comes_after_the_pages_before_it(threads: ThreadPoolExecutor) -> None:
     pages = read_ahead(iter(Source(3, failure=CursorStuck("GET /meters"))), Room(1 << 20), threads)
     assert [next(pages) for _ in range(3)] == list(Source(3))
