@@ -50,6 +50,8 @@ _NO_COMPUTE_LOGS = {
 }
 
 
+_NOT_LAUNCHED = ("Failed to retry run", "Caught an unrecoverable error while dequeuing the run")
+"""How Dagster's daemon logs that it could not launch a retry, or what was in the queue."""
 _TEMPORARY_HOME = ".tmp_dagster_home_"
 """How the folder begins that `dagster dev` makes in the current one (`dagster._cli.utils`, which is slow to import)."""
 OPENING = ".opening"
@@ -275,6 +277,14 @@ def report_abandoned(instance: dg.DagsterInstance, run: dg.DagsterRun, reason: s
     instance.report_run_failed(run, reason)
 
 
+def fail_again(instance: dg.DagsterInstance, run: dg.DagsterRun, reason: str) -> None:
+    """Says once more that a run failed: Dagster decides anew whether it is retried, and the alarms look again.
+
+    Both look at each failure once, and publicly only the run's process can report one.
+    """
+    instance.report_run_failed(run, reason)
+
+
 def report_succeeded(instance: dg.DagsterInstance, run: dg.DagsterRun, reason: str) -> None:
     """Ends a run whose process died when only this event was missing; publicly only that process ends it."""
     event = dg.DagsterEvent(dg.DagsterEventType.RUN_SUCCESS.value, run.job_name, message=reason)
@@ -346,6 +356,12 @@ def _steps(instance: dg.DagsterInstance, run_id: str, status: StepEventStatus) -
     return {one.step_key for one in instance.get_run_step_stats(run_id) if one.status == status}
 
 
+def was_not_launched(instance: dg.DagsterInstance, run_id: str) -> bool:
+    """Whether Dagster's daemon could not launch the run, or a retry of it: it tries that once, and only logs it."""
+    events = events_of_run(instance, run_id, {dg.DagsterEventType.ENGINE_EVENT})
+    return any((event.message or "").startswith(_NOT_LAUNCHED) for event, _ in events)
+
+
 def is_in_one_process(instance: dg.DagsterInstance, run_id: str) -> bool:
     """Whether one process executes all steps of the run. Its executor is known by what it logs before the first."""
     events = events_of_run(instance, run_id, {dg.DagsterEventType.ENGINE_EVENT})
@@ -383,7 +399,7 @@ def delete_run(instance: dg.DagsterInstance, run_id: str) -> None:
         file.unlink(missing_ok=True)
 
 
-def has_job(context: dg.RunFailureSensorContext, name: str) -> bool:
+def has_job(context: dg.RunFailureSensorContext | dg.SensorEvaluationContext, name: str) -> bool:
     """Whether this code location has the job, without which Dagster retries no run of it, and only logs that.
 
     A sensor's context publicly says nothing of its repository, and one that was built for a call may have none.

@@ -5,14 +5,21 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import dagster as dg
 
 from m3ter_dagster.config import AnySchedule
 from m3ter_dagster.config.names import STUCK_EXPORTS, job_name
-from m3ter_dagster.dagster_internals import cancel_queued, is_of_location, location_of, steps_under_way
+from m3ter_dagster.dagster_internals import (
+    cancel_queued,
+    has_job,
+    is_of_location,
+    location_of,
+    planned_steps,
+    steps_under_way,
+)
 from m3ter_dagster.history.heartbeat import SILENCE, is_dead, report_dead
 from m3ter_dagster.history.log import (
     DUE_TAG,
@@ -24,11 +31,13 @@ from m3ter_dagster.history.log import (
     planned_assets,
     schedule_of,
 )
-from m3ter_dagster.history.retries import RETRIED_ONCE, retry_after_death
+from m3ter_dagster.history.retries import RETRIED_ONCE, ask_again, retry_after_death, runs_to_ask_for
 from m3ter_dagster.names import DEFAULT, Names
 
 LOOK_EVERY_SECONDS = 90
 """Longer than between two heartbeats: a machine that slept has one before it is looked at again."""
+ASKED_FOR = timedelta(days=7)
+"""How long ago a run may have failed that is asked for: the code location may be down for a long weekend."""
 _EXPORTED = (*exported(), MANIFEST, USAGE_MANIFEST)
 
 
@@ -44,6 +53,9 @@ def stuck_exports(
     jobs = {names.own(one.job_name) for one in schedules}
     assets = [name for name in _EXPORTED if name in names.of_steps(steps)]
 
+    def is_ours(context: dg.SensorEvaluationContext, run: dg.DagsterRun) -> bool:
+        return is_of_location(context, run) and not planned_steps(context.instance, run).isdisjoint(steps)
+
     def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         instance, suspects = context.instance, set(json.loads(context.cursor or "[]"))
         overtaken = list(_overtaken(instance, names))
@@ -54,14 +66,18 @@ def stuck_exports(
         renamed = [run for run in waiting if run.job_name not in jobs]
         for run in renamed:
             cancel_queued(instance, run, _renamed_words(run))
+        not_retried = [run for run in runs_to_ask_for(instance, read_clock() - ASKED_FOR) if is_ours(context, run)]
+        for run in not_retried:
+            ask_again(instance, run, has_job=has_job(context, run.job_name))
         started = _runs(instance, dg.DagsterRunStatus.STARTED)
         silent = [run for run in started if is_dead(instance, run, steps, read_clock())]
         dead = [run for run in silent if run.run_id in suspects]
         for run in dead:
             _end(instance, run, steps)
+        nothing_new = f"dead: {len(dead)} runs, overtaken: {len(overtaken)} exports, not retried: {len(not_retried)}."
         return dg.SensorResult(
             run_requests=[_request_anew(instance, run, assets, names) for run in renamed],
-            skip_reason=None if renamed else f"dead: {len(dead)} runs, overtaken: {len(overtaken)} exports.",
+            skip_reason=None if renamed else nothing_new,
             cursor=json.dumps(sorted(run.run_id for run in silent if run not in dead)),
         )
 
@@ -72,7 +88,8 @@ def stuck_exports(
         minimum_interval_seconds=LOOK_EVERY_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Ends runs whose process has died, cancels exports that waited until their schedule was due "
-        "again, and launches those anew whose schedule was renamed meanwhile.",
+        "again, launches those anew whose schedule was renamed meanwhile, and asks Dagster for retries that it could "
+        "not launch.",
     )
 
 

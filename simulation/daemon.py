@@ -39,10 +39,9 @@ class Daemon:
 
     def __init__(self, instance: dg.DagsterInstance) -> None:
         self._instance = instance
-        target = LoadableTargetOrigin(module_name="m3ter_dagster.definitions", attribute="definitions")
-        origin = InProcessCodeLocationOrigin(target, location_name=LOCATION)  # ty: ignore[abstract-class-instantiation]
         with _new_code():
-            self._workspace = WorkspaceProcessContext(instance, InProcessWorkspaceLoadTarget(origin))
+            self._workspace = _workspace(instance, "m3ter_dagster.definitions")
+            self._while_restarted = _workspace(instance, "no_code_server_answers")
         self._times: dict[str, ScheduleIterationTimes] = {}
         self._queue = QueuedRunCoordinatorDaemon(interval_seconds=5)
         self._retries = EventLogConsumerDaemon()
@@ -59,16 +58,19 @@ class Daemon:
 
     def close(self) -> None:
         self._workspace.__exit__(None, None, None)
+        self._while_restarted.__exit__(None, None, None)
 
-    def look(self) -> None:
+    def look(self, *, is_restarted: bool = False) -> None:
+        """`is_restarted`: the code server, once the sensors have looked; then nothing can be launched."""
+        launching = self._while_restarted if is_restarted else self._workspace
         shared = patch.object(dg.DagsterInstance, "from_ref", lambda _: nullcontext(self._instance))
         # Each sensor would open the databases anew, and says on the terminal what it does.
         with shared, redirect_stderr(StringIO()):
             _exhaust(launch_scheduled_runs(self._workspace, LOG, datetime.now(UTC), self._times))
             _exhaust(execute_sensor_iteration(self._workspace, LOG, None, None))
             _exhaust(execute_run_monitoring_iteration(self._workspace, LOG))
-            _exhaust(self._retries.run_iteration(self._workspace))
-            _exhaust(self._queue.run_iteration(self._workspace))
+            _exhaust(self._retries.run_iteration(launching))
+            _exhaust(self._queue.run_iteration(launching))
 
     def descriptions(self) -> dict[str, str]:
         """What Dagster's UI says of each schedule."""
@@ -106,6 +108,12 @@ class Daemon:
             use_parent_run_tags=True,
         )
         self._instance.submit_run(again.run_id, context)
+
+
+def _workspace(instance: dg.DagsterInstance, module: str) -> WorkspaceProcessContext:
+    target = LoadableTargetOrigin(module_name=module, attribute="definitions")
+    origin = InProcessCodeLocationOrigin(target, location_name=LOCATION)  # ty: ignore[abstract-class-instantiation]
+    return WorkspaceProcessContext(instance, InProcessWorkspaceLoadTarget(origin))
 
 
 @contextmanager

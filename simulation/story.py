@@ -28,6 +28,9 @@ DAYS_PER_EDIT, DAYS_PER_OUTAGE = 6, 12
 QUIET = 0.1
 """How likely nothing happens but to the runs: the code is loaded once only."""
 
+RESTARTED = 0.05
+"""How likely the code server is restarted during a look."""
+
 Tell = Callable[[str], None]
 Happening = Callable[[], None]
 
@@ -44,7 +47,7 @@ class Story:
         self._tell = tell
         self._plan: list[tuple[datetime, int, str, Happening]] = []
         self._numbers = itertools.count()
-        self._processes = itertools.count(1)
+        self._processes, self._restarts = itertools.count(1), itertools.count(1)
         self._looks = 0
         self._is_over = False
         self._known_failures: set[str] = set()
@@ -173,7 +176,7 @@ class Story:
         for _ in range(self._random.randint(0, 5)):
             system.organization.change(self._random)
         for _ in range(MOST_LOOKS):
-            launched, before = system.look(), self._runs
+            launched, before = system.look(is_restarted=self._is_restarted()), self._runs
             self._runs = system.find_runs()
             for run_id in launched:
                 self._execute(run_id)
@@ -184,6 +187,14 @@ class Story:
         system.check()
         self._people_look()
         self._plan_looks()
+
+    def _is_restarted(self) -> bool:
+        """Whether the code server is, during the next look."""
+        chance = Random(f"{self._seed}/restart {next(self._restarts)}")
+        if self._is_over or not self._system.daemon or chance.random() >= RESTARTED:
+            return False
+        self._say("the code server is restarted")
+        return True
 
     def _execute(self, run_id: str) -> None:
         run = self._system.instance.get_run_by_id(run_id)

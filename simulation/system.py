@@ -159,14 +159,14 @@ class System:
         for code in sorted(self.off):
             self.switch(code, on=True)
 
-    def look(self) -> list[str]:
-        """One look of the daemon; returns the runs that it has launched."""
+    def look(self, *, is_restarted: bool = False) -> list[str]:
+        """One look of the daemon; returns the runs that it has launched, none while the code server is restarted."""
         if self.daemon is None:
             return []
         if not self.daemon.has_loaded:
             raise Violated("the daemon does not go on with the last exports.yaml that could be loaded")
         self.due_times.look(self.schedules, self.now, self.off)
-        self.daemon.look()
+        self.daemon.look(is_restarted=is_restarted)
         launcher = self.instance.run_launcher
         assert isinstance(launcher, Launcher)
         return launcher.take()

@@ -8,7 +8,14 @@ from typing import Any
 import dagster as dg
 import pytest
 from dagster._core.definitions.freshness import TimeWindowFreshnessPolicy
+from dagster._core.execution.plan.objects import StepFailureData, UserFailureData
+from dagster._core.remote_origin import (
+    ManagedGrpcPythonEnvCodeLocationOrigin,
+    RemoteJobOrigin,
+    RemoteRepositoryOrigin,
+)
 from dagster._core.scheduler.instigation import InstigatorStatus
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from receiver import SECRET, Answer, Receiver
 from toggles import switch
 
@@ -16,8 +23,10 @@ from m3ter_dagster.alarms import alarm_sensors, freshness_policies, messages
 from m3ter_dagster.alarms.late_exports import runs_due
 from m3ter_dagster.config import AnySchedule, Exports, ExportSchedule, Notifications, S3Destination, grace
 from m3ter_dagster.config.usage import UsageSchedule
+from m3ter_dagster.dagster_internals import events_of_run
 from m3ter_dagster.history.log import MANIFEST
 from m3ter_dagster.history.record import Delivery, Reading, StoredObject, as_metadata
+from m3ter_dagster.history.retries import ask_again
 
 JUNE_1 = datetime(2024, 6, 1, 10, tzinfo=UTC)
 JUNE_6, JUNE_11 = JUNE_1 + timedelta(days=5), JUNE_1 + timedelta(days=10)
@@ -217,6 +226,44 @@ def test_a_failure_that_cannot_be_retried_is_told_at_once(instance: dg.DagsterIn
         "the run's process has died\n"
         "Dagster cannot retry it, since its schedule was renamed or removed; "
         f"m3ter-dagster export --resume {failed.run_id} completes the export."
+    ]
+
+
+def test_a_retry_that_is_asked_for_again_is_told_when_that_is_given_up(
+    instance: dg.DagsterInstance, receiver: Receiver
+) -> None:
+    """Dagster did not reach the code location, which was restarted."""
+    sensor = sensors_of(exports_of(receiver), receiver)["failed_exports"]
+    target = ManagedGrpcPythonEnvCodeLocationOrigin(LoadableTargetOrigin(module_name="m"), "m3ter_dagster")
+    ended = instance.create_run_for_job(
+        dg.job(name="export")(lambda: None),
+        tags=TAGS | {"dagster/max_retries": "1", "dagster/will_retry": "false"},
+        remote_job_origin=RemoteJobOrigin(RemoteRepositoryOrigin(target, "__repository__"), "export"),
+    )
+    interrupted = dg.DagsterEvent(
+        dg.DagsterEventType.STEP_FAILURE.value,
+        "export",
+        step_key="bill",
+        event_specific_data=StepFailureData(
+            error=None, user_failure_data=UserFailureData("failure", "bill was interrupted")
+        ),
+    )
+    instance.report_dagster_event(interrupted, ended.run_id)
+    instance.report_engine_event("Failed to retry run", ended)
+    instance.report_run_failed(ended)
+    for is_given_up in (False, True):
+        if is_given_up:
+            ask_again(instance, ended, has_job=False)
+        *_, (failure, _) = events_of_run(instance, ended.run_id, {dg.DagsterEventType.RUN_FAILURE})
+        (current,) = instance.get_runs(dg.RunsFilter(run_ids=[ended.run_id]))
+        assert receiver.texts == []
+        context = dg.build_run_status_sensor_context(sensor.name, failure, instance, current)
+        sensor(context.for_run_failure())
+    assert receiver.texts == [
+        "m3ter export failed: schedule 'finance', due 2024-06-06 10:00 UTC\n"
+        f"export id {ended.run_id}\n"
+        "bill was interrupted\n"
+        f"Dagster could not launch a retry; m3ter-dagster export --resume {ended.run_id} completes the export."
     ]
 
 

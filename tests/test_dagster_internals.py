@@ -3,6 +3,8 @@
 import ast
 import inspect
 import json
+import logging
+from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -26,8 +28,11 @@ from dagster._core.scheduler.instigation import (
     TickStatus,
 )
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+from dagster._daemon.auto_run_reexecution.auto_run_reexecution import consume_new_runs_for_automatic_reexecution
+from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
 from dagster._record import copy
 from toggles import state_of, switch
+from unreachable import LOCATION, unreachable_workspace
 
 import m3ter_dagster
 
@@ -334,6 +339,43 @@ def test_a_sensor_on_failures_knows_which_jobs_there_are(instance: dg.DagsterIns
             cursor = sensor.evaluate_tick(context).cursor
         dg.materialize([failing], instance=instance, raise_on_error=False)
     assert found == {"export": True, "renamed": False, "__ASSET_JOB": True}
+
+
+@dagster_still("logs that it could not launch a run or its retry, and decides anew at each failure event")
+def test_what_the_daemon_could_not_launch_is_known_and_can_be_asked_for_again(tmp_path: Path) -> None:
+    queue = {"module": "dagster.core.run_coordinator", "class": "QueuedRunCoordinator"}
+    settings = {"run_retries": {"enabled": True}, "run_coordinator": queue}
+    with (
+        dg.instance_for_test(temp_dir=str(tmp_path), overrides=settings) as instance,
+        unreachable_workspace(instance) as workspace,
+    ):
+        location = ManagedGrpcPythonEnvCodeLocationOrigin(LoadableTargetOrigin(module_name="m"), LOCATION)
+        origin = RemoteJobOrigin(RemoteRepositoryOrigin(location, "__repository__"), "export")
+        queued, failed = (
+            instance.add_run(
+                dg.DagsterRun(
+                    job_name="export", status=status, remote_job_origin=origin, tags={"dagster/max_retries": "1"}
+                )
+            )
+            for status in (dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTED)
+        )
+        instance.report_run_failed(failed)
+        assert not internals.was_not_launched(instance, failed.run_id)
+        exhaust(QueuedRunCoordinatorDaemon(interval_seconds=5).run_iteration(workspace))
+        records = instance.get_run_records(dg.RunsFilter(run_ids=[failed.run_id]))
+        exhaust(consume_new_runs_for_automatic_reexecution(workspace, records, logging.getLogger(__name__)))
+        assert internals.was_not_launched(instance, queued.run_id)
+        assert internals.was_not_launched(instance, failed.run_id)
+        given_up = instance.get_run_by_id(failed.run_id)
+        internals.fail_again(instance, failed, "is asked for again")
+        asked_for = instance.get_run_by_id(failed.run_id)
+        assert given_up
+        assert asked_for
+        assert [run.tags["dagster/will_retry"] for run in (given_up, asked_for)] == ["false", "true"]
+
+
+def exhaust(iteration: Iterator[Any]) -> None:
+    deque(iteration, maxlen=0)
 
 
 @dagster_still("tells an IO manager how often its step was tried before")

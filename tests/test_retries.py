@@ -11,17 +11,26 @@ from pathlib import Path
 import dagster as dg
 import pytest
 import werkzeug.exceptions as http
+from dagster._core.launcher.default_run_launcher import DefaultRunLauncher
 from dagster._core.remote_origin import InProcessCodeLocationOrigin
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget
 from dagster._daemon.auto_run_reexecution.auto_run_reexecution import consume_new_runs_for_automatic_reexecution
 from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
+from unreachable import unreachable_workspace
 
 from m3ter_dagster.definitions import definitions
 from m3ter_dagster.history.jobs import last_export
 from m3ter_dagster.history.log import DUE_TAG, EXPORT_TAG, ROOT_TAG, SCHEDULE_TAG, root_id
-from m3ter_dagster.history.retries import MAX_RETRIES_TAG, MOST_RETRIES, RETRIED_ONCE, will_be_retried
+from m3ter_dagster.history.retries import (
+    MAX_RETRIES_TAG,
+    MOST_REQUESTS,
+    MOST_RETRIES,
+    NOT_RETRIED,
+    RETRIED_ONCE,
+    will_be_retried,
+)
 from m3ter_dagster.resources import io_manager
 from m3ter_dagster.runs import job_named, resume
 from m3ter_sandbox import SampleOrganization, SandboxApi, SandboxS3
@@ -83,10 +92,10 @@ class Service:
         assert found
         return found
 
-    def retry(self) -> dg.DagsterRun | None:
+    def retry(self, workspace: WorkspaceProcessContext | None = None) -> dg.DagsterRun | None:
         """The run that the daemon launches when it looks at all that failed, as it waits in the queue."""
-        failed = self.instance.get_run_records(dg.RunsFilter(statuses=[FAILURE]))
-        for _ in consume_new_runs_for_automatic_reexecution(self.workspace, failed, logging.getLogger(__name__)):
+        failed, log = self.instance.get_run_records(dg.RunsFilter(statuses=[FAILURE])), logging.getLogger(__name__)
+        for _ in consume_new_runs_for_automatic_reexecution(workspace or self.workspace, failed, log):
             pass
         (waiting,) = self.instance.get_runs(dg.RunsFilter(statuses=[QUEUED])) or (None,)
         return waiting
@@ -95,6 +104,11 @@ class Service:
         limits = self.instance.get_concurrency_config()
         daemon = QueuedRunCoordinatorDaemon(interval_seconds=5)
         return [run.run_id for run in daemon._get_runs_to_dequeue(self.instance, limits, None)]
+
+    def look(self) -> None:
+        """Of the sensor that asks for retries."""
+        with dg.build_sensor_context(self.instance, definitions=definitions()) as context:
+            definitions().resolve_sensor_def("stuck_exports").evaluate_tick(context)
 
     def delivered(self) -> set[str]:
         return {key.rsplit("/", 1)[1] for key in self.s3.objects(BUCKET)}
@@ -135,6 +149,13 @@ def service(only_service: Service, monkeypatch: pytest.MonkeyPatch) -> Service:
     only_service.answers.clear()
     only_service.instance.wipe()
     return only_service
+
+
+@pytest.fixture
+def down(service: Service) -> Iterator[WorkspaceProcessContext]:
+    """What the daemon sees while the code server is restarted."""
+    with unreachable_workspace(service.instance) as workspace:
+        yield workspace
 
 
 def exports_yaml(endpoint: str) -> str:
@@ -234,6 +255,69 @@ def test_a_dead_run_that_a_person_completes_in_a_terminal_is_not_retried_beside_
     service.answers.clear()
     assert resume(service.instance, dead.run_id, abandoned=True, changed=lambda *_: None).is_complete
     assert (service.run(dead.run_id).status, service.retry()) == (FAILURE, None)
+
+
+def test_a_retry_for_which_the_code_server_was_down_is_launched_once_it_is_back(
+    service: Service, down: WorkspaceProcessContext
+) -> None:
+    service.answers["/products"] = OUTAGE
+    failed = service.export()
+    assert service.retry(down) is None
+    assert not will_be_retried(service.run(failed.run_id))
+    service.look()
+    retry = service.retry()
+    assert retry
+    assert (retry.parent_run_id, retry.step_keys_to_execute) == (failed.run_id, ["product", "export_manifest"])
+    service.look()
+    assert service.retry() == retry
+    service.answers.clear()
+    assert service.launch(retry.run_id).status == SUCCESS
+    service.look()
+    assert service.retry() is None
+
+
+def test_unless_a_person_has_re_executed_the_export_meanwhile(service: Service, down: WorkspaceProcessContext) -> None:
+    service.answers["/products"] = OUTAGE
+    failed = service.export()
+    assert service.retry(down) is None
+    again = dg.DagsterRun(job_name=failed.job_name, status=SUCCESS, tags={ROOT_TAG: failed.run_id})
+    service.instance.add_run(again)
+    service.look()
+    assert not will_be_retried(service.run(failed.run_id))
+
+
+def test_so_is_one_after_a_retry_that_could_not_be_taken_from_the_queue(
+    service: Service, down: WorkspaceProcessContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.answers["/products"] = OUTAGE
+    service.export()
+    first = service.retry()
+    assert first
+    launcher = DefaultRunLauncher()
+    launcher.register_instance(service.instance)
+    with monkeypatch.context() as as_usual:
+        as_usual.setattr(service.instance, "_run_launcher", launcher)
+        for _ in QueuedRunCoordinatorDaemon(interval_seconds=5).run_iteration(down):
+            pass
+    assert (service.run(first.run_id).status, service.retry()) == (FAILURE, None)
+    service.look()
+    second = service.retry()
+    assert second
+    assert second.parent_run_id == first.run_id
+
+
+def test_a_retry_that_cannot_be_launched_is_asked_for_some_times_and_then_told(
+    service: Service, down: WorkspaceProcessContext
+) -> None:
+    service.answers["/products"] = OUTAGE
+    failed = service.export()
+    for _ in range(MOST_REQUESTS + 3):
+        assert service.retry(down) is None
+        service.look()
+    events = [entry.dagster_event for entry in service.instance.all_logs(failed.run_id)]
+    said = [event.message for event in events if event and event.event_type == dg.DagsterEventType.RUN_FAILURE]
+    assert (len(said), said[-1]) == (1 + MOST_REQUESTS + 1, NOT_RETRIED.format(failed.run_id))
+    assert service.retry() is None
 
 
 def dead_run(service: Service) -> dg.DagsterRun:

@@ -29,7 +29,7 @@ from m3ter_dagster.config.usage import UsageSchedule
 from m3ter_dagster.definitions import build_definitions
 from m3ter_dagster.history.heartbeat import Heartbeat
 from m3ter_dagster.history.log import DUE_TAG, ROOT_TAG, SCHEDULE_TAG
-from m3ter_dagster.history.retries import will_be_retried
+from m3ter_dagster.history.retries import NOT_RETRIED, retry_after_death, will_be_retried
 from m3ter_dagster.stuck_exports import stuck_exports
 
 SETTINGS = Path(__file__).parents[1] / "dagster.yaml"
@@ -252,6 +252,24 @@ def test_a_process_at_work_has_a_heartbeat(instance: dg.DagsterInstance) -> None
     look(instance, datetime.now(UTC) + 16 * MINUTE, json.dumps([quiet.run_id]))
     assert status(instance, quiet) == dg.DagsterRunStatus.FAILURE
     assert len(instance.all_logs(quiet.run_id)) == beats + 1
+
+
+@pytest.mark.parametrize(
+    ("step", "is_given_up"), [("account", True), ("warehouse__account", False)], ids=["an export", "another project's"]
+)
+def test_a_retry_that_dagster_could_not_launch_is_given_up_where_its_job_is_gone(
+    instance: dg.DagsterInstance, step: str, *, is_given_up: bool
+) -> None:
+    lost = in_process(instance, [step], [])
+    retry_after_death(instance, lost)
+    instance.report_run_failed(lost, "interrupted")
+    log(instance, lost, Type.ENGINE_EVENT, "", words="Failed to retry run")
+    instance.add_run_tags(lost.run_id, {"dagster/will_retry": "false"})
+    events = len(instance.all_logs(lost.run_id))
+    for _ in range(2):
+        look(instance, DIED + MINUTE)
+    assert len(instance.all_logs(lost.run_id)) == events + is_given_up
+    assert (last_words(instance, lost) == NOT_RETRIED.format(lost.run_id)) == is_given_up
 
 
 def test_of_due_times_that_waited_only_the_latest_is_exported(instance: dg.DagsterInstance) -> None:

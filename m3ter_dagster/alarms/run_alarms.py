@@ -13,7 +13,7 @@ from m3ter_dagster.dagster_internals import Reaction, failed_tick, has_job, plan
 from m3ter_dagster.history.failures import failed_check
 from m3ter_dagster.history.log import deliveries_of, root_id, unlisted
 from m3ter_dagster.history.progress import REUSE
-from m3ter_dagster.history.retries import will_be_retried
+from m3ter_dagster.history.retries import NOT_RETRIED, to_be_asked_for, will_be_retried
 from m3ter_dagster.names import DEFAULT, Names
 
 
@@ -30,7 +30,7 @@ def failed_exports(
     def sensor(context: dg.RunFailureSensorContext) -> Reaction | None:
         run = context.dagster_run
         is_to_be_retried = will_be_retried(run)
-        if is_to_be_retried and has_job(context, run.job_name):
+        if (is_to_be_retried and has_job(context, run.job_name)) or to_be_asked_for(context.instance, run):
             return None  # and no reason to skip it, which Dagster takes only from a tick that is about nothing else
         prunes = run.job_name == names.own(PRUNE_HISTORY)
         events = _failures(context, None if prunes else steps)
@@ -46,7 +46,9 @@ def _failures(context: dg.RunFailureSensorContext, steps: Collection[str] | None
     """The failures of these steps (None: of any), or that of the run where no step failed and it has some of these."""
     failures = context.get_step_failure_events()
     if failures:
-        return [one for one in failures if steps is None or one.step_key in steps]
+        ours = [one for one in failures if steps is None or one.step_key in steps]
+        is_given_up = context.failure_event.message == NOT_RETRIED.format(context.dagster_run.run_id)
+        return [*ours, context.failure_event] if ours and is_given_up else ours
     is_ours = steps is None or not planned_steps(context.instance, context.dagster_run).isdisjoint(steps)
     return [context.failure_event] if is_ours else []
 
