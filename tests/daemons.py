@@ -230,7 +230,8 @@ def _stage(home: Path, schedules: Sequence[Schedule]) -> Iterator[Stage]:
 def assert_every_export_is_delivered(recording: Recording, schedules: Sequence[Schedule]) -> None:
     measured = {schedule.code for schedule in schedules if schedule.what == MEASURED}
     names = {key.rsplit("/", 1)[1] for key in recording.objects}
-    assert [run for run in recording.runs if run.status != dg.DagsterRunStatus.SUCCESS] == []
+    others = [run for run in recording.runs if run.status != dg.DagsterRunStatus.SUCCESS]
+    assert not others, others
     for run in recording.runs:
         type = "measurements" if run.schedule in measured else "product"
         assert {f"{run.id}_{type}.csv", f"{run.id}_manifest.json"} <= names, run
