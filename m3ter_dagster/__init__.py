@@ -13,8 +13,9 @@ __all__ = ["DagsterM3terTranslator", "M3terAsset", "M3terExportComponent"]
 
 # Read when polars is loaded, which for an export is after this package. By default its jemalloc has four pools for each
 # core, which keep what threads have freed: a twelfth more memory, and no less CPU time (docs/deploying.md). What a
-# person has set stays: of two values jemalloc takes the last.
-os.environ["_RJEM_MALLOC_CONF"] = ",".join(filter(None, ("narenas:1", os.environ.get("_RJEM_MALLOC_CONF"))))
+# person, or a process before this one, has set stays.
+if "narenas" not in (_conf := os.environ.get("_RJEM_MALLOC_CONF", "")):
+    os.environ["_RJEM_MALLOC_CONF"] = f"narenas:1,{_conf}".rstrip(",")
 
 
 def __getattr__(name: str) -> Any:

@@ -272,15 +272,11 @@ def add_tags(instance: dg.DagsterInstance, run: dg.DagsterRun, tags: Mapping[str
     instance.add_run_tags(run.run_id, tags)
 
 
-def report_abandoned(instance: dg.DagsterInstance, run: dg.DagsterRun, reason: str) -> None:
-    """Ends a run whose process is dead; the public ways all ask that process."""
-    instance.report_run_failed(run, reason)
+def report_failed(instance: dg.DagsterInstance, run: dg.DagsterRun, reason: str) -> None:
+    """Ends a run whose process is dead: publicly only that process can report a failure.
 
-
-def fail_again(instance: dg.DagsterInstance, run: dg.DagsterRun, reason: str) -> None:
-    """Says once more that a run failed: Dagster decides anew whether it is retried, and the alarms look again.
-
-    Both look at each failure once, and publicly only the run's process can report one.
+    Said once more of a run that has failed, Dagster decides anew whether it is retried, and the alarms look again: they
+    look at each failure once.
     """
     instance.report_run_failed(run, reason)
 

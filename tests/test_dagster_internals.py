@@ -267,7 +267,7 @@ def test_the_partitions_that_were_delivered_are_known(instance: dg.DagsterInstan
 @dagster_still("ends a run from outside its process")
 def test_a_run_whose_process_died_is_ended_with_a_reason(instance: dg.DagsterInstance) -> None:
     dead = instance.add_run(dg.DagsterRun(job_name="export", status=dg.DagsterRunStatus.STARTED))
-    internals.report_abandoned(instance, dead, "its process had died")
+    internals.report_failed(instance, dead, "its process had died")
     found = instance.get_run_by_id(dead.run_id)
     assert found
     assert found.status == dg.DagsterRunStatus.FAILURE
@@ -367,7 +367,7 @@ def test_what_the_daemon_could_not_launch_is_known_and_can_be_asked_for_again(tm
         assert internals.was_not_launched(instance, queued.run_id)
         assert internals.was_not_launched(instance, failed.run_id)
         given_up = instance.get_run_by_id(failed.run_id)
-        internals.fail_again(instance, failed, "is asked for again")
+        internals.report_failed(instance, failed, "is asked for again")
         asked_for = instance.get_run_by_id(failed.run_id)
         assert given_up
         assert asked_for
@@ -463,7 +463,7 @@ def test_a_sensor_on_runs_fails_its_tick_with_the_given_words(instance: dg.Dagst
 
     begun = evaluate(None)
     failed = instance.add_run(dg.DagsterRun(job_name="export", status=dg.DagsterRunStatus.STARTED))
-    internals.report_abandoned(instance, failed, "it failed")
+    internals.report_failed(instance, failed, "it failed")
     tick = evaluate(begun.cursor)
     (reaction,) = tick.dagster_run_reactions
     assert reaction.dagster_run.run_id == failed.run_id
@@ -511,7 +511,7 @@ def test_an_error_is_its_innermost_cause() -> None:
 @dagster_still("has events of failures without an error")
 def test_a_failure_event_that_says_nothing_is_empty(instance: dg.DagsterInstance) -> None:
     dead = instance.add_run(dg.DagsterRun(job_name="export"))
-    internals.report_abandoned(instance, dead, "gone")
+    internals.report_failed(instance, dead, "gone")
     ((event, _),) = internals.events_of_run(instance, dead.run_id, {dg.DagsterEventType.RUN_FAILURE})
     assert internals.failure_of(event) == internals.Failure("", {}, "", "")
 

@@ -36,7 +36,7 @@ from faulty_house import NAMES, House, Records, large_meters, open_house, small_
 from processes import poll
 from stores import Key, Store
 
-from m3ter_dagster.dagster_internals import report_abandoned
+from m3ter_dagster.dagster_internals import report_failed
 from m3ter_dagster.delivery.destinations import Destinations
 from m3ter_dagster.history.heartbeat import Heartbeat
 from m3ter_dagster.history.log import EXPORT_JOB
@@ -353,7 +353,7 @@ def test_from_a_run_that_failed_after_its_last_step_nothing_is_missing(
     whole = run(house, instance)
     found = instance.get_run_by_id(whole.run_id)
     assert found
-    report_abandoned(instance, found, "it ran for a day")
+    report_failed(instance, found, "it ran for a day")
     with pytest.raises(NothingToResume, match=f"all steps of run {whole.run_id} succeeded, so nothing"):
         complete(whole, instance)
     assert len(instance.get_run_records()) == 1

@@ -18,7 +18,7 @@ from m3ter_dagster.dagster_internals import (
     last_event,
     log_engine_event,
     planned_steps,
-    report_abandoned,
+    report_failed,
     report_succeeded,
     steps_under_way,
 )
@@ -77,4 +77,4 @@ def report_dead(instance: dg.DagsterInstance, run: dg.DagsterRun, words: str, ad
     if have_all_succeeded(instance, run):
         report_succeeded(instance, run, f"{words} All of its steps had succeeded: the export is whole.")
     else:
-        report_abandoned(instance, run, f"{words} {advice}")
+        report_failed(instance, run, f"{words} {advice}")

@@ -7,7 +7,7 @@ from datetime import datetime
 
 import dagster as dg
 
-from m3ter_dagster.dagster_internals import add_tags, events_of_run, fail_again, location_of, was_not_launched
+from m3ter_dagster.dagster_internals import add_tags, events_of_run, location_of, report_failed, was_not_launched
 from m3ter_dagster.history.log import root_id, run_records, runs_of
 
 MOST_RETRIES = 3
@@ -76,10 +76,10 @@ def ask_again(instance: dg.DagsterInstance, run: dg.DagsterRun, *, has_job: bool
     failures = sum(1 for _ in events_of_run(instance, run.run_id, {dg.DagsterEventType.RUN_FAILURE}))
     if has_job and failures <= MOST_REQUESTS:
         add_tags(instance, run, {MAX_RETRIES_TAG: str(len(runs_of(instance, root_id(run))))})
-        fail_again(instance, run, "Dagster could not launch this run, or a retry of it, and is asked for one again.")
+        report_failed(instance, run, "Dagster could not launch this run, or a retry of it, and is asked for one again.")
     else:
         never_retry(instance, run)
-        fail_again(instance, run, NOT_RETRIED.format(run.run_id))
+        report_failed(instance, run, NOT_RETRIED.format(run.run_id))
 
 
 def will_be_retried(run: dg.DagsterRun) -> bool:

@@ -190,6 +190,7 @@ class Http:
                 self._outage.answered()
             return answer
 
+        # By hand: tenacity executes 180 lines of Python for a request that succeeds at once, as nearly all do.
         latest, waited = self._spent + self._limits.page_seconds, 0.0
         for number in itertools.count(1):
             try:
