@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -248,6 +250,14 @@ def test_an_upload_that_keeps_breaking_off_leaves_what_was_there(
     with pytest.raises(NotStored):
         put(store_in(bucket), large_bill_file)
     assert content(bucket) == b"before"
+
+
+def test_the_bucket_itself_is_not_asked_for(proxy: FaultyProxy, bucket: Any, bill_file: Path) -> None:
+    bucket_itself = rf"GET /storage/v1/b/{bucket.name}(\?|\s|$)"
+    proxy.always(bucket_itself, hanging)
+    put(store_in(bucket), bill_file)
+    assert not [thread for thread in threading.enumerate() if "_fetch_background" in thread.name]
+    assert not [line for line in proxy.lines if re.search(bucket_itself, line)]
 
 
 @every_call

@@ -405,15 +405,13 @@ def test_a_bill_that_is_known_from_its_rows_only_is_read_too(reader_of: ReaderOf
 
 
 def test_the_cursor_does_not_wait_for_the_bills(reader_of: ReaderOf, serve: Serve) -> None:
-    world, is_at_its_end = World(bills=30, lines=3), threading.Event()
-    world.bills_answer = replace(page(*world.bills), waits_for=is_at_its_end)
-
-    def whole(request: Request) -> Answer:
-        if request.query.get("nextToken") == "b29/1":
-            is_at_its_end.set()
-        return world.all_items(request)
-
-    reading = read_alone(reader_of(serve(world, **{"/lineitems": whole})))
+    world, is_read = World(bills=30, lines=3), threading.Event()
+    world.bills_answer = replace(page(*world.bills), waits_for=is_read)
+    at_last = threading.Timer(10, is_read.set)
+    at_last.start()
+    reading = read_alone(reader_of(serve(world)))
+    is_read.set()
+    at_last.cancel()
     assert (ids(reading), reading.how) == ([item["id"] for item in world.items], None)
 
 

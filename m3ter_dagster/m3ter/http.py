@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import http.client
 import itertools
-import random
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from random import SystemRandom
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -210,7 +210,7 @@ class Http:
     def _pause(self, later: Later, number: int) -> float:
         """The pause before the next try: at least what m3ter asks for, and longer each time, since it may ask for 0."""
         backoff = min(0.5 * 2.0 ** min(number - 1, 30), self._limits.longest_pause_seconds)
-        return max(later.retry_after or 0.0, backoff + random.uniform(0, 0.25))  # noqa: S311
+        return max(later.retry_after or 0.0, backoff + SystemRandom().uniform(0, 0.25))
 
     def _is_out_of_patience(self, later: Later, waits: float, pause: float) -> bool:
         """`waits` are all of this request, the next one, which is `pause`, included."""

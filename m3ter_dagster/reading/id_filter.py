@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
+from random import SystemRandom
 
 from m3ter_dagster.frames.raw_rows import raw_elements
 from m3ter_dagster.m3ter.client import Page
@@ -38,7 +38,7 @@ class IdFilter:
         if not listing.id_filter or len(distinct) < 2:
             return None
         for _ in range(TRIES):
-            known = random.sample(distinct, 2)
+            known = SystemRandom().sample(distinct, 2)
             filtered = listing.of_ids([known[0], *ids, known[1]], is_repeated=self._is_repeated)
             try:
                 pages = list(islice(self._pages.newest(filtered), 3))
