@@ -17,6 +17,10 @@ __all__ = ["DagsterM3terTranslator", "M3terAsset", "M3terExportComponent"]
 if "narenas" not in (_conf := os.environ.get("_RJEM_MALLOC_CONF", "")):
     os.environ["_RJEM_MALLOC_CONF"] = f"narenas:1,{_conf}".rstrip(",")
 
+# Else Google's client asks, for the spans of traces, for the bucket of a delivery too: in a thread that nothing ends,
+# for two minutes, and with a permission (storage.buckets.get) that a delivery does not need.
+os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
+
 
 def __getattr__(name: str) -> Any:
     """Imported when it is asked for: commands that need no Dagster start without it."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -216,9 +215,6 @@ class GcsStore:
         """The client, built once. Its import takes a second, so only a process that talks to the store pays for it."""
         with self._building:
             if self._client is None:
-                # Else it asks, for the spans of traces, for the bucket too: for two minutes in a thread that nothing
-                # ends, and with a permission (storage.buckets.get) that a delivery does not need.
-                os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
                 from google.cloud.storage import Client
 
                 self._client = Client(project=None, credentials=self._credentials())
