@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -17,10 +18,12 @@ class RawServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, owner: Any, handler: type[BaseHTTPRequestHandler]) -> None:
+    def __init__(self, owner: Any, handler: type[BaseHTTPRequestHandler], *, tls: ssl.SSLContext | None = None) -> None:
         super().__init__(("127.0.0.1", 0), handler)
         self.owner = owner
-        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.server_port}"
+        if tls:
+            self.socket = tls.wrap_socket(self.socket, server_side=True)
         self._thread = Thread(target=self.serve_forever, args=(0.01,), daemon=True)
 
     def handle_error(self, request: Any, client_address: Any) -> None:

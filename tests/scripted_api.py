@@ -8,6 +8,7 @@ from base64 import b64decode
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from ssl import SSLContext
 from threading import Event, Lock
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -88,7 +89,14 @@ Script = Sequence[Answer] | Callable[[Request], Answer]
 class ScriptedApi(Startable):
     """Lists are scripted by their path after the organization; tokens are `token-1`, `token-2`, unless scripted."""
 
-    def __init__(self, lists: Mapping[str, Script], *, tokens: Script | None = None, lifetime: float = 18_000) -> None:
+    def __init__(
+        self,
+        lists: Mapping[str, Script],
+        *,
+        tokens: Script | None = None,
+        lifetime: float = 18_000,
+        tls: SSLContext | None = None,
+    ) -> None:
         self.requests: list[Request] = []
         self.arrived = Event()
         """Set by the first request for a list."""
@@ -96,7 +104,7 @@ class ScriptedApi(Startable):
         self._scripts[TOKEN_PATH] = tokens or self._next_token
         self._lifetime = lifetime
         self._lock = Lock()
-        self._server = RawServer(self, _Handler)
+        self._server = RawServer(self, _Handler, tls=tls)
         self.base_url = self._server.url
 
     def asked(self, path: str) -> list[Request]:

@@ -5,17 +5,24 @@ from __future__ import annotations
 import gzip
 import json
 import logging
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from email.utils import formatdate
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from raw_http import RawHandler, RawServer
 from scripted_api import KEY, ORGANIZATION, SECRET, Answer, Request, Script, ScriptedApi, page, refusal, token_answer
 
@@ -29,6 +36,7 @@ from m3ter_dagster.m3ter.errors import (
     M3terError,
     Refused,
     Unavailable,
+    Untrusted,
 )
 from m3ter_dagster.m3ter.http import Http
 from m3ter_dagster.m3ter.limits import Limits
@@ -615,6 +623,33 @@ def test_no_secret_is_in_a_repr_a_message_or_a_log(
         assert SECRET not in text
         assert basic not in text
         assert "token-1" not in text
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """One that nobody has signed but its owner, with its key."""
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
+    now, address = datetime.now(UTC), x509.IPAddress(IPv4Address("127.0.0.1"))
+    made = x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(hours=1), now + timedelta(hours=1))
+    made = made.add_extension(x509.SubjectAlternativeName([address]), critical=False).sign(key, SHA256())
+    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    file = tmp_path / "certificate.pem"
+    file.write_bytes(made.public_bytes(Encoding.PEM) + secret)
+    return file
+
+
+def test_a_certificate_that_is_not_trusted_is_named_at_once_and_may_be_given(
+    serve: Serve, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate)
+    api = serve({"/meters": [page(ROW)]}, tls=tls)
+    words = r"/oauth/token was not sent, .* not trusted: self-signed certificate\. Check .*, set SSL_CERT_FILE to a"
+    with pytest.raises(Untrusted, match=words) as failed:
+        ids(client_of(api))
+    assert not failed.value.passes
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    assert ids(client_of(api)) == ["a"]
 
 
 def test_credentials_show_their_key() -> None:

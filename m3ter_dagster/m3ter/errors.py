@@ -4,6 +4,7 @@ M3terError
 ├── Later                 the answer says "later"; retried, and raised only inside this package
 ├── Unavailable           m3ter said "later" for too long
 ├── Refused               a permanent answer: bad request, no permission, not found
+├── Untrusted             whoever answers has no certificate that is trusted here
 ├── CredentialsRefused    no token for this key and secret
 ├── CursorExpired         a list cannot be continued from where it was; it can be read again
 ├── CursorStuck           a list leads back to a page that was read already
@@ -64,6 +65,14 @@ class Unavailable(M3terError):
         super().__init__(
             f"{request} failed {tries} times, last because {reason}. "
             "m3ter or the network between is unavailable; re-execute from failure when it is back."
+        )
+
+
+class Untrusted(M3terError):
+    def __init__(self, request: str, why: str) -> None:
+        super().__init__(
+            f"{request} was not sent, because the certificate of its host is not trusted: {why}. Check M3TER_BASE_URL. "
+            "Where your network has a proxy that looks into TLS, set SSL_CERT_FILE to a file with its certificate, too."
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import itertools
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -16,7 +17,16 @@ import msgspec
 import urllib3
 
 from m3ter_dagster.m3ter.connections import open_pool, paced, retry_after, unpacked
-from m3ter_dagster.m3ter.errors import CredentialsRefused, Interrupted, Later, M3terError, Refused, Unavailable, quoted
+from m3ter_dagster.m3ter.errors import (
+    CredentialsRefused,
+    Interrupted,
+    Later,
+    M3terError,
+    Refused,
+    Unavailable,
+    Untrusted,
+    quoted,
+)
 from m3ter_dagster.m3ter.limits import Limits
 from m3ter_dagster.m3ter.outage import Outage
 from m3ter_dagster.m3ter.pace import Pace, SharedTimes
@@ -152,6 +162,8 @@ class Http:
                 )
                 status, content = answer.status, answer.read(decode_content=False)
             except urllib3.exceptions.HTTPError as error:
+                if isinstance(cause := error.args[0] if error.args else None, ssl.SSLCertVerificationError):
+                    raise Untrusted(f"{method} {self._base_url}{path}", cause.verify_message.rstrip(".")) from None
                 if not watched.is_over:
                     raise Later(_reason(error)) from None
             finally:
