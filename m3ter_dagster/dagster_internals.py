@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -71,7 +71,7 @@ class EventLog(SqliteEventLogStorage):
 
     def __init__(self, base_dir: str) -> None:
         self._engines: dict[str, sqlalchemy.Engine] = {}
-        self._columns: set[str] = set()
+        self._migrated: set[str] = set()
         super().__init__(base_dir)
 
     @contextmanager
@@ -84,11 +84,23 @@ class EventLog(SqliteEventLogStorage):
             with engine.begin() as connection:
                 yield connection
 
+    # At each event Dagster looks whether its database has been migrated; no migration is ever taken back.
+
     def _has_asset_key_col_on_connection(self, conn: sqlalchemy.Connection, column_name: str) -> bool:
-        """Dagster looks at each event whether its database has been migrated; no column is ever taken away."""
-        if column_name not in self._columns and super()._has_asset_key_col_on_connection(conn, column_name):
-            self._columns.add(column_name)
-        return column_name in self._columns
+        return self._is_migrated(
+            column_name, lambda: super(EventLog, self)._has_asset_key_col_on_connection(conn, column_name)
+        )
+
+    def has_table(self, table_name: str) -> bool:
+        return self._is_migrated(table_name, lambda: super(EventLog, self).has_table(table_name))
+
+    def has_secondary_index(self, name: str) -> bool:
+        return self._is_migrated(name, lambda: super(EventLog, self).has_secondary_index(name))
+
+    def _is_migrated(self, what: str, look: Callable[[], bool]) -> bool:
+        if what not in self._migrated and look():
+            self._migrated.add(what)
+        return what in self._migrated
 
     def _engine(self, shard: str) -> sqlalchemy.Engine:
         if shard not in self._engines:
@@ -116,12 +128,18 @@ class Runs(SqliteRunStorage):
 
     def __init__(self, conn_string: str) -> None:
         self._engine = sqlalchemy.create_engine(conn_string)
+        self._is_migrated = False
         super().__init__(conn_string)
 
     @contextmanager
     def connect(self) -> Generator[sqlalchemy.Connection]:
         with self._engine.begin() as connection:
             yield connection
+
+    def has_run_stats_index_cols(self) -> bool:
+        """Looked at for each event, too."""
+        self._is_migrated = self._is_migrated or super().has_run_stats_index_cols()
+        return self._is_migrated
 
     def dispose(self) -> None:
         super().dispose()

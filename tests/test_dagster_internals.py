@@ -27,6 +27,7 @@ from dagster._core.scheduler.instigation import (
     TickData,
     TickStatus,
 )
+from dagster._core.storage.event_log.sqlite import sqlite_event_log
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._daemon.auto_run_reexecution.auto_run_reexecution import consume_new_runs_for_automatic_reexecution
 from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
@@ -128,13 +129,21 @@ def test_runs_are_counted_by_a_tag(instance: dg.DagsterInstance) -> None:
 
 
 @dagster_still("lets its records in SQLite be opened by classes of ours")
-def test_what_a_terminal_logs_is_in_dagster_s_own_files_which_it_keeps_open_a_few_at_a_time(tmp_path: Path) -> None:
+def test_what_a_terminal_logs_is_in_dagster_s_own_files_which_it_keeps_open_a_few_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    open_one = sqlite_event_log.create_engine
+    monkeypatch.setattr(
+        sqlite_event_log, "create_engine", lambda *of, **how: opened.append(*of) or open_one(*of, **how)
+    )
     with internals.open_instance_for_a_terminal(tmp_path) as instance:
         assert isinstance(instance.event_log_storage, internals.EventLog)
         assert isinstance(instance.run_storage, internals.Runs)
         runs = [run(instance).run_id for _ in range(5)]
         assert [len(instance.all_logs(one, of_type=dg.DagsterEventType.STEP_SUCCESS)) for one in runs] == [2] * 5
         assert len(open_databases()) == 4 + 1
+        assert len(opened) == 1, "Dagster opens a file for itself at each event"
     assert open_databases() == []
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
         assert not isinstance(instance.event_log_storage, internals.EventLog)
