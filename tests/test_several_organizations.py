@@ -150,6 +150,17 @@ def test_each_has_what_one_alone_has() -> None:
     dg.Definitions.validate_loadable(definitions())
 
 
+@pytest.mark.usefixtures("house")
+def test_what_has_not_changed_is_built_once_without_access_for_the_environment_s_own_organization(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert definitions() is definitions()
+    monkeypatch.setenv("SANDBOX_KEY", "another")
+    changed = definitions()
+    monkeypatch.setenv("M3TER_LEAST_FREE_MB", "1")
+    assert definitions() is not changed
+
+
 def test_both_are_exported_by_jobs_and_by_run_requests(house: House) -> None:
     by_hand = {code: house.export(f"{code}__export", asset_selection=assets(code)).run_id for code in ACCOUNTS}
     house.apis["production"].records.insert("account", record("new"))

@@ -16,11 +16,21 @@ from m3ter_dagster.config.yaml_lines import Mistake, YamlLines, read_yaml
 
 
 class ConfigError(ValueError):
-    """Mistakes in exports.yaml or the environment, one line each."""
+    """Mistakes in exports.yaml or the environment, one line each.
+
+    Settings may have one as a value, so two of the same mistakes are equal: else Dagster's definitions, which are built
+    once for equal settings, would be built each time that Dagster loads them.
+    """
 
     def __init__(self, *mistakes: str) -> None:
         self.mistakes = mistakes
         super().__init__("\n".join(mistakes))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ConfigError) and self.mistakes == other.mistakes
+
+    def __hash__(self) -> int:
+        return hash(self.mistakes)
 
 
 def parse_exports(
