@@ -12,7 +12,7 @@ os.environ.setdefault("POLARS_MAX_THREADS", "1")
 
 import click
 
-from simulation.story import problem_of
+from simulation import problem_of
 
 DAYS = click.option("--days", default=30, show_default=True, type=click.IntRange(min=1), help="How long a story is.")
 

@@ -16,8 +16,7 @@ from simulation import edits, faults, processes
 from simulation.due_times import GRACE
 from simulation.fates import NOTHING, fate
 from simulation.invariants import Violated
-from simulation.processes import StandsStill
-from simulation.system import BEGIN, System, open_system
+from simulation.system import BEGIN, System
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 LOOKS = (2 * MINUTE, 12 * MINUTE, 3 * MINUTE, 3 * MINUTE, 40 * MINUTE, 5 * HOUR, 9 * HOUR, 10 * HOUR, 8 * HOUR)
@@ -283,13 +282,3 @@ class Story:
 def _let_happen(gate: faults.Gate, effect: faults.Effect | None) -> None:
     """To all requests."""
     gate.down = effect
-
-
-def problem_of(seed: int, days: int, tell: Tell = lambda _: None) -> str | None:
-    """What did not hold in the story of this seed, if anything."""
-    with open_system() as system:
-        try:
-            Story(seed, days, system, tell).play()
-        except (Violated, StandsStill) as problem:
-            return f"seed {seed}, {system.now:%Y-%m-%d %H:%M}: {problem}"
-    return None
