@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,8 +14,12 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._cli.job import _create_run
 from dagster._core.definitions.run_request import InstigatorType
-from processes import PROJECT, end, plain_environment, poll, start
+from dagster._core.remote_representation.external import RemoteRepository
+from dagster._core.workspace.context import WorkspaceProcessContext
+from dagster._core.workspace.load_target import PythonFileTarget
+from processes import PROJECT, end, poll, start
 
 from m3ter_dagster.config.names import DUE_EXPORTS
 from m3ter_dagster.config.usage import RAW
@@ -24,7 +28,7 @@ from m3ter_dagster.history.record import delivery_in
 from m3ter_sandbox import Sandbox
 from m3ter_sandbox.usage import SampleUsage
 
-WORKSPACE = ("--python-file", "tests/every_minute.py")
+CODE = "tests/every_minute.py"
 MINUTE = timedelta(minutes=1)
 PATIENCE = 400
 NEARLY_DUE = 50
@@ -93,14 +97,22 @@ class Recording:
 
 
 class Stage:
-    """An instance, its daemon, and the looks at both."""
+    """An instance, its daemon, what a person does beside it, and the looks at all."""
 
-    def __init__(self, sandbox: Sandbox, instance: dg.DagsterInstance, home: Path) -> None:
-        self.created = now()
+    def __init__(
+        self,
+        created: datetime,
+        environment: Mapping[str, str],
+        sandbox: Sandbox,
+        instance: dg.DagsterInstance,
+        workspace: WorkspaceProcessContext,
+    ) -> None:
+        self.created = created
+        self._environment = environment
         self._sandbox = sandbox
         self._instance = instance
-        self._environment = {**sandbox.environment, "M3TER_REQUESTS_PER_SECOND": "1", "DAGSTER_HOME": str(home)}
-        self._log = home / "daemon.log"
+        self._workspace = workspace
+        self._log = Path(instance.root_directory, "daemon.log")
         self._daemon: subprocess.Popen[bytes] | None = None
         self._marked: dict[str, datetime] = {}
 
@@ -111,7 +123,7 @@ class Stage:
     def start(self) -> None:
         """The daemon and, below it, its code location and its runs."""
         with self._log.open("ab") as log:
-            daemon = (sys.executable, "-m", "dagster._daemon", "run", *WORKSPACE)
+            daemon = (sys.executable, "-m", "dagster._daemon", "run", "--python-file", CODE)
             self._daemon = start(*daemon, environment=self._environment, output=log)
 
     def stop(self) -> None:
@@ -119,11 +131,27 @@ class Stage:
         if daemon:
             end(daemon)
 
-    def dagster(self, *arguments: str) -> None:
-        """A command of Dagster's own command line beside the daemon."""
-        command = [sys.executable, "-m", "dagster", *arguments, *WORKSPACE]
-        environment = {**plain_environment(), **self._environment}
-        subprocess.run(command, cwd=PROJECT, env=environment, stdout=subprocess.DEVNULL, timeout=PATIENCE, check=True)
+    def launch(self, job: str) -> None:
+        """What `dagster job launch` does."""
+        context = self._workspace.create_request_context()
+        (location,) = context.code_locations
+        repository = self._repository
+        run = _create_run(self._instance, location, repository, repository.get_full_job(job), {}, None, None, None)
+        self._instance.submit_run(run.run_id, context)
+
+    def switch(self, schedule: str, *, on: bool) -> None:
+        """What `dagster schedule start` and `stop` do."""
+        found = self._repository.get_schedule(schedule)
+        if on:
+            self._instance.start_schedule(found)
+        else:
+            self._instance.stop_schedule(found.get_remote_origin_id(), found.selector_id, found)
+
+    @property
+    def _repository(self) -> RemoteRepository:
+        (location,) = self._workspace.create_request_context().code_locations
+        (repository,) = location.get_repositories().values()
+        return repository
 
     def runs(self) -> list[Run]:
         """Oldest first."""
@@ -215,16 +243,26 @@ def story_of(schedules: Sequence[Schedule], play: Callable[[Stage], None]) -> An
 
 @contextmanager
 def _stage(home: Path, schedules: Sequence[Schedule]) -> Iterator[Stage]:
-    """A sandbox whose exports.yaml has these schedules, and an instance whose daemon is not running yet."""
+    """A sandbox whose exports.yaml has these schedules, and an instance whose daemon is not running yet.
+
+    What a person does is done here with one code server; each command of Dagster's would start one of its own.
+    """
     shutil.copy(PROJECT / "dagster.yaml", home)
-    with Sandbox(accounts=2, folder=home) as sandbox, dg.DagsterInstance.from_config(str(home)) as instance:
-        stage = Stage(sandbox, instance, home)
+    created = now()
+    with ExitStack() as stack:
+        sandbox = stack.enter_context(Sandbox(accounts=2, folder=home))
         with sandbox.exports.open("a") as exports:
-            exports.write("schedules:" + "".join(schedule.text(stage.created) for schedule in schedules))
-        try:
-            yield stage
-        finally:
-            stage.stop()
+            exports.write("schedules:" + "".join(schedule.text(created) for schedule in schedules))
+        instance = stack.enter_context(dg.DagsterInstance.from_config(str(home)))
+        environment = {**sandbox.environment, "M3TER_REQUESTS_PER_SECOND": "1", "DAGSTER_HOME": str(home)}
+        monkeypatch = stack.enter_context(pytest.MonkeyPatch.context())
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        code = PythonFileTarget(CODE, attribute=None, working_directory=str(PROJECT), location_name=None)
+        workspace = stack.enter_context(WorkspaceProcessContext(instance, code))
+        stage = Stage(created, environment, sandbox, instance, workspace)
+        stack.callback(stage.stop)
+        yield stage
 
 
 def assert_every_export_is_delivered(recording: Recording, schedules: Sequence[Schedule]) -> None:

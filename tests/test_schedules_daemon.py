@@ -32,18 +32,18 @@ def play(stage: Stage) -> None:
     One schedule is toggled off over a due time, and on again while the daemon is down.
     """
     for _ in range(2):
-        stage.dagster("job", "launch", "--job", "export_by_hand")
+        stage.launch("export_by_hand")
     stage.mark("up")
     stage.start()
     stage.first_exports_made(SCHEDULES[:2])
-    stage.dagster("schedule", "stop", "toggled")
+    stage.switch("toggled", on=False)
     off = stage.mark("off")
     stage.exported("each-minute", due_after=off)
     stage.quiet("each-minute")
     stage.stop()
     down = stage.mark("down")
     on_again = stage.mark("on again")
-    stage.dagster("schedule", "start", "toggled")
+    stage.switch("toggled", on=True)
     stage.passed(floor(down) + 2 * MINUTE)
     up_again = stage.mark("up again")
     stage.start()
