@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+
 import dagster as dg
 
 from m3ter_dagster.config import load_exports, load_settings
@@ -24,5 +27,8 @@ def foreign_definitions() -> dg.Definitions:
     )
 
 
-def foreign_job() -> dg.JobDefinition:
+def foreign_job(**environment: str) -> dg.JobDefinition:
+    """In a process that was forked from one of before, the environment is that one's, unless it is handed over."""
+    os.environ.update(environment)
+    tempfile.tempdir = None
     return foreign_definitions().resolve_job_def(JOB)

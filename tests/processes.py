@@ -29,7 +29,8 @@ signal.signal(signal.SIGTERM, signal.SIG_DFL)
 os.execv(sys.argv[1], sys.argv[1:])
 """
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["m3ter_dagster.cli", "m3ter_dagster.definitions", "m3ter_dagster.runs"])
+PRELOADED = ["m3ter_dagster.cli", "m3ter_dagster.definitions", "m3ter_dagster.runs"]
+FORKS.set_forkserver_preload(PRELOADED)
 Found = TypeVar("Found")
 
 
@@ -93,6 +94,11 @@ def plain_environment() -> dict[str, str]:
     others = ("AWS_", "DAGSTER_", "M3TER_")
     kept = (name for name in os.environ if not name.startswith(others) and not name.lower().endswith("_proxy"))
     return {name: os.environ[name] for name in kept}
+
+
+def python_path(folder: Path) -> str:
+    """For programs that are to find what is in this folder first; what startup/ does for all is done for them, too."""
+    return os.pathsep.join((str(folder), os.environ["PYTHONPATH"]))
 
 
 def _session(process: subprocess.Popen[bytes]) -> dict[int, str]:

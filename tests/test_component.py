@@ -23,6 +23,7 @@ from pydantic import ValidationError
 from m3ter_dagster import M3terAsset, M3terExportComponent
 from m3ter_dagster.config import new_exports_yaml
 from m3ter_dagster.definitions import definitions
+from m3ter_dagster.history.log import MANIFEST
 from m3ter_dagster.model.entities import operational_entities
 from m3ter_sandbox import Sandbox
 
@@ -30,11 +31,21 @@ from m3ter_sandbox import Sandbox
 pytestmark = pytest.mark.filterwarnings(
     "ignore::dagster.BetaWarning",
     "ignore:Accessing `{{automation_condition:DeprecationWarning",
+    "ignore:Property `ScheduleDefinition.environment_vars` is deprecated:DeprecationWarning",
     "ignore:`parse_obj_as`:pydantic.warnings.PydanticDeprecatedSince20",
 )
 
 TYPE = "m3ter_dagster.M3terExportComponent"
 EXPORTS = "destinations: [{code: folder, destinationType: LOCAL, path: /tmp}]\n"
+SCHEDULES = """\
+schedules:
+  - code: few
+    operationalDataTypes: [ACCOUNTS, ACCOUNT_PLANS, METERS]
+    destinations: [warehouse]
+    scheduleType: DAY
+    period: 1
+    dtCreated: 2024-06-01T10:00:00Z
+"""
 PYPROJECT = """\
 [project]
 name = "acme-data"
@@ -103,6 +114,8 @@ def test_a_translation_may_name_the_asset_and_its_entity(folder: DefsFolderSandb
     assert specs["warehouse/m3ter_bill_line_item"] == "Bill line item"
     assert specs["warehouse/m3ter_usage_raw"] == "usage_raw"
     assert "m3ter/bill_line_item" in specs
+    everything = found.resolve_job_def("export").asset_layer.executable_asset_keys
+    assert everything == {dg.AssetKey(["warehouse", f"m3ter_{one}"]) for one in (*operational_entities(), MANIFEST)}
 
 
 def test_the_defs_yaml_of_the_documentation_is_one(folder: DefsFolderSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,14 +223,16 @@ def test_in_a_project_of_dg_it_is_scaffolded_checked_and_delivers_what_plain_def
     with Sandbox(2, folder=tmp_path / "sandbox", requests_per_second=None) as sandbox:
         for name, value in sandbox.environment.items():
             monkeypatch.setenv(name, value)
+        with sandbox.exports.open("a") as exports:
+            exports.write(SCHEDULES)
         (billing / "exports.yaml").write_text(sandbox.exports.read_text())
         assert "All definitions loaded" in dg_says("check", "defs")
-        dg_says("launch", "--job", "billing__export")
+        dg_says("launch", "--job", "billing__export_few")
         (launched,) = instance.get_runs()
-        plain = definitions().resolve_job_def("export").execute_in_process(instance=instance)
+        plain = definitions().resolve_job_def("export_few").execute_in_process(instance=instance)
         delivered, expected = (files_of(sandbox, run.run_id) for run in (launched, plain))
     assert launched.is_success
-    assert delivered.keys() == {f"{one}.csv" for one in operational_entities()} | {"manifest.json"}
+    assert delivered.keys() == {"account.csv", "account_plan.csv", "meter.csv", "manifest.json"}
     assert {name for name, content in delivered.items() if content != expected[name]} == {"manifest.json"}
 
 

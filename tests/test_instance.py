@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import EmptyWorkspaceTarget
 from dagster._daemon.monitoring.run_monitoring import execute_run_monitoring_iteration
-from processes import plain_environment
+from processes import plain_environment, python_path
 
 from m3ter_dagster.cli import main
 from m3ter_dagster.dagster_internals import OPENING, open_instance_for_a_terminal
@@ -61,7 +61,7 @@ with open_instance():
 def test_a_new_home_gets_this_project_s_settings_and_keeps_what_a_person_changes(tmp_path: Path, place: str) -> None:
     shutil.copytree(SETTINGS.parent / "m3ter_dagster", tmp_path / "m3ter_dagster")
     shutil.copy(SETTINGS, tmp_path / place)
-    environment = {"PYTHONPATH": str(tmp_path), "DAGSTER_HOME": "home"}
+    environment = {"PYTHONPATH": python_path(tmp_path), "DAGSTER_HOME": "home"}
     subprocess.run([sys.executable, "-c", OPENED_TWICE], cwd=tmp_path, env=environment, check=True, timeout=60)
     assert (tmp_path / "first.yaml").read_text() == SETTINGS.read_text()
     assert (tmp_path / "home" / "dagster.yaml").read_text() == f"{SETTINGS.read_text()}\n# ours\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -67,9 +68,12 @@ MOMENTS = {
 
 
 @pytest.fixture
-def house(moto_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str) -> Iterator[House]:
+def house(
+    moto_store: Store, tmp_path: Path, empty_home: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> Iterator[House]:
     """A house that the environment names, with a Dagster home and a folder for temporary files of its own."""
     (tmp_path / "temporary").mkdir()
+    shutil.copytree(empty_home, tmp_path / "home")
     with open_house(moto_store, tmp_path, MOMENTS[moment].records, codes=["warehouse"]) as house:
         house.move_in(monkeypatch)
         monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home"))

@@ -6,17 +6,18 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import foreign_project
 import pytest
+from processes import PRELOADED
 
 from m3ter_dagster.assets.usage_config import RawConfig, selection_of, window_in
-from m3ter_dagster.config import load_exports, load_settings
+from m3ter_dagster.config import load_settings
 from m3ter_dagster.config.usage import RAW
-from m3ter_dagster.definitions import build_definitions
+from m3ter_dagster.definitions import definitions
 from m3ter_dagster.history.log import MANIFEST, deliveries_of
 from m3ter_dagster.model.entities import entities
 from m3ter_dagster.reading.past import Past
@@ -45,17 +46,9 @@ def environment(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     return given
 
 
-@pytest.fixture
-def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    (tmp_path / "home").mkdir()
-    with dg.instance_for_test(temp_dir=str(tmp_path / "home")) as instance:
-        yield instance
-
-
 def export(instance: dg.DagsterInstance, *names: str, **configs: Mapping[str, Any]) -> dg.ExecuteInProcessResult:
     """The assets in one run of this process; `configs` are theirs."""
-    definitions = build_definitions(load_exports(), load_settings())
-    job = definitions.resolve_implicit_global_asset_job_def()
+    job = definitions().resolve_implicit_global_asset_job_def()
     return job.execute_in_process(
         instance=instance,
         asset_selection=[dg.AssetKey(name) for name in names],
@@ -111,7 +104,7 @@ def test_what_is_not_chosen_is_not_read(sandbox: Sandbox, instance: dg.DagsterIn
 @pytest.mark.usefixtures("environment")
 def test_a_run_keeps_its_pace_in_the_home_of_dagster(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     assert export(instance, "product").success
-    assert len(list((tmp_path / "home" / "m3ter-pace").iterdir())) == 1
+    assert len(list((tmp_path / "dagster" / "m3ter-pace").iterdir())) == 1
 
 
 @pytest.mark.usefixtures("environment")
@@ -128,7 +121,7 @@ def test_a_run_says_what_it_has_asked_m3ter(sandbox: Sandbox, instance: dg.Dagst
 @pytest.mark.usefixtures("environment")
 def test_after_the_run_nothing_is_left_in_the_temporary_folder(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     assert export(instance, "meter", RAW, usage_raw=MARCH_31).success
-    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+    assert [path.name for path in tmp_path.iterdir()] == ["dagster"]
 
 
 @pytest.mark.usefixtures("environment")
@@ -152,18 +145,36 @@ def test_a_run_without_credentials_says_which_variables_are_missing(
     assert asked(sandbox) == {}
 
 
+@pytest.fixture(scope="module")
+def fork_server() -> None:
+    """Started before there is a temporary folder, in which its socket would be, of a test's own."""
+    forkserver.ensure_running()
+
+
 @pytest.mark.slow
-@pytest.mark.usefixtures("environment")
+@pytest.mark.usefixtures("fork_server")
 def test_a_project_with_a_process_per_step_reads_each_list_once_per_step_that_needs_it(
-    sandbox: Sandbox, instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sandbox: Sandbox,
+    environment: dict[str, str],
+    instance: dg.DagsterInstance,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "temporary").mkdir()
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
-    monkeypatch.syspath_prepend(tmp_path)  # Dagster leaves out what is first for the processes, else this folder
+    given = {**environment, "DAGSTER_HOME": instance.root_directory, "TMPDIR": str(tmp_path / "temporary")}
+    monkeypatch.setenv("TMPDIR", given["TMPDIR"])
     names = ("account", "account_plan")
-    selection = [dg.AssetKey(name) for name in names]
-    job = dg.reconstructable(foreign_project.foreign_job)
-    with dg.execute_job(job, instance, asset_selection=selection, raise_on_error=True) as result:
+    forked = {"forkserver": {"preload_modules": PRELOADED}}
+    job = dg.build_reconstructable_job(
+        "foreign_project", "foreign_job", (), given, reconstructor_working_directory=str(Path(__file__).parent)
+    )
+    with dg.execute_job(
+        job,
+        instance,
+        asset_selection=[dg.AssetKey(name) for name in names],
+        run_config={"execution": {"config": {"multiprocess": {"start_method": forked}}}},
+        raise_on_error=True,
+    ) as result:
         assert result.success
     assert list((tmp_path / "temporary").glob("m3ter-*")) == []
     delivered = deliveries_of(instance, result.run_id)

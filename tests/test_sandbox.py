@@ -24,7 +24,7 @@ from api_client import Client
 from botocore.exceptions import ClientError
 from click.testing import CliRunner
 from flask import Blueprint
-from processes import plain_environment
+from processes import plain_environment, python_path
 from pydantic import SecretStr
 
 from m3ter_dagster.alarms.webhook import Webhook
@@ -372,7 +372,8 @@ def test_new_descriptors_make_the_demo_work_without_a_line_of_python(tmp_path: P
             shutil.copytree(package, tmp_path / package.name)
     schemas_with_new_ones(tmp_path / "schemas")
     (tmp_path / "home").mkdir()
-    settings = {"DAGSTER_HOME": str(tmp_path / "home"), "PYTHONPATH": str(tmp_path), "M3TER_REQUESTS_PER_SECOND": "50"}
+    paths = {"DAGSTER_HOME": str(tmp_path / "home"), "PYTHONPATH": python_path(tmp_path)}
+    settings = {**paths, "M3TER_REQUESTS_PER_SECOND": "50"}
     code = "from m3ter_dagster.cli import main; main()"
     command = [sys.executable, "-c", code, "demo", "--accounts", "4", "--output", "files"]
     run = partial(subprocess.run, command, capture_output=True, text=True, check=False)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from hatchling import build
 from packaging.requirements import Requirement
-from processes import PROJECT, plain_environment
+from processes import PROJECT, plain_environment, python_path
 
 from m3ter_dagster.model.entities import entities
 from m3ter_sandbox import Sandbox
@@ -79,11 +79,11 @@ def test_in_an_empty_folder_it_makes_the_files_of_an_organization_and_exports(
     installed, acme = tmp_path / "installed", tmp_path / "acme"
     wheel.extractall(installed)
     with Sandbox(2, folder=tmp_path / "sandbox", requests_per_second=None) as sandbox:
-        environment = {**sandbox.environment, "PYTHONPATH": str(installed), "DAGSTER_HOME": str(tmp_path / "home")}
+        paths = {"PYTHONPATH": python_path(installed), "DAGSTER_HOME": str(tmp_path / "home")}
 
         def run(*command: str, folder: Path) -> str:
             program = [sys.executable, "-c", PROGRAM, *command]
-            variables = {**plain_environment(), **environment}
+            variables = {**plain_environment(), **sandbox.environment, **paths}
             done = subprocess.run(
                 program, cwd=folder, env=variables, capture_output=True, text=True, check=False, timeout=90
             )
