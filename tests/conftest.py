@@ -21,17 +21,22 @@ import pytest
 import sqlalchemy
 import stores
 from alembic.script import ScriptDirectory
+from botocore.hooks import EventAliaser
 from botocore.loaders import create_loader
+from dagster._core.storage.event_log import in_memory as events_in_memory
 from dagster._core.storage.event_log.sqlite import sqlite_event_log
+from dagster._core.storage.runs import in_memory as runs_in_memory
 from dagster._core.storage.runs.sqlite import sqlite_run_storage
 from dagster._core.storage.schedules.sqlite import sqlite_schedule_storage
 from deliveries import MARK, ROWS
 from hypothesis import settings
 from postgres import postgres_server
+from sqlalchemy.pool import QueuePool
 from starts import starts_a_server
 from stores import Key, Store
 from werkzeug.routing import Rule
 
+from m3ter_dagster import definitions
 from m3ter_dagster.dagster_internals import open_instance_for_a_terminal
 from m3ter_sandbox import SandboxS3
 
@@ -55,6 +60,15 @@ HEAVIEST = (
     "test_checks.py",
 )
 """Files of more than 15 seconds of CPU time each."""
+SAME_DEFINITIONS = (
+    "source_assets",
+    "operational_assets",
+    "export_manifest",
+    "usage_assets",
+    "usage_manifest",
+    "cross_entity_checks",
+    "usage_asset_checks",
+)
 FIRST_WORKER = "gw0"
 """It has the first of them, which lasts as long as all others: whoever works for it is never kept waiting by them."""
 
@@ -104,12 +118,18 @@ def read_once() -> Iterator[None]:
     Each session of botocore parses the megabyte of JSON that describes AWS, unless it is given a loader. Dagster has a
     database for each run and loads its 90 migrations for each, a tenth of the CPU time of a small export. Werkzeug
     compiles for each route of a sandbox how its address would be written, four fifths of its start; nobody asks that.
+    Each client of boto3 learns anew which names of events are others' aliases, a fifth of its cost. Of the definitions,
+    which tests build for destinations and schedules of their own, the assets and checks are mostly the same.
     """
     with pytest.MonkeyPatch.context() as monkeypatch:
+        for part in SAME_DEFINITIONS:
+            monkeypatch.setattr(definitions, part, built_once(getattr(definitions, part)))
+        share_aliases(monkeypatch)
         monkeypatch.setattr(Rule, "_compile_builder", lambda *_: _addresses_are_not_written)
         monkeypatch.setattr(botocore.session, "create_loader", cache(create_loader))
         monkeypatch.setattr(ScriptDirectory, "from_config", cache(ScriptDirectory.from_config))
         share_engines(monkeypatch)
+        keep_memory_open(monkeypatch)
         yield
 
 
@@ -138,6 +158,40 @@ def share_engines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlalchemy.Engine, "__init__", share)
     for module in (sqlite_event_log, sqlite_run_storage, sqlite_schedule_storage):
         monkeypatch.setattr(module, "create_engine", engine_of)
+
+
+def keep_memory_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An instance in memory would connect anew for each of the 600 statements of a small run."""
+
+    def engine_of(url: str, **_: Any) -> sqlalchemy.Engine:
+        return sqlalchemy.create_engine(url, poolclass=QueuePool, connect_args={"check_same_thread": False})
+
+    for module in (events_in_memory, runs_in_memory):
+        monkeypatch.setattr(module, "create_engine", engine_of)
+
+
+def share_aliases(monkeypatch: pytest.MonkeyPatch) -> None:
+    shared: dict[str, str] = {}
+    init = EventAliaser.__init__
+
+    def share(aliaser: EventAliaser, *arguments: Any, **options: Any) -> None:
+        init(aliaser, *arguments, **options)
+        aliaser._alias_name_cache = shared
+
+    monkeypatch.setattr(EventAliaser, "__init__", share)
+
+
+def built_once(build: Callable[..., Any]) -> Callable[..., Any]:
+    """What it has built for the same arguments, which are kept, so that what is written of one is of no other."""
+    built: dict[str, tuple[object, Any]] = {}
+
+    def found(*arguments: Any, **options: Any) -> Any:
+        given = repr((arguments, options))
+        if given not in built:
+            built[given] = ((arguments, options), build(*arguments, **options))
+        return built[given][1]
+
+    return found
 
 
 def _addresses_are_not_written(*_: object, **_values: object) -> tuple[str, str]:

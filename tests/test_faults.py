@@ -9,8 +9,9 @@ import re
 import socket
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -133,36 +134,48 @@ def assert_unfinished(house: House, expected: Mapping[tuple[str, str], bytes]) -
 
 # Survived
 
-SECOND_PAGE, TOKEN, OF_ONE_ACCOUNT, PRODUCTS = r"/meters\?.*nextToken", "/oauth/token", "/accountplans", "/products"
+SECOND_PAGE, TOKEN, OF_ONE_ACCOUNT = r"/meters\?.*nextToken", "/oauth/token", "/accountplans"
+PRODUCTS, METERS = "/products", "/meters"
 HTML = "<!doctype html><title>Just a moment</title>"
 
-API_FAULTS: dict[str, tuple[str, list[Fault]]] = {
-    "429 with Retry-After": (SECOND_PAGE, [instead(429, "{}", retry_after="1")]),
-    "429 without Retry-After": (SECOND_PAGE, [instead(429), instead(429, "{}")]),
-    "500": (OF_ONE_ACCOUNT, [instead(500, '{"message": "oops"}')] * 3),
-    "502, 503 and 504": (SECOND_PAGE, [instead(502, HTML), instead(503, retry_after="0")]),
-    "503 for a token": (TOKEN, [instead(503)]),
-    "a hang": (SECOND_PAGE, [hanging]),
-    "a hang for a token": (TOKEN, [hanging]),
-    "a stall within the body": (SECOND_PAGE, [stalling]),
-    "a slow body": (SECOND_PAGE, [slow]),
-    "a reset before the body": (SECOND_PAGE, [reset]),
-    "a reset within the body": (SECOND_PAGE, [altered(sent=0.5, resets=True)]),
-    "an end within the body": (OF_ONE_ACCOUNT, [altered(sent=0.5)]),
-    "JSON that is cut off": (SECOND_PAGE, [cut_off]),
-    "HTML with 200": (SECOND_PAGE, [instead(200, HTML, content_type="text/html")]),
-    "nothing with 200": (OF_ONE_ACCOUNT, [instead(200)]),
-    "HTML for a token": (TOKEN, [instead(200, HTML)]),
+Plan = tuple[str, Sequence[Fault]]
+"""The requests whose line this is found in, and what happens to the next of them."""
+
+API_FAULTS: dict[str, list[Plan]] = {
+    "it is asked too often": [
+        (SECOND_PAGE, [instead(429, "{}", retry_after="1")]),
+        (SECOND_PAGE, [instead(429), instead(429, "{}")]),
+    ],
+    "it is down": [
+        (TOKEN, [instead(503)]),
+        (OF_ONE_ACCOUNT, [instead(500, '{"message": "oops"}')] * 3),
+        (SECOND_PAGE, [instead(502, HTML), instead(503, retry_after="0")]),
+    ],
+    "it hangs": [
+        (TOKEN, [hanging]),
+        (SECOND_PAGE, [hanging]),
+        (SECOND_PAGE, [stalling]),
+        (SECOND_PAGE, [slow]),
+    ],
+    "the connection ends": [
+        (SECOND_PAGE, [reset]),
+        (SECOND_PAGE, [altered(sent=0.5, resets=True)]),
+        (OF_ONE_ACCOUNT, [altered(sent=0.5)]),
+    ],
+    "it answers with something else": [
+        (TOKEN, [instead(200, HTML)]),
+        (SECOND_PAGE, [cut_off]),
+        (SECOND_PAGE, [instead(200, HTML, content_type="text/html")]),
+        (OF_ONE_ACCOUNT, [instead(200)]),
+    ],
 }
 
 
-@pytest.mark.parametrize("fault", API_FAULTS)
-def test_a_fault_of_the_api_leaves_no_trace(
-    move_in: MoveIn, memory: dg.DagsterInstance, truth: Truth, fault: str
-) -> None:
+@pytest.mark.parametrize("kind", API_FAULTS)
+def test_faults_of_the_api_leave_no_trace(move_in: MoveIn, memory: dg.DagsterInstance, truth: Truth, kind: str) -> None:
     house = move_in(small_organization(), codes=["warehouse"])
-    where, faults = API_FAULTS[fault]
-    house.api.plan(where, *faults)
+    for where, faults in API_FAULTS[kind]:
+        house.api.plan(where, *faults)
     result = run(house, memory, SOME)
     assert house.api.left == []
     assert result.is_complete, result
@@ -192,26 +205,33 @@ def test_a_token_that_is_lost_in_mid_export_leaves_no_trace(
 
 
 PUT, HEAD, MANIFEST = "^PUT .*_meter.csv", "^HEAD .*_meter.csv", "^PUT .*_manifest.json"
+PUT_ANOTHER = "^PUT .*_account_plan.csv"
 
-S3_FAULTS: dict[str, tuple[str, list[Fault]]] = {
-    "503 SlowDown": (PUT, [s3_error(503, "SlowDown")] * 2),
-    "500 InternalError": (PUT, [s3_error(500, "InternalError")]),
-    "503 without a body": (HEAD, [instead(503)]),
-    "a reset before the answer": (HEAD, [reset]),
-    "a reset within the request": (PUT, [reset_within_request]),
-    "a lost reply": (PUT, [lost_reply]),
-    "a lost reply to the manifest": (MANIFEST, [lost_reply]),
-    "503 SlowDown for the manifest": (MANIFEST, [s3_error(503, "SlowDown")]),
+S3_FAULTS: dict[str, list[Plan]] = {
+    "it is busy": [
+        (PUT, [s3_error(503, "SlowDown")] * 2),
+        (PUT_ANOTHER, [s3_error(500, "InternalError")]),
+        (HEAD, [instead(503)]),
+        (MANIFEST, [s3_error(503, "SlowDown")]),
+    ],
+    "the connection ends": [
+        (PUT, [reset_within_request]),
+        (HEAD, [reset]),
+    ],
+    "a reply is lost": [
+        (PUT, [lost_reply]),
+        (MANIFEST, [lost_reply]),
+    ],
 }
 
 
-@pytest.mark.parametrize("fault", S3_FAULTS)
-def test_a_fault_of_the_store_leaves_no_trace(
-    move_in: MoveIn, memory: dg.DagsterInstance, truth: Truth, fault: str
+@pytest.mark.parametrize("kind", S3_FAULTS)
+def test_faults_of_the_store_leave_no_trace(
+    move_in: MoveIn, memory: dg.DagsterInstance, truth: Truth, kind: str
 ) -> None:
     house = move_in(small_organization(), codes=["warehouse"])
-    where, faults = S3_FAULTS[fault]
-    house.s3.plan(where, *faults)
+    for where, faults in S3_FAULTS[kind]:
+        house.s3.plan(where, *faults)
     result = run(house, memory, SOME)
     assert house.s3.left == []
     assert result.is_complete, result
@@ -219,25 +239,30 @@ def test_a_fault_of_the_store_leaves_no_trace(
 
 
 BEGINNING, PART, END = r"^POST .*\?uploads", "^PUT .*partNumber=1", r"^POST .*\?uploadId="
+ANOTHER_PART = "^PUT .*partNumber=2"
 
-MULTIPART_FAULTS: dict[str, tuple[str, list[Fault]]] = {
-    "503 SlowDown": (PART, [s3_error(503, "SlowDown")] * 2),
-    "a reset in mid part": (PART, [reset_within_request]),
-    "a lost reply to a part": (PART, [lost_reply]),
-    "a lost reply to the beginning": (BEGINNING, [lost_reply]),
-    "a lost reply to the end": (END, [lost_reply]),
-    "an error at the end": (END, [s3_error(503, "ServiceUnavailable")]),
+MULTIPART_FAULTS: dict[str, list[Plan]] = {
+    "it is busy": [
+        (PART, [s3_error(503, "SlowDown")] * 2),
+        (END, [s3_error(503, "ServiceUnavailable")]),
+    ],
+    "a reply is lost": [
+        (BEGINNING, [lost_reply]),
+        (PART, [lost_reply]),
+        (ANOTHER_PART, [reset_within_request]),
+        (END, [lost_reply]),
+    ],
 }
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", MULTIPART_FAULTS)
-def test_a_fault_of_an_upload_in_parts_leaves_no_trace(
-    move_in: MoveIn, memory: dg.DagsterInstance, large_truth: Truth, fault: str
+@pytest.mark.parametrize("kind", MULTIPART_FAULTS)
+def test_faults_of_an_upload_in_parts_leave_no_trace(
+    move_in: MoveIn, memory: dg.DagsterInstance, large_truth: Truth, kind: str
 ) -> None:
     house = move_in(large_meters(), codes=["warehouse"])
-    where, faults = MULTIPART_FAULTS[fault]
-    house.s3.plan(where, *faults)
+    for where, faults in MULTIPART_FAULTS[kind]:
+        house.s3.plan(where, *faults)
     result = run(house, memory, ["meter"])
     assert house.s3.left == []
     assert result.is_complete, result
@@ -251,9 +276,9 @@ def test_ten_faults_in_one_export_leave_no_trace(
 ) -> None:
     house = move_in(small_organization())
     choice = random.Random(seed)
-    for where, faults in choice.sample(list(API_FAULTS.values()), 5):
+    for where, faults in choice.sample(list(chain(*API_FAULTS.values())), 5):
         house.api.plan(where, faults[0])
-    for where, faults in choice.sample(list(S3_FAULTS.values()), 4):
+    for where, faults in choice.sample(list(chain(*S3_FAULTS.values())), 4):
         house.s3.plan(where, faults[0])
     house.api.plan(OF_ONE_ACCOUNT, after(house.server.revoke_tokens))
     result = run(house, memory)
@@ -265,37 +290,47 @@ def test_ten_faults_in_one_export_leave_no_trace(
 # Fatal, and then removed
 
 
-def everywhere(house: House, truth: Truth, *, without: str) -> dict[tuple[str, str], bytes]:
-    return {(code, name): content for code in house.buckets for name, content in truth.items() if name != without}
+def everywhere(house: House, truth: Truth, *, without: Collection[str]) -> dict[tuple[str, str], bytes]:
+    return {(code, name): content for code in house.buckets for name, content in truth.items() if name not in without}
 
 
-REFUSALS: dict[str, tuple[Fault, str]] = {
-    "403": (instead(403, '{"message": "not yours"}'), "was refused with status 403: not yours. Give the service user"),
-    "404": (instead(404, '{"message": "no list"}'), "was refused with status 404: no list. Check M3TER_BASE_URL"),
-    "500": (instead(500), "failed 2 times, last because of status 500: no message. m3ter or the network between"),
-    "a hang": (hanging, "failed 2 times, last because of ReadTimeoutError: "),
-}
+PRODUCT_REFUSALS: list[tuple[Fault, str]] = [
+    (instead(403, '{"message": "not yours"}'), "was refused with status 403: not yours. Give the service user"),
+    (instead(404, '{"message": "no list"}'), "was refused with status 404: no list. Check M3TER_BASE_URL"),
+]
+METER_REFUSALS: list[tuple[Fault, str]] = [
+    (instead(500), "failed 2 times, last because of status 500: no message. m3ter or the network between"),
+    (hanging, "failed 2 times, last because of ReadTimeoutError: "),
+]
 
 
-@pytest.mark.parametrize("fault", REFUSALS)
-def test_a_list_that_is_never_given_is_named_and_completed_later(
-    move_in: MoveIn, instance: dg.DagsterInstance, truth: Truth, fault: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("product", "meter"), [*zip(PRODUCT_REFUSALS, METER_REFUSALS, strict=True)])
+def test_lists_that_are_never_given_are_named_and_completed_later(
+    move_in: MoveIn,
+    instance: dg.DagsterInstance,
+    truth: Truth,
+    product: tuple[Fault, str],
+    meter: tuple[Fault, str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     house = move_in(small_organization())
     monkeypatch.setenv("M3TER_PATIENCE_SECONDS", "1")
-    answer, words = REFUSALS[fault]
-    house.api.always(PRODUCTS, answer)
+    house.api.always(PRODUCTS, product[0])
+    house.api.always(METERS, meter[0])
     failed = run(house, instance)
     assert not failed.is_complete
     assert {one.entity: one.status for one in failed.entities.values() if one.status != "delivered"} == {
-        "product": "failed"
+        "product": "failed",
+        "meter": "failed",
     }
-    assert words in failed.entities["product"].error
-    assert_unfinished(house, everywhere(house, truth, without="product"))
+    assert product[1] in failed.entities["product"].error
+    assert meter[1] in failed.entities["meter"].error
+    assert_unfinished(house, everywhere(house, truth, without=["product", "meter"]))
     house.heal()
     asked = len(house.api.lines)
     assert complete(failed, instance).is_complete
-    assert [line.split("?")[0].rsplit("/", 1)[-1] for line in house.api.lines[asked:]] == ["token", "products"]
+    lists = {line.split("?")[0].rsplit("/", 1)[-1] for line in house.api.lines[asked:]}
+    assert lists == {"token", "products", "meters"}
     assert_whole(house, truth, failed.run_id)
 
 
@@ -323,7 +358,7 @@ def test_a_prefix_that_one_destination_denies_is_named_and_completed_later(
     assert "destination 'archive', s3://" in failed.entities["product"].error
     assert "AccessDenied on PutObject: allow s3:PutObject on arn:aws:s3:::" in failed.entities["product"].error
     assert "It was delivered to: warehouse." in failed.entities["product"].error
-    healthy = everywhere(house, truth, without="product") | {("warehouse", "product"): truth["product"]}
+    healthy = everywhere(house, truth, without=["product"]) | {("warehouse", "product"): truth["product"]}
     assert_unfinished(house, healthy)
     lift()
     assert complete(failed, instance).is_complete
@@ -389,7 +424,7 @@ def test_a_store_that_is_down_to_the_end_is_named_and_completed_later(
     failed = run(house, instance)
     assert {one.entity for one in failed.entities.values() if one.status == "failed"} == {"product"}
     assert "SlowDown on PutObject" in failed.entities["product"].error
-    assert_unfinished(house, everywhere(house, truth, without="product"))
+    assert_unfinished(house, everywhere(house, truth, without=["product"]))
     house.heal()
     assert complete(failed, instance).is_complete
     assert_whole(house, truth, failed.run_id)
@@ -478,7 +513,7 @@ def test_a_full_disk_is_named_and_completed_later(
         failed = run(house, instance)
         assert failed.entities["meter"].status == "failed"
         assert all("No space left on device" in one.error for one in failed.entities.values() if one.error)
-        assert house.delivered().items() <= everywhere(house, expected, without="meter").items()
+        assert house.delivered().items() <= everywhere(house, expected, without=["meter"]).items()
         assert (house.manifests(), house.open_uploads()) == ([], [])
         assert list((tmp_path / "disk").iterdir()) == []
         resize(200)
