@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 from urllib.request import Request, urlopen
@@ -82,6 +83,7 @@ class SandboxS3(Startable):
         self._server = LoopbackServer(application, port=port, handler=_QuietMotoHandler)
         self.endpoint_url = self._server.url
         self.root = Keys(ANYONE, ANYONE)
+        self._client = cache(self._new_client)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -92,15 +94,8 @@ class SandboxS3(Startable):
         }
 
     def client(self, service: str = "s3", keys: Keys | None = None) -> Any:
-        """A boto3 client of the sandbox; without `keys` it may do everything."""
-        used = keys or self.root
-        return boto3.client(
-            service,
-            endpoint_url=self.endpoint_url,
-            region_name=REGION,
-            aws_access_key_id=used.access_key_id,
-            aws_secret_access_key=used.secret_access_key,
-        )
+        """A boto3 client of the sandbox, always the same; without `keys` it may do everything."""
+        return self._client(service, keys or self.root)
 
     def objects(self, bucket: str) -> dict[str, bytes]:
         """The whole bucket: contents by key, as moto has them: a request for each would take long."""
@@ -134,6 +129,15 @@ class SandboxS3(Startable):
             if SandboxS3._open == 0:
                 self._set_requests_before_authentication("inf")
                 self._post("/moto-api/reset")
+
+    def _new_client(self, service: str, keys: Keys) -> Any:
+        return boto3.client(
+            service,
+            endpoint_url=self.endpoint_url,
+            region_name=REGION,
+            aws_access_key_id=keys.access_key_id,
+            aws_secret_access_key=keys.secret_access_key,
+        )
 
     def _add_user(self, user: User) -> Keys:
         iam = self.client("iam")

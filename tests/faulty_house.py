@@ -161,6 +161,6 @@ def small_organization() -> Records:
 
 @cache
 def large_meters() -> Records:
-    """20 MB, so that their CSV travels in two parts."""
+    """17.5 MB, so that their CSV travels in two parts."""
     letters = random.Random(7)
-    return [("meter", {"id": f"large-{number}", "name": letters.randbytes(50_000).hex()}) for number in range(200)]
+    return [("meter", {"id": f"large-{number}", "name": letters.randbytes(50_000).hex()}) for number in range(175)]

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -124,12 +125,18 @@ def resources(destinations: Sequence[str] = BOTH) -> dict[str, Any]:
     return dict(export_resources(load_exports(), load_settings(), destinations=destinations))
 
 
+@cache
+def operational() -> Sequence[dg.AssetsDefinition]:
+    return operational_assets()
+
+
 def materialize(
     instance: dg.DagsterInstance, *names: str, more: Sequence[Any] = (), destinations: Sequence[str] = BOTH
 ) -> dg.ExecuteInProcessResult:
     """The assets of the names among the operational ones and `more`, in one run that may fail."""
+    chosen = [one for one in operational() if more or not names or one.key.to_user_string() in names]
     return dg.materialize(
-        [*operational_assets(), *more],
+        [*chosen, *more],
         selection=list(names) or None,
         instance=instance,
         resources=resources(destinations),

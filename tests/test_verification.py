@@ -36,7 +36,6 @@ from m3ter_dagster.verification.verify import unnamed_objects
 from m3ter_sandbox import Sandbox, SandboxS3
 
 NAMES = ("account", "bill", "meter", "product")
-PROGRAM = Path(sys.executable).parent / "m3ter-dagster"
 WAREHOUSE = "sandbox-warehouse"
 NO_ID = "00000000-0000-4000-8000-000000000000"
 
@@ -109,10 +108,11 @@ def results(result: Result) -> dict[str, str]:
 def original(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Original]:
     folder = tmp_path_factory.mktemp("export")
     with Sandbox(4, folder=folder, requests_per_second=None) as sandbox:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("M3TER_", "AWS_"))}
-        environment = {**kept, **sandbox.environment, "DAGSTER_HOME": str(folder / "home")}
-        command = [str(PROGRAM), "export", "--entities", ",".join(NAMES), "--destinations", "warehouse"]
-        subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True, timeout=120)
+        others = dict.fromkeys(name for name in os.environ if name.startswith(("M3TER_", "AWS_")))
+        environment = {**others, **sandbox.environment, "DAGSTER_HOME": str(folder / "home")}
+        command = ["export", "--entities", ",".join(NAMES), "--destinations", "warehouse"]
+        exported = CliRunner().invoke(main, command, env=environment)
+        assert exported.exit_code == 0, exported.output
         objects = sandbox.s3.objects(WAREHOUSE)
         key = next(key for key in objects if key.endswith("_manifest.json"))
         yield Original(sandbox.s3, sandbox.exports, key, objects)
