@@ -82,15 +82,13 @@ def ui(page: Page, address: str) -> UI:
 def files(sandbox: Sandbox, export_id: str) -> set[tuple[str, str]]:
     """The objects of an export but for its keys, once its manifest is there: each bucket with the key's last part."""
 
-    def found() -> set[tuple[str, str]]:
+    def found() -> set[tuple[str, str]] | None:
         names = {(bucket, key.rsplit("/", 1)[1]) for bucket in BUCKETS for key in sandbox.s3.objects(bucket)}
-        return {one for one in names if one[1].startswith(export_id) and not one[1].endswith("_keys.parquet")}
+        names = {one for one in names if one[1].startswith(export_id) and not one[1].endswith("_keys.parquet")}
+        manifests = {bucket for bucket, name in names if name == f"{export_id}_manifest.json"}
+        return names if manifests == {bucket for bucket, _ in names} else None
 
-    def manifests() -> list[str]:
-        return [bucket for bucket, name in found() if name == f"{export_id}_manifest.json"]
-
-    poll(lambda: {bucket for bucket, _ in found()} == {*manifests()}, "the manifest", LONGEST_RUN)
-    return found()
+    return poll(found, "the manifest", LONGEST_RUN, every=1)
 
 
 @contextmanager
@@ -134,8 +132,8 @@ def test_a_schedule_exports_at_once_and_its_job_shows_that_and_what_it_does(ui: 
 
 
 def test_a_schedule_is_switched_off_and_on(ui: UI) -> None:
+    ui.open(f"{LOCATION}/schedules/finance")
     for state in ("STOPPED", "RUNNING"):
-        ui.open(f"{LOCATION}/schedules/finance")
         ui.page.get_by_role("checkbox").first.locator("xpath=..").click()
         ui.schedule_is(state, "finance")
 
@@ -186,7 +184,7 @@ def test_re_execute_from_failure_completes_what_materialize_all_began(ui: UI, sa
         export_id, delivered = ui.ended_run("FAILURE")
     assert delivered == sorted(operational_entities().keys() - {"bill"})
     sandbox.api.requests.clear()
-    ui.re_execute_from_failure()
+    ui.re_execute_from_failure(export_id)
     _, delivered = ui.ended_run()
     assert delivered == ["bill", "export_manifest"]
     assert {one.path.rsplit("/", 1)[1] for one in sandbox.api.requests if one.method == "GET"} == {"bills"}

@@ -34,6 +34,10 @@ PICTURE: FloatRect = {"x": 240, "y": 0, "width": 1260, "height": 900}
 """What is shown to the right of Dagster's navigation."""
 ENDED = {"SUCCESS": "Success", "FAILURE": "Failure", "CANCELED": "Canceled"}
 """What a page says of a run in this status."""
+FOLLOW = "path => { history.pushState(null, '', path); dispatchEvent(new PopStateEvent('popstate')) }"
+"""What a link does, in words that any router of a page understands."""
+WAITING_ROOM = "/deployment/concurrency"
+"""A page that asks for next to nothing while it is open."""
 STATUS = "query Status($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
 RUN = """
 query Run($id: ID!) {
@@ -68,7 +72,11 @@ class UI:
     address: str
 
     def open(self, path: str) -> None:
-        self.page.goto(self.address + path)
+        """As a link in the open page does: the scripts, megabytes, are not loaded, compiled and run again."""
+        if self.page.url.startswith(self.address):
+            self.page.evaluate(FOLLOW, path)
+        else:
+            self.page.goto(self.address + path)
 
     def select(self, *assets: str) -> None:
         """Tick the assets in a list of assets."""
@@ -91,8 +99,9 @@ class UI:
         assert run
         self.open(run)
 
-    def re_execute_from_failure(self) -> None:
-        """On the page of a failed run; that of the new run opens."""
+    def re_execute_from_failure(self, run_id: str) -> None:
+        """The page of the new run opens."""
+        self.open(f"/runs/{run_id}")
         failed = self.page.url
         self.page.locator("button", has_text="Re-execute").locator("xpath=following::button[1]").click()
         self.page.get_by_role("menuitem", name=re.compile("From failure$")).click()
@@ -109,7 +118,10 @@ class UI:
         expect(dialog).to_be_hidden()
 
     def ended_run(self, status: str = "SUCCESS") -> tuple[str, list[str]]:
-        """The id of the run whose page opens, once it ended this way, and the assets that it materialized."""
+        """The id of the run whose page opens, once it ended this way, and the assets that it materialized.
+
+        Its page says how it ended, and is left: it goes on asking while a test waits for something else.
+        """
         self.page.wait_for_url("**/runs/*")
         run_id = self.page.url.rsplit("/", 1)[1]
         self._wait(
@@ -120,6 +132,7 @@ class UI:
         run = self._query(RUN, id=run_id)["runOrError"]
         assert run["status"] == status
         expect(self.page.get_by_text(ENDED[status], exact=True).first).to_be_visible()
+        self.open(WAITING_ROOM)
         return run_id, sorted("/".join(one["assetKey"]["path"]) for one in run["assetMaterializations"])
 
     def materialized_partitions(self, asset: str, number: int) -> None:
@@ -146,12 +159,12 @@ class UI:
         return found()
 
     def schedule_is(self, status: str, name: str) -> None:
-        """Waits until the schedule has the status that its toggle shows."""
+        """Waits until the schedule has the status that its toggle, on the page that stays open, shows."""
 
         def found() -> bool:
             return self._query(SCHEDULE, name=name)["scheduleOrError"]["scheduleState"]["status"] == status
 
-        self._wait(found, f"{name} {status}")
+        poll(found, f"{name} {status}", LONGEST_RUN)
 
     def sensor_has_looked(self, name: str, since: datetime) -> None:
         """Waits until a tick of the sensor that began after this moment has ended."""
@@ -163,9 +176,9 @@ class UI:
         self._wait(looked, f"a tick of {name}")
 
     def reload_definitions(self) -> None:
-        """By the button above the lineage of all assets, which cannot be clicked meanwhile."""
-        self.open("/asset-groups")
-        reload = self.page.get_by_role("button", name="Reload definitions")
+        """By the button beside the code location, which cannot be clicked meanwhile."""
+        self.open("/deployment/locations")
+        reload = self.page.locator("button", has_text=re.compile("^Reload$"))
         reload.click()
         expect(reload).to_be_disabled()
         expect(reload).to_be_enabled()
@@ -175,9 +188,9 @@ class UI:
         return self.page.request.post(f"{self.address}/graphql", data=asked).json()["data"]
 
     def _wait(self, look: Callable[[], bool], what: str) -> None:
-        """Away from Dagster's pages: one that shows a run at work takes more CPU time than the run."""
-        self.page.goto("about:blank")
-        poll(look, what, LONGEST_RUN)
+        """Away from the pages of runs and assets: one that shows a run at work takes more CPU time than the run."""
+        self.open(WAITING_ROOM)
+        poll(look, what, LONGEST_RUN, every=1)
 
 
 @contextmanager
