@@ -133,17 +133,19 @@ def test_what_a_terminal_logs_is_in_dagster_s_own_files_which_it_keeps_open_a_fe
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[str] = []
-    open_one = sqlite_event_log.create_engine
+    of_dagster = sqlite_event_log.create_engine
     monkeypatch.setattr(
-        sqlite_event_log, "create_engine", lambda *of, **how: opened.append(*of) or open_one(*of, **how)
+        sqlite_event_log, "create_engine", lambda url, **how: opened.append(url) or of_dagster(url, **how)
     )
     with internals.open_instance_for_a_terminal(tmp_path) as instance:
         assert isinstance(instance.event_log_storage, internals.EventLog)
         assert isinstance(instance.run_storage, internals.Runs)
-        runs = [run(instance).run_id for _ in range(5)]
+        runs = [run(instance).run_id]
+        opened.clear()
+        runs += [run(instance).run_id for _ in range(4)]
+        assert opened == []
         assert [len(instance.all_logs(one, of_type=dg.DagsterEventType.STEP_SUCCESS)) for one in runs] == [2] * 5
         assert len(open_databases()) == 4 + 1
-        assert len(opened) == 1, "Dagster opens a file for itself at each event"
     assert open_databases() == []
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
         assert not isinstance(instance.event_log_storage, internals.EventLog)
