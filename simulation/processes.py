@@ -102,6 +102,7 @@ def start(
     gc.freeze()
     process = os.fork()
     if process:
+        gc.unfreeze()  # else what is garbage by then would stay, a gigabyte in a hundred stories
         return process
     try:
         with log.open("ab") as output:
