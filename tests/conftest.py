@@ -61,7 +61,7 @@ HEAVIEST = (
     "test_deleted_rows.py",
     "test_checks.py",
 )
-"""Files of more than 15 seconds of CPU time each."""
+"""Files that take longest after those."""
 SAME_DEFINITIONS = (
     "source_assets",
     "operational_assets",

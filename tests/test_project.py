@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -154,11 +155,13 @@ def test_check_warns_of_a_home_in_the_folder_for_temporary_files(folder: Path, m
 
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What takes the place of the process."""
+def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """What takes the place of the process, which a shell has started in the background."""
     found: list[Any] = []
     monkeypatch.setattr(os, "execve", lambda *call: found.append((Path.cwd(), *call)))
-    return found
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    yield found
+    signal.signal(signal.SIGINT, before)
 
 
 def test_the_ui_keeps_its_records_in_the_folder(folder: Path, started: list[Any], free_port: int) -> None:
@@ -176,6 +179,7 @@ def test_the_ui_keeps_its_records_in_the_folder(folder: Path, started: list[Any]
     assert environment["DAGSTER_HOME"] == str(folder / ".dagster")
     assert environment["M3TER_EXPORTS"] == str(folder / "exports.yaml")
     assert environment["M3TER_ORG_ID"] == "org-1"
+    assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL, "else SIGTERM would not end it"
 
 
 def test_a_ui_without_an_exports_yaml_does_not_start(folder: Path, started: list[Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -67,6 +68,9 @@ def ui(port: int) -> None:
     python = [sys.executable, "-W", "ignore:Function `dev_command` is superseded", "-m"]
     workspace = str(shipped("workspace.yaml").absolute())
     command = ["dagster", "dev", "--workspace", workspace, "-h", HOST, "-p", str(port)]
+    # Shells start a program in the background (`nohup ... &`) so that it ignores Ctrl-C, and Dagster would then ignore
+    # SIGTERM as well.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.execve(sys.executable, [*python, *command], environment)  # noqa: S606 (the words are ours)
 
 
