@@ -16,7 +16,7 @@ import dagster as dg
 from dagster._core.definitions.reconstruct import ReconstructableJob
 from dagster._core.execution.plan.resume_retry import ReexecutionStrategy
 from dagster._core.remote_origin import InProcessCodeLocationOrigin
-from dagster._core.remote_representation.external import RemoteRepository
+from dagster._core.remote_representation.external import RemoteRepository, RemoteSchedule
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget
@@ -88,11 +88,7 @@ class Daemon:
 
     def switch(self, schedule: str, *, on: bool) -> None:
         """What a click on the schedule's toggle does in Dagster's UI."""
-        found = self._repository.get_schedule(schedule)
-        if on:
-            self._instance.start_schedule(found)
-        else:
-            self._instance.stop_schedule(found.get_remote_origin_id(), found.selector_id, found)
+        toggle(self._instance, self._repository.get_schedule(schedule), on=on)
 
     def reexecute(self, run: dg.DagsterRun) -> None:
         """What "re-execute from failure" does in Dagster's UI."""
@@ -108,6 +104,14 @@ class Daemon:
             use_parent_run_tags=True,
         )
         self._instance.submit_run(again.run_id, context)
+
+
+def toggle(instance: dg.DagsterInstance, schedule: RemoteSchedule, *, on: bool) -> None:
+    """What a click in Dagster's UI, and `dagster schedule start` and `stop`, do."""
+    if on:
+        instance.start_schedule(schedule)
+    else:
+        instance.stop_schedule(schedule.get_remote_origin_id(), schedule.selector_id, schedule)
 
 
 def _workspace(instance: dg.DagsterInstance, module: str) -> WorkspaceProcessContext:

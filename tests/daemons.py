@@ -27,6 +27,7 @@ from m3ter_dagster.history.log import DUE_TAG, SCHEDULE_TAG
 from m3ter_dagster.history.record import delivery_in
 from m3ter_sandbox import Sandbox
 from m3ter_sandbox.usage import SampleUsage
+from simulation.daemon import toggle
 
 CODE = "tests/every_minute.py"
 MINUTE = timedelta(minutes=1)
@@ -141,11 +142,7 @@ class Stage:
 
     def switch(self, schedule: str, *, on: bool) -> None:
         """What `dagster schedule start` and `stop` do."""
-        found = self._repository.get_schedule(schedule)
-        if on:
-            self._instance.start_schedule(found)
-        else:
-            self._instance.stop_schedule(found.get_remote_origin_id(), found.selector_id, found)
+        toggle(self._instance, self._repository.get_schedule(schedule), on=on)
 
     @property
     def _repository(self) -> RemoteRepository:

@@ -78,7 +78,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def poll(look: Callable[[], Found | None], what: str, seconds: float, *, every: float = LOOK_EVERY) -> Found:
+def poll(look: Callable[[], Found | None], what: str, seconds: float) -> Found:
     """What `look` finds, as soon as it finds it."""
     deadline = time.monotonic() + seconds
     while True:
@@ -86,7 +86,7 @@ def poll(look: Callable[[], Found | None], what: str, seconds: float, *, every: 
         if found:
             return found
         assert time.monotonic() < deadline, f"waited {seconds:.0f} seconds for {what}"
-        time.sleep(every)
+        time.sleep(LOOK_EVERY)
 
 
 def plain_environment() -> dict[str, str]:

@@ -88,7 +88,7 @@ def files(sandbox: Sandbox, export_id: str) -> set[tuple[str, str]]:
         manifests = {bucket for bucket, name in names if name == f"{export_id}_manifest.json"}
         return names if manifests == {bucket for bucket, _ in names} else None
 
-    return poll(found, "the manifest", LONGEST_RUN, every=1)
+    return poll(found, "the manifest", LONGEST_RUN)
 
 
 @contextmanager

@@ -190,7 +190,7 @@ class UI:
     def _wait(self, look: Callable[[], bool], what: str) -> None:
         """Away from the pages of runs and assets: one that shows a run at work takes more CPU time than the run."""
         self.open(WAITING_ROOM)
-        poll(look, what, LONGEST_RUN, every=1)
+        poll(look, what, LONGEST_RUN)
 
 
 @contextmanager
