@@ -449,6 +449,9 @@ def test_a_server_that_says_nothing_is_asked_again(serve: Serve) -> None:
         (Answer(gzip.compress(bytes(20_000_000)), headers=GZIP), "gzip that unpacks to more than 16,777,216 bytes"),
         (Answer(gzip.compress(bytes(99_000_000)), headers=GZIP), "gzip that unpacks to more than [12].,...,... bytes"),
         (Answer(b'{"data":null}'), r"the answer is not a list \(its data is no array\)"),
+        (Answer(b'{"data":[{"name":"Quux"}],"data":[]}'), r"not a list \(it has data twice\)"),
+        (Answer(b'{"data":[], "dat\\u0061" : [{"name":"Quux"}]}'), r"not a list \(it has data twice\)"),
+        (Answer(b'{"x":[[]],"nextToken":"1","data":[{}],"nextToken":null}'), r"not a list \(it has nextToken twice\)"),
     ],
 )
 def test_patience_has_an_end(serve: Serve, bad: Answer, reason: str) -> None:

@@ -16,7 +16,7 @@ import polars as pl
 
 from m3ter_dagster.frames.cells import Unfit, Value, compact_json, read_cell
 from m3ter_dagster.frames.elements import Elements, Origin, elements_of
-from m3ter_dagster.frames.raw_rows import RawRow, raw_elements, raw_rows, row_id
+from m3ter_dagster.frames.raw_rows import RawRow, may_repeat_a_key, raw_elements, raw_rows, row_id
 from m3ter_dagster.frames.schema import (
     DTYPES,
     RECORD,
@@ -54,6 +54,10 @@ class Decoder:
 
     Some pages are decoded at once into typed rows. A row that this refuses is read again cell by cell, which is as
     exact, ten times slower, and can say which cell is wrong; its neighbours are not.
+
+    Of a key that a record has twice typed rows keep the last value without a word. So the pages that come first are
+    searched for one, and of those that are decoded together later the first page: to search all would make an export a
+    sixth dearer.
     """
 
     def __init__(self, entity: Entity) -> None:
@@ -93,6 +97,9 @@ class Decoder:
         return pl.concat(self._enclosing)
 
     def _decode_rows(self, pages: Sequence[bytes]) -> tuple[_Cells, int, list[Breach]]:
+        searched = pages[:1] if self._records else pages
+        if any(map(may_repeat_a_key, searched)):
+            return self._decode_by_cell([raw for page in pages for raw in raw_elements(page)])
         try:
             rows = [row for page in pages for row in self._rows.decode(page)]
             return self._cells_at_once(rows, pages), len(rows), []

@@ -21,12 +21,12 @@ def _refuse(constant: str) -> NoReturn:
 _DECODER = json.JSONDecoder(parse_constant=_refuse)
 
 
-def members(text: bytes) -> dict[str, bytes]:
-    """The members of a JSON object, each value as it was written. ValueError if it is no JSON object."""
+def members(text: bytes) -> list[tuple[str, bytes]]:
+    """The keys and values of a JSON object, each value as it was written. ValueError if it is no JSON object."""
     try:
-        return {str(key): value for key, value in _parts(text.decode(), "{", "}")}
+        return [(str(key), value) for key, value in _parts(text.decode(), "{", "}")]
     except RecursionError:
-        return dict(map(_member, _outermost(text)))
+        return [*map(_member, _outermost(text))]
 
 
 def elements(text: bytes) -> list[bytes]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, TypeVar
@@ -164,9 +165,19 @@ def _list_answer(body: bytes) -> _ListAnswer:
         raise Later(f"the answer is not UTF-8 at byte {error.start} of {len(body)}") from None
     except (msgspec.DecodeError, RecursionError) as error:
         answer = _odd_answer(body) or _not_a_list(body, str(error))
-    if not bytes(answer.data).startswith(b"["):
+    data = bytes(answer.data)
+    if not data.startswith(b"["):
         return _not_a_list(body, "its data is no array")
+    if repeated := _repeated_keys(body, data):
+        return _not_a_list(body, f"it has {' and '.join(repeated)} twice")
     return answer
+
+
+def _repeated_keys(body: bytes, data: bytes) -> Sequence[str]:
+    """The keys that an answer has more than once: of its two arrays of rows only one would be read."""
+    start = body.index(b"[")
+    around = body[:start] + b"0" + body[start + len(data) :] if body.startswith(data, start) else body
+    return [key for key, count in Counter(key for key, _ in raw_json.members(around)).items() if count > 1]
 
 
 def record_answer(body: bytes) -> bytes:
@@ -181,7 +192,7 @@ def record_answer(body: bytes) -> bytes:
 def _odd_answer(body: bytes) -> _ListAnswer | None:
     """Read a complete answer with half a surrogate pair or deep nesting in it, for its cell to be named later."""
     try:
-        answer = raw_json.members(body)
+        answer = dict(raw_json.members(body))
         return _ListAnswer(msgspec.Raw(answer["data"]), json.loads(answer.get("nextToken", b"null")))
     except (ValueError, KeyError):
         return None

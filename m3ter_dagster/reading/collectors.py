@@ -80,7 +80,7 @@ def records(page: bytes, parent_field: str = "") -> list[Record]:
 
 
 def _record(row: bytes, parent_field: str) -> Record:
-    members = raw_json.members(row) if row.startswith(b"{") else {}
+    members = dict(raw_json.members(row)) if row.startswith(b"{") else {}
     try:
         return Record(*(json.loads(members.get(field, b"null")) for field in ("id", "version", parent_field)))
     except RecursionError:

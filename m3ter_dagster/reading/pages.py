@@ -74,7 +74,8 @@ class Pages:
         M3terError: m3ter does not say.
         """
         try:
-            return raw_json.members(self._client.get(f"{listing.path}/{quote(record_id, safe='')}", record_answer))
+            answer = self._client.get(f"{listing.path}/{quote(record_id, safe='')}", record_answer)
+            return dict(raw_json.members(answer))
         except Refused as refusal:
             if refusal.status != 404:
                 raise
