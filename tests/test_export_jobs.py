@@ -8,9 +8,11 @@ import dagster as dg
 import pytest
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import execute_run
+from test_record import METERS, WHOLE, changed
 
 from m3ter_dagster.history.jobs import ExportJob, last_export, read_export_jobs, runs_of_others
-from m3ter_dagster.history.log import DUE_TAG, ORGANIZATION_TAG, SCHEDULE_TAG
+from m3ter_dagster.history.log import DUE_TAG, MANIFEST, ORGANIZATION_TAG, SCHEDULE_TAG
+from m3ter_dagster.history.record import Part, as_metadata
 
 FINANCE = {SCHEDULE_TAG: "finance", DUE_TAG: "2024-06-06T10:00:00+00:00"}
 ENTITIES = ("account", "bill")
@@ -58,6 +60,21 @@ def run(instance: dg.DagsterInstance, *names: str, **options: Any) -> str:
     planned = plan(instance, *names, **options)
     execute_run(InMemoryJob(job_of(*names)), planned, instance, raise_on_error=False)
     return planned.run_id
+
+
+def whole_export(instance: dg.DagsterInstance, *, rows: int) -> str:
+    """The id of an export of meters, whose manifest says that there are so many."""
+
+    @dg.asset
+    def meter(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
+        return dg.MaterializeResult(metadata=as_metadata(changed(METERS, export=context.run.run_id)))
+
+    @dg.asset(name=MANIFEST, deps=[meter])
+    def manifest(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
+        whole = changed(WHOLE, export=context.run.run_id, entities={"meter": Part(rows)})
+        return dg.MaterializeResult(metadata=as_metadata(whole))
+
+    return dg.materialize([meter, manifest], instance=instance).run_id
 
 
 def job_of(*names: str) -> dg.JobDefinition:

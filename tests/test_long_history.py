@@ -16,12 +16,13 @@ from dagster._core.storage.runs.schema import RunsTable, RunTagsTable
 from many_exports import copies_of
 from postgres import new_database
 from test_export_jobs import run as run_assets
-from test_record import WHOLE, changed
+from test_export_jobs import whole_export
+from test_record import METERS, WHOLE, changed
 from test_record import run as recorded
 
 from m3ter_dagster.dagster_internals import delete_run, log_files
-from m3ter_dagster.history.jobs import read_export_jobs
-from m3ter_dagster.history.log import SCHEDULE_TAG, previous_export, whole_exports
+from m3ter_dagster.history.jobs import export_job, read_export_jobs, with_rows
+from m3ter_dagster.history.log import SCHEDULE_TAG, previous_export, run_named, whole_exports
 
 pytestmark = pytest.mark.slow
 
@@ -104,6 +105,29 @@ def test_the_logs_of_exports_that_succeeded_stay_closed(instance: dg.DagsterInst
     with statements() as asked:
         assert {job.delivered for job in read_export_jobs(instance, limit=20)} == {("account", "bill")}
     assert not [one for one in asked if "event_logs" in one]
+
+
+def test_the_rows_of_whole_exports_are_read_from_their_manifests(instance: dg.DagsterInstance) -> None:
+    """Those of the copies: the manifest says nine rows, the log of the run says three."""
+    id = whole_export(instance, rows=9)
+    copies_of(instance, id, hourly(19))
+    found = read_export_jobs(instance, limit=20)
+    with statements() as asked:
+        jobs = with_rows(instance, found)
+    assert [(job.rows, job.destinations) for job in jobs] == [(9, ("warehouse",))] * 20
+    assert len([one for one in asked if "FROM event_logs" in one]) == 2
+    recorded(instance, changed(METERS, rows=4), root=id)
+    again, other, *_ = with_rows(instance, read_export_jobs(instance, limit=20))
+    assert (again.id, again.runs, again.rows, again.destinations) == (id, 2, 4, ("archive", "warehouse"))
+    assert (other.runs, other.rows) == (1, 9)
+
+
+def test_the_rows_of_an_old_export_are_read_from_its_log(instance: dg.DagsterInstance) -> None:
+    id = whole_export(instance, rows=9)
+    copies_of(instance, id, hourly(MANY))
+    old = export_job(instance, run_named(instance, id))
+    assert old
+    assert with_rows(instance, [old])[0].rows == METERS.rows
 
 
 def test_nothing_is_left_of_a_run_that_is_deleted(instance: dg.DagsterInstance) -> None:

@@ -54,7 +54,7 @@ def jobs(
             if export_id is None
             else _export_named(instance, export_id, of)
         )
-        counted = [with_rows(instance, one, names) for one in found]
+        counted = with_rows(instance, found, names)
         others = runs_of_others(instance, org_id)
     if others and export_id is None:
         click.echo(f"{others} runs of Organizations other than {org_id} are not shown.", err=True)

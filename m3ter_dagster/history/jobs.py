@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice
@@ -17,17 +18,21 @@ from m3ter_dagster.history.failures import failure_text
 from m3ter_dagster.history.log import (
     DESTINATIONS_TAG,
     DUE_TAG,
+    MANIFEST,
     ORGANIZATION_TAG,
     SCHEDULE_TAG,
+    USAGE_MANIFEST,
     chosen_entities,
     deliveries_of,
     exported,
     is_of,
+    manifests,
     root_id,
     run_records,
     runs_of,
     schedule_of,
 )
+from m3ter_dagster.history.record import WholeExport
 from m3ter_dagster.names import DEFAULT, Names
 
 Status = Literal["PENDING", "RUNNING", "SUCCEEDED", "FAILED"]
@@ -47,7 +52,8 @@ _STATES = {
     Type.ASSET_MATERIALIZATION: "delivered",
 }
 """The state of an entity by the last event about it."""
-
+_MANIFESTS_PER_LOG = 20
+"""How many manifests are read in the time of one run's log, which is in a file of its own."""
 
 _ENDS = {Type.RUN_FAILURE, Type.RUN_CANCELED}
 
@@ -70,6 +76,8 @@ class ExportJob(msgspec.Struct, frozen=True, rename="camel"):
     destinations: tuple[str, ...]
     error: str
     """Why the export failed: the first failure of its last run that has any, with the name of the entity."""
+    runs: int
+    """How many runs it took so far."""
     rows: int | None = None
     """The rows of what was delivered; None where they were not counted."""
 
@@ -98,12 +106,34 @@ def export_job(instance: dg.DagsterInstance, run: dg.DagsterRun, names: Names = 
     return _job(instance, root_id(run), names)
 
 
-def with_rows(instance: dg.DagsterInstance, job: ExportJob, names: Names = DEFAULT) -> ExportJob:
-    """The same with its rows, for which the logs of its runs are read."""
-    delivered = deliveries_of(instance, job.id, names=names).values()
-    where = tuple(sorted({stored.destination for one in delivered for stored in one.objects}))
-    rows = sum(one.rows for one in delivered)
-    return msgspec.structs.replace(job, rows=rows, destinations=job.destinations or where)
+def with_rows(instance: dg.DagsterInstance, jobs: Sequence[ExportJob], names: Names = DEFAULT) -> list[ExportJob]:
+    """The same with their rows. Of exports that a single run made whole the manifests say them, else the runs' logs."""
+    listed = _manifests_of(instance, [job for job in jobs if job.runs == 1 and job.status == "SUCCEEDED"], names)
+    return [_with_rows(instance, job, listed.get(job.id, ()), names) for job in jobs]
+
+
+def _with_rows(instance: dg.DagsterInstance, job: ExportJob, listed: Sequence[WholeExport], names: Names) -> ExportJob:
+    rows = {name: part.rows for whole in listed for name, part in whole.entities.items()}
+    files = [file for whole in listed for file in whole.objects]
+    if not rows.keys() >= {*job.delivered}:
+        delivered = deliveries_of(instance, job.id, names=names)
+        rows = {name: one.rows for name, one in delivered.items()}
+        files = [file for one in delivered.values() for file in one.objects]
+    where = job.destinations or tuple(sorted({file.destination for file in files}))
+    return msgspec.structs.replace(job, rows=sum(rows.values()), destinations=where)
+
+
+def _manifests_of(
+    instance: dg.DagsterInstance, jobs: Sequence[ExportJob], names: Names
+) -> Mapping[str, Sequence[WholeExport]]:
+    """The manifests of these exports by export, as far as it is worth to look for them."""
+    found = defaultdict[str, list[WholeExport]](list)
+    since = min((job.started.timestamp() for job in jobs if job.started), default=None)
+    for manifest in (MANIFEST, USAGE_MANIFEST) if since else ():
+        newest_first = manifests(instance, manifest, since=since, names=names)
+        for whole in islice(newest_first, _MANIFESTS_PER_LOG * len(jobs)):
+            found[whole.export].append(whole)
+    return found
 
 
 def last_export(
@@ -155,6 +185,7 @@ def _job(instance: dg.DagsterInstance, id: str, names: Names) -> ExportJob | Non
         failed=_in_state(states, "failed", *(("waiting", "running") if has_ended else ())),
         destinations=tuple(destinations.split(",")) if destinations else (),
         error=error if status == "FAILED" else "",
+        runs=len(runs),
     )
 
 

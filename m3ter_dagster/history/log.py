@@ -263,10 +263,15 @@ def whole_exports(
 
 
 def manifests(
-    instance: dg.DagsterInstance, manifest: str, *, until: float | None = None, names: Names = DEFAULT
+    instance: dg.DagsterInstance,
+    manifest: str,
+    *,
+    since: float | None = None,
+    until: float | None = None,
+    names: Names = DEFAULT,
 ) -> Iterator[WholeExport]:
-    """All whole exports, of any Organization."""
-    chosen = dg.AssetRecordsFilter(names.key(manifest), before_timestamp=until)
+    """The whole exports of any Organization, newest first, read as far as they are asked for."""
+    chosen = dg.AssetRecordsFilter(names.key(manifest), after_timestamp=since, before_timestamp=until)
     yield from filter(None, (whole_export_in(one, names) for one in _materializations(instance, chosen)))
 
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import NamedTuple, NoReturn, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -99,8 +99,8 @@ class M3terClient:
         followed: set[str] = set()
         while True:
             answer = self._page(listing, parameters, cursor, gives_way=gives_way)
-            cursor = answer.nextToken
-            yield Page(bytes(answer.data), is_last=not cursor, seconds=self._http.seconds)
+            cursor = answer.cursor
+            yield Page(answer.rows, is_last=not cursor, seconds=self._http.seconds)
             if not cursor:
                 return
             if cursor in followed:
@@ -108,9 +108,7 @@ class M3terClient:
                 raise CursorStuck(f"GET {self._organization}{request}")
             followed.add(cursor)
 
-    def _page(
-        self, listing: Listing, parameters: dict[str, str], cursor: str | None, *, gives_way: bool
-    ) -> _ListAnswer:
+    def _page(self, listing: Listing, parameters: dict[str, str], cursor: str | None, *, gives_way: bool) -> _Listed:
         size = self._page_sizes.get(listing.path, listing.page_size)
         try:
             return self.get(self._path(listing, parameters, cursor, size), _list_answer, gives_way=gives_way)
@@ -155,7 +153,12 @@ class _ListAnswer(msgspec.Struct):
     nextToken: str | None = None
 
 
-def _list_answer(body: bytes) -> _ListAnswer:
+class _Listed(NamedTuple):
+    rows: bytes
+    cursor: str | None
+
+
+def _list_answer(body: bytes) -> _Listed:
     """Read a page. A body that is cut off, not JSON or without rows comes from a proxy or a crash: Later."""
     try:
         if not body.isascii():
@@ -165,18 +168,18 @@ def _list_answer(body: bytes) -> _ListAnswer:
         raise Later(f"the answer is not UTF-8 at byte {error.start} of {len(body)}") from None
     except (msgspec.DecodeError, RecursionError) as error:
         answer = _odd_answer(body) or _not_a_list(body, str(error))
-    data = bytes(answer.data)
-    if not data.startswith(b"["):
+    rows = bytes(answer.data)
+    if not rows.startswith(b"["):
         return _not_a_list(body, "its data is no array")
-    if repeated := _repeated_keys(body, data):
+    if repeated := _repeated_keys(body, rows):
         return _not_a_list(body, f"it has {' and '.join(repeated)} twice")
-    return answer
+    return _Listed(rows, answer.nextToken)
 
 
-def _repeated_keys(body: bytes, data: bytes) -> Sequence[str]:
-    """The keys that an answer has more than once: of its two arrays of rows only one would be read."""
+def _repeated_keys(body: bytes, rows: bytes) -> Sequence[str]:
+    """The keys that an answer has more than once: of two arrays of rows only one would be read."""
     start = body.index(b"[")
-    around = body[:start] + b"0" + body[start + len(data) :] if body.startswith(data, start) else body
+    around = body[:start] + b"0" + body[start + len(rows) :] if body.startswith(rows, start) else body
     return [key for key, count in Counter(key for key, _ in raw_json.members(around)).items() if count > 1]
 
 
