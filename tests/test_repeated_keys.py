@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 
 import pytest
 from api_rows import UNHURRIED, pages
 from hypothesis import given
 from hypothesis import strategies as st
 
-from m3ter_dagster.frames.decoding import Decoder
+from m3ter_dagster.frames.decoding import SEARCHED, Decoder
 from m3ter_dagster.frames.raw_rows import may_repeat_a_key
 from m3ter_dagster.frames.schema import Breach
 from m3ter_dagster.model.entities import entities
@@ -18,6 +19,10 @@ ACCOUNT, METER, PRICING_BAND = (entities()[name] for name in ("account", "meter"
 ONCE = "must be in a record only once"
 GOOD = '{"id":"good"}'
 GOOD_PAGE = f"[{GOOD}]".encode()
+
+
+def batched(pages: Sequence[bytes], size: int) -> Iterator[Sequence[bytes]]:
+    return (pages[first : first + size] for first in range(0, len(pages), size))
 
 
 def breaches(*found: str) -> list[Breach]:
@@ -57,18 +62,25 @@ def test_the_value_of_a_personal_field_is_not_shown() -> None:
     assert found == [Breach("a", "name", "text of 8 characters", ONCE)]
 
 
-def test_the_first_pages_are_searched_and_one_of_those_that_are_decoded_together_later() -> None:
-    decoder, twice = Decoder(METER), b'[{"id":"a","code":"x","code":"y"}]'
-    assert decoder.decode(b"[]", twice)[1] == decoder.decode(twice, b"[]")[1] == [Breach("a", "code", '"y"', ONCE)]
-    frame, found = decoder.decode(GOOD_PAGE, twice)
-    assert frame["code"].to_list() == [None, "y"]
-    assert found == []
+@pytest.mark.parametrize("at_once", [1, 3, 2 * SEARCHED + 2])
+def test_the_first_pages_are_searched_and_then_every_so_manyth(at_once: int) -> None:
+    twice = b'[{"id":"a","code":"x","code":"y"}]'
+
+    def is_found_on(number: int) -> bool:
+        decoder, sent = Decoder(METER), [GOOD_PAGE] * (2 * SEARCHED + 2)
+        sent[number] = twice
+        decoded = [decoder.decode(*pages) for pages in batched(sent, at_once)]
+        assert sum(len(frame) for frame, _ in decoded) == len(sent)
+        return [Breach("a", "code", '"y"', ONCE)] in [breaches for _, breaches in decoded]
+
+    found = [number for number in range(2 * SEARCHED + 2) if is_found_on(number)]
+    assert found == [*range(SEARCHED + 1), 2 * SEARCHED]
 
 
 def test_a_row_that_is_read_by_cell_may_repeat_no_key_on_any_page() -> None:
     decoder = Decoder(METER)
-    decoder.decode(GOOD_PAGE)
-    _, found = decoder.decode(GOOD_PAGE, b'[{"id":"a","code":"x","code":"y","a field of tomorrow":1}]')
+    decoder.decode(*[GOOD_PAGE] * (SEARCHED + 1))
+    _, found = decoder.decode(b'[{"id":"a","code":"x","code":"y","a field of tomorrow":1}]')
     assert found == [Breach("a", "code", '"y"', ONCE)]
 
 

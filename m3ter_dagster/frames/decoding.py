@@ -44,6 +44,9 @@ _NEGATIVE_ZERO = re.compile(rb":\s*-0(?![.0-9eE])")
 UNESCAPED = re.compile(r'[^"\\\x00-\x1f]*')
 """Names that msgspec can look for; a page with another unknown name is read cell by cell."""
 
+SEARCHED = 32
+"""Pages at the start that are searched for a key that a record has twice; later it is one of so many."""
+
 _Cells = dict[str, pl.Series]
 _ODD = (msgspec.MsgspecError, UnicodeDecodeError, OverflowError, RecursionError, TypeError, Unfit)
 """What decoding raises for a value that is not as documented."""
@@ -55,15 +58,15 @@ class Decoder:
     Some pages are decoded at once into typed rows. A row that this refuses is read again cell by cell, which is as
     exact, ten times slower, and can say which cell is wrong; its neighbours are not.
 
-    Of a key that a record has twice typed rows keep the last value without a word. So the pages that come first are
-    searched for one, and of those that are decoded together later the first page: to search all would make an export a
-    sixth dearer.
+    Of a key that a record has twice typed rows keep the last value without a word. So the first `SEARCHED` pages are
+    searched for one, and then every `SEARCHED`th: to search all would make an export a sixth dearer.
     """
 
     def __init__(self, entity: Entity) -> None:
         self.entity = entity
         self.unknown_fields: Counter[str] = Counter()
         self._records = 0
+        self._page_numbers = itertools.count()
         self._enclosing: list[pl.DataFrame] = []
         self._columns = [column for column in entity.columns if column.api_field]
         self._rows, self._row = self._decoders()
@@ -97,7 +100,8 @@ class Decoder:
         return pl.concat(self._enclosing)
 
     def _decode_rows(self, pages: Sequence[bytes]) -> tuple[_Cells, int, list[Breach]]:
-        searched = pages[:1] if self._records else pages
+        numbered = zip(pages, self._page_numbers, strict=False)
+        searched = [page for page, number in numbered if number < SEARCHED or number % SEARCHED == 0]
         if any(map(may_repeat_a_key, searched)):
             return self._decode_by_cell([raw for page in pages for raw in raw_elements(page)])
         try:
