@@ -126,7 +126,10 @@ def test_ended_account_plans_come_too(reader_of: ReaderOf, sandbox_api: SandboxA
 
 def test_rows_that_do_not_name_their_parent_get_its_id_and_keep_every_digit(reader_of: ReaderOf, serve: Serve) -> None:
     first = '{"data": [ {"id":"t1", "amount":1.10, "description":"ü"} , {"id":"t2","amount":-0}], "nextToken":"2"}'
-    further = Answer(b'{"data": [{ "id": "t3", "balanceId": "of-another" } ]}')
+    further = Answer(
+        b'{"data": [{ "id": "t3", "balanceId": "of-another" }, '
+        b'{"balanceId":null,"id":"t4","amount":2.50,"description":"balanceId","a\\u00e9":{"balanceId":1}}]}'
+    )
     api = serve(
         {
             "/balances": [page({"id": 'b"1'}, {"id": "b2"})],
@@ -139,7 +142,9 @@ def test_rows_that_do_not_name_their_parent_get_its_id_and_keep_every_digit(read
         ("t1", 'b"1', 1.1, "ü"),
         ("t2", 'b"1', -0.0, None),
         ("t3", 'b"1', None, None),
+        ("t4", 'b"1', 2.5, "balanceId"),
     ]
+    assert reading.unknown_fields == {"aé": 1}
     assert [one.query["pageSize"] for one in api.asked("/balances/b2/transactions")] == ["200"]
 
 

@@ -158,9 +158,16 @@ def _belonging(rows: bytes, parent: str, listing: Listing) -> bytes:
     """The records of a page with the id of their parent, which m3ter's do not have if there is a field for it."""
     if not listing.for_each or not listing.for_each.field:
         return rows
-    told = f"{json.dumps(listing.for_each.field)}:{json.dumps(parent)}".encode()
-    records = [
-        b"{%b}" % b",".join(filter(None, (raw.strip()[1:-1].strip(), told))) if raw.lstrip().startswith(b"{") else raw
-        for raw in raw_elements(rows)
-    ]
-    return b"[%b]" % b",".join(records)
+    field = listing.for_each.field
+    told = f"{json.dumps(field)}:{json.dumps(parent)}".encode()
+    return b"[%b]" % b",".join(_with_parent(record.strip(), field, told) for record in raw_elements(rows))
+
+
+def _with_parent(record: bytes, field: str, told: bytes) -> bytes:
+    if not record.startswith(b"{"):
+        return record
+    others = record[1:-1].strip()
+    if field.encode() in record:  # m3ter may tell it one day, and then it must not be there twice
+        members = [(name, value) for name, value in raw_json.members(record) if name != field]
+        others = b",".join(b"%b:%b" % (json.dumps(name).encode(), value) for name, value in members)
+    return b"{%b}" % b",".join(filter(None, (others, told)))
