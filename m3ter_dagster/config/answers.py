@@ -12,7 +12,7 @@ from pydantic.alias_generators import to_snake
 from m3ter_dagster.config.exports_edit import Answer
 from m3ter_dagster.config.fields import FileModel
 from m3ter_dagster.config.names import ALL, ALL_AND_REFERENCES
-from m3ter_dagster.config.wording import meant, refusals, sentence
+from m3ter_dagster.config.wording import meant, refusals, schema_of, sentence
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def option_of(name: str) -> str:
 
 def questions(model: type[FileModel]) -> dict[str, Question]:
     """The fields of the model by name, in its order."""
-    schema = model.model_json_schema(by_alias=True)
+    schema = schema_of(model)
     found = {}
     for field in model.model_fields.values():
         name = str(field.alias)

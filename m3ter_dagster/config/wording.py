@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -61,9 +62,15 @@ class _Place:
     alternatives: Sequence[Schema]
 
 
+@cache
+def schema_of(model: type[BaseModel]) -> Schema:
+    """Its JSON Schema, which takes pydantic longer than all else that is done for a mistake."""
+    return model.model_json_schema(by_alias=True)
+
+
 def refusals(error: ValidationError, model: type[BaseModel]) -> Iterator[Refusal]:
     """The mistakes in `error`, except those that only follow from another one."""
-    schema = model.model_json_schema(by_alias=True)
+    schema = schema_of(model)
     for details in error.errors():
         if not _follows(details):
             place = _place(schema, details["loc"], is_missing=details["type"] == "missing")
