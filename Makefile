@@ -90,7 +90,8 @@ audit: $(INSTALLED) ## Known vulnerabilities of what requirements-dev.lock pins 
 	$(AUDIT) requirements-dev.lock
 
 browser: ## Debian's chromium, only for the tests in a browser (needs root)
-	command -v chromium >/dev/null || { apt-get update && apt-get install --yes --no-install-recommends chromium; }
+	command -v chromium-headless-shell || command -v chromium || \
+		{ apt-get update && apt-get install --yes --no-install-recommends chromium-headless-shell; }
 
 broker: ## Debian's redis-server, only for the tests with Celery's workers (needs root)
 	command -v redis-server >/dev/null || { apt-get update && apt-get install --yes --no-install-recommends redis-server; }

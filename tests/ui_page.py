@@ -14,7 +14,8 @@ from typing import Any
 from playwright.sync_api import FloatRect, Locator, Page, ViewportSize, expect, sync_playwright
 from processes import poll
 
-CHROMIUM = Path("/usr/bin/chromium")
+CHROMIUM = next(filter(Path.exists, map(Path, ("/usr/bin/chromium-headless-shell", "/usr/bin/chromium"))), None)
+"""The first has no windows at all, and takes a quarter less CPU time."""
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -199,7 +200,7 @@ def chromium_page() -> Iterator[Page]:
     expect.set_options(timeout=LONGEST_WAIT)
     with (
         sync_playwright() as playwright,
-        playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS) as browser,
+        playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS) as browser,
         browser.new_page() as page,
     ):
         page.set_default_timeout(LONGEST_WAIT)
