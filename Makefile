@@ -28,7 +28,7 @@ example: $(EXAMPLE)/installed ## dbt models behind the exports of the sample org
 test test-fast mutants: export PYTHONDONTWRITEBYTECODE =
 
 test: $(INSTALLED) ## All tests (those in a browser need `make browser` once, those with Celery `make broker`)
-	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n 5 --dist loadfile --no-loadscope-reorder
 
 test-fast: $(INSTALLED) ## The tests that start no server, no browser and no other program
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not servers and not slow" --hypothesis-profile fast

@@ -32,6 +32,8 @@ from simulation.daemon import toggle
 CODE = "tests/every_minute.py"
 MINUTE = timedelta(minutes=1)
 PATIENCE = 400
+EARLY = 20
+"""The second of a minute until which schedules are created: a first export that is late gives way to the next one."""
 NEARLY_DUE = 50
 """The second of a minute after which a daemon is not stopped: it takes a while, and the next run would be cut off."""
 MEASURED = """sourceType: USAGE
@@ -245,6 +247,7 @@ def _stage(home: Path, schedules: Sequence[Schedule]) -> Iterator[Stage]:
     What a person does is done here with one code server; each command of Dagster's would start one of its own.
     """
     shutil.copy(PROJECT / "dagster.yaml", home)
+    poll(lambda: now().second < EARLY, "the next minute", PATIENCE)
     created = now()
     with ExitStack() as stack:
         sandbox = stack.enter_context(Sandbox(accounts=2, folder=home))
