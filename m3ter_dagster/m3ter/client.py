@@ -178,9 +178,22 @@ def _list_answer(body: bytes) -> _Listed:
 
 def _repeated_keys(body: bytes, rows: bytes) -> Sequence[str]:
     """The keys that an answer has more than once: of two arrays of rows only one would be read."""
-    start = body.index(b"[")
-    around = body[:start] + b"0" + body[start + len(rows) :] if body.startswith(rows, start) else body
-    return [key for key, count in Counter(key for key, _ in raw_json.members(around)).items() if count > 1]
+    members = _members_around(body, rows) or raw_json.members(body)
+    return [key for key, count in Counter(key for key, _ in members).items() if count > 1]
+
+
+def _members_around(body: bytes, rows: bytes) -> list[tuple[str, bytes]] | None:
+    """The members without a look at the rows, if the first array is theirs.
+
+    Where it is that of another "data", either no JSON is left when so many bytes are taken out, or both are.
+    """
+    before = body[: body.index(b"[")]
+    if not before.rstrip(b": \t\r\n").endswith(b'"data"'):
+        return None
+    try:
+        return raw_json.members(before + b"0" + body[len(before) + len(rows) :])
+    except ValueError:
+        return None
 
 
 def record_answer(body: bytes) -> bytes:
