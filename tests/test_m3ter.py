@@ -453,6 +453,7 @@ def test_a_server_that_says_nothing_is_asked_again(serve: Serve) -> None:
         (Answer(b'{"data":[{}],"a":"bcd","data":[{"name":"Quux"}]}'), r"not a list \(it has data twice\)"),
         (Answer(b'{"data":[],"a":[],"data":[{"name":"Quux"}],"b":[]}'), r"not a list \(it has data twice\)"),
         (Answer(b'{"x":[],"data":"01","data":null,"data":[{"id":"1","name":"abcd"}]}'), r"it has data twice\)"),
+        (Answer(b'{"data":[],"n":%b,"data":[]}' % (b"9" * 5000)), r"not a list \(it has data twice\)"),
         (Answer(b'{"data":[{"a":1,"b":2}],"data":[]}'), r"not a list \(it has data twice\)"),
         (Answer(b'{"data":[], "dat\\u0061" : [{"name":"Quux"}]}'), r"not a list \(it has data twice\)"),
         (Answer(b'{"x":[[]],"nextToken":"1","data":[{}],"nextToken":null}'), r"not a list \(it has nextToken twice\)"),

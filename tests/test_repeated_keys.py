@@ -17,6 +17,8 @@ from m3ter_dagster.model.entities import entities
 
 ACCOUNT, METER, PRICING_BAND = (entities()[name] for name in ("account", "meter", "pricing_band"))
 ONCE = "must be in a record only once"
+LONG = "9" * 5000
+"""Python itself reads no integer of so many digits."""
 GOOD = '{"id":"good"}'
 GOOD_PAGE = f"[{GOOD}]".encode()
 
@@ -40,6 +42,7 @@ def breaches(*found: str) -> list[Breach]:
         ('{"id":"a","note:":1,"version":1,"version":2}', "version", "2"),
         ('{"id":"a","customFields":{"a":{"b":1}},"customFields":{}}', "customFields", "{}"),
         ('{"id":"a","tomorrow":"x","tomorrow":["y:"]}', "tomorrow", "a JSON array of 6 characters"),
+        (f'{{"id":"a","n":{LONG},"version":{LONG},"version":1}}', "version", "1"),
         (r'{"id":"a","\ud800":"x","\ud800":"y"}', r"\ud800", "text of 1 character"),
         (f'{{"id":"a","code":"\\"code\\":","code":"x","n":{"[" * 2000}{"]" * 2000}}}', "code", '"x"'),
     ],

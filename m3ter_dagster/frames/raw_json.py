@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from typing import NoReturn
 
 _STRUCTURE = re.compile(rb'[][{},]|"(?:[^"\\]|\\.)*+"', re.DOTALL)
@@ -18,7 +19,8 @@ def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
 
 
-_DECODER = json.JSONDecoder(parse_constant=_refuse)
+# Values stay as they were written, and Python reads no integer of more than 4,300 digits.
+_DECODER = json.JSONDecoder(parse_constant=_refuse, parse_int=str, parse_float=str)
 
 
 def members(text: bytes) -> list[tuple[str, bytes]]:
@@ -27,6 +29,11 @@ def members(text: bytes) -> list[tuple[str, bytes]]:
         return [(str(key), value) for key, value in _parts(text.decode(), "{", "}")]
     except RecursionError:
         return [*map(_member, _outermost(text))]
+
+
+def repeated(members: Iterable[tuple[str, bytes]]) -> list[str]:
+    """The keys that are there more than once."""
+    return [key for key, count in Counter(key for key, _ in members).items() if count > 1]
 
 
 def elements(text: bytes) -> list[bytes]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from itertools import chain
 
@@ -70,9 +69,7 @@ def _raw_row(row: bytes, entity: Entity, breaches: list[Breach]) -> RawRow:
     members = raw_json.members(row)
     # Half a surrogate pair in a name cannot be shown as it is.
     found = {_printable(name): value for name, value in members}
-    for name, count in Counter(name for name, _ in members).items():
-        if count > 1:
-            breaches.append(_repeated(_printable(name), found, entity))
+    breaches += (_repeated(_printable(name), found, entity) for name in raw_json.repeated(members))
     return found
 
 

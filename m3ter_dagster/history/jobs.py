@@ -53,7 +53,7 @@ _STATES = {
 }
 """The state of an entity by the last event about it."""
 _MANIFESTS_PER_LOG = 20
-"""How many manifests are read in the time of one run's log, which is in a file of its own."""
+"""The most manifests that are read for each log that may stay closed: a log takes as long as a hundred of them."""
 
 _ENDS = {Type.RUN_FAILURE, Type.RUN_CANCELED}
 
@@ -126,7 +126,7 @@ def _with_rows(instance: dg.DagsterInstance, job: ExportJob, listed: Sequence[Wh
 def _manifests_of(
     instance: dg.DagsterInstance, jobs: Sequence[ExportJob], names: Names
 ) -> Mapping[str, Sequence[WholeExport]]:
-    """The manifests of these exports by export, as far as it is worth to look for them."""
+    """The manifests of these exports by export, as far as they are worth looking for."""
     found = defaultdict[str, list[WholeExport]](list)
     since = min((job.started.timestamp() for job in jobs if job.started), default=None)
     for manifest in (MANIFEST, USAGE_MANIFEST) if since else ():

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, NoReturn, TypeVar
+from typing import NoReturn, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -98,9 +97,8 @@ class M3terClient:
         cursor: str | None = None
         followed: set[str] = set()
         while True:
-            answer = self._page(listing, parameters, cursor, gives_way=gives_way)
-            cursor = answer.cursor
-            yield Page(answer.rows, is_last=not cursor, seconds=self._http.seconds)
+            rows, cursor = self._page(listing, parameters, cursor, gives_way=gives_way)
+            yield Page(rows, is_last=not cursor, seconds=self._http.seconds)
             if not cursor:
                 return
             if cursor in followed:
@@ -108,7 +106,9 @@ class M3terClient:
                 raise CursorStuck(f"GET {self._organization}{request}")
             followed.add(cursor)
 
-    def _page(self, listing: Listing, parameters: dict[str, str], cursor: str | None, *, gives_way: bool) -> _Listed:
+    def _page(
+        self, listing: Listing, parameters: dict[str, str], cursor: str | None, *, gives_way: bool
+    ) -> tuple[bytes, str | None]:
         size = self._page_sizes.get(listing.path, listing.page_size)
         try:
             return self.get(self._path(listing, parameters, cursor, size), _list_answer, gives_way=gives_way)
@@ -153,13 +153,11 @@ class _ListAnswer(msgspec.Struct):
     nextToken: str | None = None
 
 
-class _Listed(NamedTuple):
-    rows: bytes
-    cursor: str | None
+def _list_answer(body: bytes) -> tuple[bytes, str | None]:
+    """The rows of a page, and the cursor to the next.
 
-
-def _list_answer(body: bytes) -> _Listed:
-    """Read a page. A body that is cut off, not JSON or without rows comes from a proxy or a crash: Later."""
+    Later: a body that is cut off, not JSON or without rows comes from a proxy or a crash.
+    """
     try:
         if not body.isascii():
             body.decode("utf-8")
@@ -171,15 +169,10 @@ def _list_answer(body: bytes) -> _Listed:
     rows = bytes(answer.data)
     if not rows.startswith(b"["):
         return _not_a_list(body, "its data is no array")
-    if repeated := _repeated_keys(body, rows):
+    # Of two arrays of rows only the last was read.
+    if repeated := raw_json.repeated(_members_around(body, rows) or raw_json.members(body)):
         return _not_a_list(body, f"it has {' and '.join(repeated)} twice")
-    return _Listed(rows, answer.nextToken)
-
-
-def _repeated_keys(body: bytes, rows: bytes) -> Sequence[str]:
-    """The keys that an answer has more than once: of two arrays of rows only one would be read."""
-    members = _members_around(body, rows) or raw_json.members(body)
-    return [key for key, count in Counter(key for key, _ in members).items() if count > 1]
+    return rows, answer.nextToken
 
 
 def _members_around(body: bytes, rows: bytes) -> list[tuple[str, bytes]] | None:
